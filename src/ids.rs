@@ -1,0 +1,54 @@
+//! The names of things the kernel numbers: a CPU, a domain, a task.
+//!
+//! Invariant: a [`CpuId`] is always the operating system's number of a CPU, never an index into a
+//! domain; a [`DomainId`] is always an index into the list of domains that is in force.
+
+use serde::Serialize;
+use std::fmt;
+
+/// The operating system's number of a logical CPU (`cpuN` in `/sys/devices/system/cpu`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CpuId(pub u32);
+
+/// The number of a domain: its place in the list of domains, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct DomainId(pub u32);
+
+/// The kernel's number of a task (a thread, `gettid(2)`), in the initial pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Pid(pub i32);
+
+impl CpuId {
+    /// The number as an index into per-CPU arrays.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl DomainId {
+    /// The number as an index into per-domain arrays.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for CpuId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
