@@ -1,0 +1,21 @@
+# The commands of the project. Each is a script in tools/, which says what it does.
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+run: ## Build, and show the scheduler at work on a real kernel in a guest
+	@tools/run
+
+run-here: ## Run the scheduler on this machine, until Ctrl-C (as root)
+	@tools/run-here
+
+build: setup ## Build the scheduler: target/release/scx_manyland
+	@BPF_CLANG=$$(tools/clang) cargo build --release
+
+test: ## Formatting, lints, and all tests, those in guests included
+	@tools/test
+
+setup: ## Install what is missing (Debian, Ubuntu), or list it
+	@tools/setup
+
+.PHONY: help run run-here build test setup
