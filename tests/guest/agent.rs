@@ -1,0 +1,126 @@
+//! The guest's role: runs the tests that the host asks for, each in a process of its own, and cleans up after each.
+//!
+//! The agent runs in real time, above every task that a scheduler under test serves, so that it can report a
+//! scheduler that serves nobody. Tests run as ordinary tasks.
+
+use crate::api::sched_ext;
+use crate::protocol::{FAIL, OUTPUT, PASS, READY, Request};
+use crate::suite;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{self, BufRead, BufReader, PipeReader, Write};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The arguments that give this program its roles in the guest.
+pub const SERVE: &str = "--serve";
+pub const CASE: &str = "--case";
+
+/// Answers the host until it says bye.
+pub fn serve() -> ExitCode {
+    become_real_time();
+    say(READY);
+    for line in io::stdin().lines() {
+        match line.ok().as_deref().and_then(Request::from_line) {
+            Some(Request::Run { test, limit }) => match supervise(&test, limit) {
+                Ok(()) => say(PASS),
+                Err(reason) => say(&format!("{FAIL}{reason}")),
+            },
+            Some(Request::Bye) | None => break,
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs one test, as the process that [`supervise`] starts. A panic ends it with its message on standard error.
+pub fn run_case(name: &str) -> ExitCode {
+    let Some(test) = suite::all().into_iter().find(|test| test.name() == name) else {
+        eprintln!("there is no test {name}");
+        return ExitCode::FAILURE;
+    };
+    match (test.case)(test.machine) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(name: &str, limit: Duration) -> Result<(), String> {
+    let (reader, writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
+    let errors = writer.try_clone().map_err(|e| format!("cannot make a pipe: {e}"))?;
+    let process = Command::new("/proc/self/exe")
+        .args([CASE, name])
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(errors)
+        .spawn()
+        .map_err(|e| format!("cannot start the test: {e}"))?;
+    let relay = thread::spawn(move || relay(reader));
+    let ended = wait(process, limit);
+    let left = kill_the_rest();
+    let _ = relay.join();
+    let state_after = sched_ext::wait_for_state("disabled", Duration::from_secs(10));
+    match ended {
+        None => Err(format!("hung for {} s; running then: {left}", limit.as_secs())),
+        Some(status) if !status.success() => Err(format!("the test failed ({status})")),
+        Some(_) => state_after.map_err(|e| format!("left a scheduler behind: {e:#}")),
+    }
+}
+
+/// The status a process ended with, or `None` if it had to be killed at its limit.
+fn wait(mut process: Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = process.try_wait() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+/// Kills every process but the guest's init and this one, and names them.
+fn kill_the_rest() -> String {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Kernel threads have no command line.
+        let is_program = fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty());
+        if pid == 1 || pid == std::process::id() as i32 || !is_program {
+            continue;
+        }
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        names.push(stat.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    names.join(", ")
+}
+
+/// Passes a test's output on to the host.
+fn relay(reader: PipeReader) {
+    become_real_time();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        say(&format!("{OUTPUT}{}", String::from_utf8_lossy(&line).trim_end()));
+        line.clear();
+    }
+}
+
+/// One write a line, so that the lines of two threads do not mix.
+fn say(line: &str) {
+    let _ = io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Puts this thread into the real-time class; the threads and processes that it starts are ordinary again.
+fn become_real_time() {
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `param` lives through the call, and 0 means the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
+}

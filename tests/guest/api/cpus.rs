@@ -1,0 +1,57 @@
+//! The guest's CPUs as the kernel shows them, read without the code under test.
+
+use anyhow::{Context, Result};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The CPUs of each L3, in ascending order.
+pub fn l3s() -> Result<Vec<CpuSet>> {
+    groups("cache/index3/shared_cpu_list")
+}
+
+/// The CPUs of each core, in ascending order.
+pub fn cores() -> Result<Vec<CpuSet>> {
+    groups("topology/thread_siblings_list")
+}
+
+/// The online CPUs.
+pub fn online() -> Result<CpuSet> {
+    parse_list(&read("/sys/devices/system/cpu/online")?)
+}
+
+/// The online NUMA nodes.
+pub fn nodes() -> Result<usize> {
+    Ok(parse_list(&read("/sys/devices/system/node/online")?)?.len())
+}
+
+/// The distinct groups that the CPUs say they belong to.
+fn groups(file: &str) -> Result<Vec<CpuSet>> {
+    let mut distinct = BTreeSet::new();
+    for cpu in online()?.iter() {
+        distinct.insert(parse_list(&read(&format!("/sys/devices/system/cpu/cpu{cpu}/{file}"))?)?);
+    }
+    let mut groups: Vec<CpuSet> = distinct.into_iter().collect();
+    groups.sort_by_key(|group| group.first());
+    Ok(groups)
+}
+
+/// A set from the kernel's list format: `0-3,8`.
+pub fn parse_list(list: &str) -> Result<CpuSet> {
+    let mut set = CpuSet::EMPTY;
+    for range in list.trim().split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| {
+            text.parse::<u32>().with_context(|| format!("not a list of CPUs: {list:?}"))
+        };
+        for cpu in number(first)?..=number(last)? {
+            set.insert(CpuId(cpu));
+        }
+    }
+    Ok(set)
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}

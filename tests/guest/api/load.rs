@@ -1,0 +1,134 @@
+//! Work for a scheduler: hogs and hackbench. All of it ends by itself, and is killed when its owner goes.
+
+use super::{cpus, process};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::sched_getcpu;
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The argument that makes this program a hog: `--hog SECONDS CPUS`.
+pub const HOG: &str = "--hog";
+
+/// A process that computes without a pause, and fails if it finds itself on a CPU that it may not use.
+pub struct Hog {
+    process: Child,
+}
+
+impl Hog {
+    /// A hog bound to CPUs.
+    pub fn on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(Some(cpus), limit)
+    }
+
+    /// A hog that may run anywhere, and can be bound from outside.
+    pub fn anywhere(limit: Duration) -> Result<Hog> {
+        Self::spawn(None, limit)
+    }
+
+    fn spawn(cpus: Option<&CpuSet>, limit: Duration) -> Result<Hog> {
+        let process = Command::new("/proc/self/exe")
+            .args([HOG, &limit.as_secs().to_string()])
+            .args(cpus.map(CpuSet::to_string))
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot start a hog")?;
+        Ok(Hog { process })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.id() as i32
+    }
+
+    /// How long it has run.
+    pub fn run_time(&self) -> Result<Duration> {
+        process::run_time(self.pid())
+    }
+
+    /// Ends it; an error if it was seen on a CPU that it may not use.
+    pub fn stop(mut self) -> Result<()> {
+        if let Some(status) = self.process.try_wait()? {
+            ensure!(status.success(), "a hog ran where it may not ({status})");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a hog's process does.
+pub fn hog_main() -> ExitCode {
+    let mut args = std::env::args().skip(2);
+    let seconds = args.next().and_then(|text| text.parse().ok()).expect("--hog SECONDS [CPUS]");
+    let bound_to = args.next().map(|list| cpus::parse_list(&list).expect("a list of CPUs"));
+    if let Some(cpus) = &bound_to {
+        process::bind(0, cpus).expect("binding to CPUs");
+    }
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let cpu = CpuId(sched_getcpu().expect("sched_getcpu") as u32);
+        if bound_to.is_some_and(|cpus| !cpus.contains(cpu)) {
+            eprintln!("a hog bound to {} runs on CPU {cpu}", bound_to.unwrap_or_default());
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A running hackbench.
+pub struct Hackbench {
+    process: Child,
+    limit: Duration,
+}
+
+impl Hackbench {
+    /// Starts `hackbench -g GROUPS -l LOOPS`.
+    pub fn start(groups: u32, loops: u32, limit: Duration) -> Result<Hackbench> {
+        let process = Command::new("hackbench")
+            .args(["-g", &groups.to_string(), "-l", &loops.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start hackbench")?;
+        Ok(Hackbench { process, limit })
+    }
+
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
+    /// Waits until it is done.
+    pub fn finish(mut self) -> Result<()> {
+        let deadline = Instant::now() + self.limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait()? {
+                ensure!(status.success(), "hackbench failed ({status})");
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("hackbench was not done after {} s", self.limit.as_secs())
+    }
+}
+
+/// Its children see that it has gone and go too, or are killed by the agent after the test.
+impl Drop for Hackbench {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs hackbench and tells how long it took.
+pub fn hackbench(groups: u32, loops: u32, limit: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    Hackbench::start(groups, loops, limit)?.finish()?;
+    Ok(start.elapsed())
+}

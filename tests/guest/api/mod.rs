@@ -1,0 +1,23 @@
+//! What guest tests are written with.
+
+pub mod cpus;
+pub mod load;
+pub mod process;
+pub mod sched_ext;
+pub mod scheduler;
+
+use anyhow::{Result, bail};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Waits until a condition holds; what is missing is said in the error.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            bail!("after {} s, still not so: {what}", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What the kernel tells of tasks, and how to change their affinity and niceness.
+
+use anyhow::{Context, Result};
+use nix::sched::{CpuSet as NixCpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::fs;
+use std::time::Duration;
+
+/// A thread of a process.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    pub tid: i32,
+    pub name: String,
+}
+
+/// The threads of a process.
+pub fn threads(pid: i32) -> Result<Vec<Thread>> {
+    let folder = format!("/proc/{pid}/task");
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let tid = entry?.file_name().to_string_lossy().parse().context("a thread's number")?;
+        let name = fs::read_to_string(format!("{folder}/{tid}/comm"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        threads.push(Thread { tid, name });
+    }
+    Ok(threads)
+}
+
+/// A task's scheduling state: `R` running or runnable, `S` asleep, and so on.
+pub fn state(tid: i32) -> Result<char> {
+    Ok(stat(tid)?[0].chars().next().unwrap_or('?'))
+}
+
+/// The CPU a task runs on, or ran on last, or is put to run on.
+pub fn processor(tid: i32) -> Result<CpuId> {
+    Ok(CpuId(stat(tid)?[36].parse().context("the processor in a stat file")?))
+}
+
+/// How long a task has run.
+pub fn run_time(tid: i32) -> Result<Duration> {
+    let path = format!("/proc/{tid}/schedstat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ns = text.split_whitespace().next().context("an empty schedstat file")?;
+    Ok(Duration::from_nanos(ns.parse()?))
+}
+
+/// A line of a process's status file, in KiB.
+pub fn status_kib(pid: i32, field: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let number = line.with_context(|| format!("no {field} in {path}"))?.split_whitespace().next();
+    Ok(number.context("an empty field")?.parse()?)
+}
+
+/// The CPUs a task may run on.
+pub fn affinity(tid: i32) -> Result<CpuSet> {
+    let set = sched_getaffinity(Pid::from_raw(tid))
+        .with_context(|| format!("cannot get the affinity of {tid}"))?;
+    Ok((0..NixCpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .map(|cpu| CpuId(cpu as u32))
+        .collect())
+}
+
+/// Binds a task to CPUs.
+pub fn bind(tid: i32, cpus: &CpuSet) -> Result<()> {
+    let mut set = NixCpuSet::new();
+    for cpu in cpus.iter() {
+        set.set(cpu.index())?;
+    }
+    sched_setaffinity(Pid::from_raw(tid), &set)
+        .with_context(|| format!("cannot bind {tid} to {cpus}"))
+}
+
+/// Sets a task's niceness.
+pub fn renice(tid: i32, nice: i32) -> Result<()> {
+    // SAFETY: setpriority takes no pointers.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, nice) };
+    nix::errno::Errno::result(done)
+        .with_context(|| format!("cannot set the niceness of {tid} to {nice}"))?;
+    Ok(())
+}
+
+/// The load average over one minute.
+pub fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    Ok(text.split(' ').next().context("an empty loadavg file")?.parse()?)
+}
+
+/// The fields of a task's stat file from its state on, the state being the first.
+fn stat(tid: i32) -> Result<Vec<String>> {
+    let path = format!("/proc/{tid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let (_, fields) =
+        text.rsplit_once(") ").with_context(|| format!("not a stat file: {text:?}"))?;
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}

@@ -1,0 +1,28 @@
+//! The kernel's word on sched_ext, under `/sys/kernel/sched_ext`.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::time::Duration;
+
+/// `disabled`, `enabling`, `enabled` or `disabling`.
+pub fn state() -> String {
+    read("state")
+}
+
+/// The name of the attached scheduler; empty if there is none.
+pub fn scheduler() -> String {
+    read("root/ops")
+}
+
+/// Waits until sched_ext is in a state.
+pub fn wait_for_state(wanted: &str, limit: Duration) -> Result<()> {
+    super::wait_until(&format!("sched_ext is {wanted}"), limit, || state() == wanted)
+        .with_context(|| format!("sched_ext is {} ({:?})", state(), scheduler()))
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(format!("/sys/kernel/sched_ext/{file}"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}

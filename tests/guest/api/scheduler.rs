@@ -1,0 +1,228 @@
+//! The scheduler under test, as a process.
+
+use super::process::{self, Thread};
+use super::{sched_ext, wait_until};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = "/bin/scx_manyland";
+
+/// The name under which the kernel lists it.
+const OPS: &str = "manyland";
+
+/// Loading and verifying BPF takes seconds on an emulated CPU.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+const DETACH_LIMIT: Duration = Duration::from_secs(20);
+
+/// Options that make it print statistics that [`Scheduler::stats`] can read, every second.
+pub const STATS: [&str; 4] = ["--stats", "1", "--stats-format", "json"];
+
+/// A running scheduler; killed when dropped.
+#[derive(Debug)]
+pub struct Scheduler {
+    process: Child,
+    output: Output,
+}
+
+impl Scheduler {
+    /// Starts it and waits until it is attached.
+    pub fn start(args: &[&str]) -> Result<Scheduler> {
+        let output = Output::new();
+        let mut scheduler =
+            Scheduler { process: output.spawn(Command::new(PROGRAM).args(args))?, output };
+        let deadline = Instant::now() + ATTACH_LIMIT;
+        while !(sched_ext::state() == "enabled" && sched_ext::scheduler() == OPS) {
+            if let Some(status) = scheduler.process.try_wait()? {
+                bail!(
+                    "the scheduler did not attach but ended ({status}):\n{}",
+                    scheduler.output.all()
+                );
+            }
+            if Instant::now() > deadline {
+                bail!("the scheduler did not attach in time:\n{}", scheduler.output.all());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(scheduler)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.id() as i32
+    }
+
+    /// Its domain threads, in the order of their domains.
+    pub fn domain_threads(&self) -> Result<Vec<Thread>> {
+        let domain = |thread: &Thread| thread.name.strip_prefix("manyland/")?.parse::<u32>().ok();
+        let mut threads = process::threads(self.pid())?;
+        threads.retain(|thread| domain(thread).is_some());
+        threads.sort_by_key(domain);
+        Ok(threads)
+    }
+
+    /// The lines of statistics so far, for a scheduler started with [`STATS`].
+    pub fn stats(&self) -> Result<Stats> {
+        let lines = self.output.stdout();
+        // The last line may be half written.
+        let whole = &lines[..lines.rfind('\n').map_or(0, |end| end + 1)];
+        let parse = |line: &str| {
+            serde_json::from_str(line)
+                .with_context(|| format!("not a line of statistics: {line:?}"))
+        };
+        Ok(Stats {
+            lines: whole
+                .lines()
+                .filter(|line| line.starts_with('{'))
+                .map(parse)
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// Ends it as Ctrl-C does. It must detach and exit with 0.
+    pub fn stop(mut self) -> Result<()> {
+        let signalled = Instant::now();
+        kill(Pid::from_raw(self.pid()), Signal::SIGINT).context("cannot signal the scheduler")?;
+        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)
+            .with_context(|| format!("after SIGINT; it said:\n{}", self.output.all()))?;
+        ensure!(
+            status.code() == Some(0),
+            "the scheduler's exit after SIGINT: {status}:\n{}",
+            self.output.all()
+        );
+        sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
+        println!("detached in {} ms", signalled.elapsed().as_millis());
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL and waits until the kernel's own scheduler is back.
+    pub fn kill9(mut self) -> Result<()> {
+        self.process.kill().context("cannot kill the scheduler")?;
+        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)?;
+        ensure!(
+            status.signal() == Some(Signal::SIGKILL as i32),
+            "the scheduler was killed and yet: {status}"
+        );
+        wait_until("the kernel's own scheduler is back", Duration::from_secs(5), || {
+            sched_ext::state() == "disabled"
+        })
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The statistics of a run, a line each second.
+pub struct Stats {
+    pub lines: Vec<Value>,
+}
+
+impl Stats {
+    /// A count summed over all lines and all domains.
+    pub fn sum(&self, field: &str) -> Result<u64> {
+        let mut sum = 0;
+        for line in &self.lines {
+            for domain in
+                line["domains"].as_array().with_context(|| format!("no domains in {line}"))?
+            {
+                sum += domain[field].as_u64().with_context(|| format!("no {field} in {domain}"))?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// A count of the whole process summed over all lines.
+    pub fn sum_of_process(&self, field: &str) -> Result<u64> {
+        self.lines
+            .iter()
+            .map(|line| line[field].as_u64().with_context(|| format!("no {field} in {line}")))
+            .sum()
+    }
+}
+
+/// How a run of the program that should end by itself did.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the program to its end.
+pub fn run(args: &[&str]) -> Result<Run> {
+    run_to_end(Command::new(PROGRAM).args(args))
+}
+
+/// Runs the program to its end as a user without rights.
+pub fn run_as_nobody(args: &[&str]) -> Result<Run> {
+    run_to_end(Command::new(PROGRAM).args(args).uid(65534).gid(65534))
+}
+
+fn run_to_end(command: &mut Command) -> Result<Run> {
+    let output = Output::new();
+    let mut process = output.spawn(command)?;
+    let status = wait_for_exit(&mut process, Duration::from_secs(30));
+    if status.is_err() {
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+    let status = status.with_context(|| format!("{command:?} said:\n{}", output.all()))?;
+    Ok(Run { code: status.code(), stdout: output.stdout(), stderr: output.stderr() })
+}
+
+fn wait_for_exit(process: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        ensure!(Instant::now() < deadline, "the process has not ended after {} s", limit.as_secs());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The files that a process's output goes to, so that nobody has to keep reading it.
+#[derive(Debug)]
+struct Output {
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Output {
+    fn new() -> Output {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let stem =
+            format!("/tmp/{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        Output { stdout: format!("{stem}.out").into(), stderr: format!("{stem}.err").into() }
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let stdout = File::create(&self.stdout).context("cannot make a file for output")?;
+        let stderr = File::create(&self.stderr).context("cannot make a file for errors")?;
+        let command = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.spawn().with_context(|| format!("cannot start {command:?}"))
+    }
+
+    fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    fn all(&self) -> String {
+        self.stdout() + &self.stderr()
+    }
+}

@@ -1,0 +1,215 @@
+//! A guest, from the host's side: booted by `tools/boot`, asked to run tests, and killed with us.
+
+use crate::console::{self, Console};
+use crate::machine::Machine;
+use crate::protocol::{self, Request};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take until its agent is up.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much longer than the agent the host waits for a test, so that a hang is the agent's to report if it can.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long a guest lives at most, whatever happens to us.
+const LIFE_LIMIT: Duration = Duration::from_secs(1800);
+
+/// What every guest boots: a kernel, and a file system with the programs under test.
+pub struct Image {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    folder: PathBuf,
+}
+
+impl Image {
+    /// Gets the kernel and makes the file system, which holds this program, the scheduler and hackbench.
+    pub fn make(folder: &Path) -> Result<Image> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let kernel = output_of(Command::new(tool("kernel")).stderr(Stdio::inherit()))?;
+        let initrd = folder.join("initrd");
+        let this = std::env::current_exe().context("cannot find this program's own file")?;
+        let scheduler =
+            std::env::var("SCX_MANYLAND_BIN").unwrap_or(env!("CARGO_BIN_EXE_scx_manyland").into());
+        output_of(
+            Command::new(tool("initramfs"))
+                .arg(&initrd)
+                .arg(format!("guest {}", crate::agent::SERVE))
+                .arg(format!("{}=guest", this.display()))
+                .arg(format!("{scheduler}=scx_manyland"))
+                .arg("hackbench"),
+        )?;
+        Ok(Image { kernel: kernel.into(), initrd, folder: folder.into() })
+    }
+}
+
+fn tool(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(name)
+}
+
+fn output_of(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// What became of a test.
+pub struct Outcome {
+    pub result: Result<()>,
+    /// Whether the guest can run another test. After a hang, a panic or a warning of its kernel it cannot be trusted.
+    pub guest_is_well: bool,
+}
+
+/// A running guest.
+pub struct Guest {
+    process: Child,
+    port: ChildStdin,
+    lines: Receiver<String>,
+    console: Console,
+    errors: PathBuf,
+    /// Whether to print a test's output as it comes.
+    live: bool,
+}
+
+impl Guest {
+    /// Boots a guest and waits until its agent is up.
+    pub fn boot(machine: &Machine, image: &Image, live: bool) -> Result<Guest> {
+        let console_log = image.folder.join(format!("{}.console", machine.name));
+        let errors = image.folder.join(format!("{}.qemu", machine.name));
+        let _ = fs::remove_file(&console_log);
+        // tools/boot dies with the thread that starts it, and QEMU with tools/boot.
+        let mut process = Command::new(tool("boot"))
+            .arg("--kernel")
+            .arg(&image.kernel)
+            .arg("--initrd")
+            .arg(&image.initrd)
+            .args(["--shape", &machine.shape()])
+            .args(["--nodes", &machine.nodes.to_string()])
+            .args(["--memory", &machine.memory_mib.to_string()])
+            .arg("--console")
+            .arg(&console_log)
+            .args(["--seconds", &LIFE_LIMIT.as_secs().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&errors).context("cannot make the log of QEMU's errors")?)
+            .spawn()
+            .context("cannot run tools/boot")?;
+        let port = process.stdin.take().expect("stdin is a pipe");
+        let lines = read_lines(process.stdout.take().expect("stdout is a pipe"));
+        let mut guest =
+            Guest { process, port, lines, console: Console::new(console_log), errors, live };
+        guest.wait_until_ready().with_context(|| format!("cannot boot a guest {machine}"))?;
+        Ok(guest)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + BOOT_LIMIT;
+        loop {
+            match self.line_before(deadline) {
+                Ok(line) if line == protocol::READY => break,
+                Ok(_) => {}
+                Err(e) => bail!(
+                    "{e}\n{}{}",
+                    fs::read_to_string(&self.errors).unwrap_or_default(),
+                    self.console.news()
+                ),
+            }
+        }
+        match console::trouble(&self.console.news()) {
+            Some(excerpt) => bail!("its kernel complains:\n{excerpt}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a test.
+    pub fn run(&mut self, test: &str, limit: Duration) -> Outcome {
+        let mut output = String::new();
+        let answer = self.ask(test, limit, &mut output);
+        let silent = answer.is_err();
+        let news = self.console.news();
+        let trouble = console::trouble(&news);
+        let guest_is_well = !silent && trouble.is_none();
+        let reason = match (answer, trouble) {
+            (Ok(Ok(())), None) => return Outcome { result: Ok(()), guest_is_well },
+            (Ok(Ok(())), Some(excerpt)) => format!("the guest's kernel complains:\n{excerpt}"),
+            (Ok(Err(reason)), None) => reason,
+            (Ok(Err(reason)), Some(excerpt)) => {
+                format!("{reason}; the guest's kernel complains:\n{excerpt}")
+            }
+            (Err(e), trouble) => format!("{e}; the guest's console:\n{}", trouble.unwrap_or(news)),
+        };
+        Outcome { result: Err(anyhow!("{output}{reason}")), guest_is_well }
+    }
+
+    /// The agent's answer: whether the test passed, or why not. An error is no answer.
+    fn ask(
+        &mut self,
+        test: &str,
+        limit: Duration,
+        output: &mut String,
+    ) -> Result<Result<(), String>> {
+        let request = Request::Run { test: test.into(), limit };
+        self.port.write_all(request.to_line().as_bytes()).context("the guest is gone")?;
+        let deadline = Instant::now() + limit + GRACE;
+        loop {
+            let line = self.line_before(deadline)?;
+            if line == protocol::PASS {
+                return Ok(Ok(()));
+            } else if let Some(reason) = line.strip_prefix(protocol::FAIL) {
+                return Ok(Err(reason.to_owned()));
+            }
+            let said = line.strip_prefix(protocol::OUTPUT).unwrap_or(&line);
+            output.push_str(said);
+            output.push('\n');
+            if self.live {
+                eprintln!("    {said}");
+            }
+        }
+    }
+
+    fn line_before(&mut self, deadline: Instant) -> Result<String> {
+        self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|e| {
+            match e {
+                RecvTimeoutError::Timeout => anyhow!("the guest gave no answer in time"),
+                RecvTimeoutError::Disconnected => anyhow!("the guest ended"),
+            }
+        })
+    }
+}
+
+/// The guest goes at once: it has nothing to save.
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.port.write_all(Request::Bye.to_line().as_bytes());
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn read_lines(stdout: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(text).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    receiver
+}

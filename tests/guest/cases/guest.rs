@@ -1,0 +1,30 @@
+//! The guest is what the other tests take it for.
+
+use crate::api::{cpus, load, sched_ext};
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+pub fn has_the_asked_topology(machine: &Machine) -> Result<()> {
+    ensure!(cpus::online()?.len() == machine.cpus() as usize);
+    ensure!(cpus::l3s()?.len() == machine.sockets as usize, "L3s: {:?}", cpus::l3s()?);
+    ensure!(
+        cpus::cores()?.len() == (machine.sockets * machine.cores) as usize,
+        "cores: {:?}",
+        cpus::cores()?
+    );
+    ensure!(cpus::nodes()? == machine.nodes as usize);
+    Ok(())
+}
+
+pub fn kernel_has_sched_ext(_: &Machine) -> Result<()> {
+    ensure!(sched_ext::state() == "disabled", "state {:?}", sched_ext::state());
+    ensure!(std::path::Path::new("/sys/kernel/btf/vmlinux").exists(), "the kernel has no BTF");
+    Ok(())
+}
+
+pub fn runs_hackbench(_: &Machine) -> Result<()> {
+    let time = load::hackbench(1, 50, Duration::from_secs(30))?;
+    println!("hackbench took {} ms", time.as_millis());
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! What a guest's kernel prints on its console, and which of it means that something broke.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// Words that a healthy kernel does not say.
+const TROUBLE: &[&str] = &[
+    "BUG:",
+    "WARNING:",
+    "Oops",
+    "Kernel panic",
+    "Out of memory",
+    "blocked for more than",
+    "detected stall",
+    "soft lockup",
+];
+
+/// How many lines of the console follow the line with the trouble in an excerpt.
+const EXCERPT_LINES: usize = 40;
+
+/// The console log of a guest, read piece by piece.
+pub struct Console {
+    path: PathBuf,
+    seen: usize,
+}
+
+impl Console {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, seen: 0 }
+    }
+
+    /// What was printed since the last call.
+    pub fn news(&mut self) -> String {
+        let text = fs::read(&self.path).unwrap_or_default();
+        let news = String::from_utf8_lossy(&text[self.seen.min(text.len())..]).into_owned();
+        self.seen = text.len();
+        news
+    }
+}
+
+/// The part of a console's text that shows that something broke, if any does.
+pub fn trouble(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.iter().position(|line| is_trouble(line))?;
+    let last = lines.len().min(first + EXCERPT_LINES);
+    Some(lines[first..last].join("\n"))
+}
+
+fn is_trouble(line: &str) -> bool {
+    // The kernel threw a scheduler out, other than because it was asked to or its process ended.
+    let thrown_out = line.contains("sched_ext:")
+        && line.contains(" disabled (")
+        && !line.contains("(unregistered");
+    thrown_out || TROUBLE.iter().any(|word| line.contains(word))
+}

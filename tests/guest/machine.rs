@@ -1,0 +1,46 @@
+//! The machines that guests have.
+
+use std::fmt;
+
+/// The shape of a guest. Each socket is one L3.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub name: &'static str,
+    pub sockets: u32,
+    /// Cores of each socket.
+    pub cores: u32,
+    /// Hardware threads of each core.
+    pub threads: u32,
+    /// NUMA nodes; the sockets are dealt out evenly to them.
+    pub nodes: u32,
+    pub memory_mib: u32,
+}
+
+/// One L3, four CPUs.
+pub const L3X1: Machine =
+    Machine { name: "l3x1", sockets: 1, cores: 4, threads: 1, nodes: 1, memory_mib: 1024 };
+
+/// Two L3s, four CPUs: the machine of the performance bars.
+pub const L3X2: Machine =
+    Machine { name: "l3x2", sockets: 2, cores: 2, threads: 1, nodes: 1, memory_mib: 1024 };
+
+/// Four L3s on two NUMA nodes, eight CPUs, two to a core.
+pub const L3X4: Machine =
+    Machine { name: "l3x4", sockets: 4, cores: 1, threads: 2, nodes: 2, memory_mib: 2048 };
+
+impl Machine {
+    pub fn cpus(&self) -> u32 {
+        self.sockets * self.cores * self.threads
+    }
+
+    /// The shape as `tools/boot --shape` takes it.
+    pub fn shape(&self) -> String {
+        format!("{}x{}x{}", self.sockets, self.cores, self.threads)
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} CPUs, {} L3, {} NUMA)", self.name, self.cpus(), self.sockets, self.nodes)
+    }
+}

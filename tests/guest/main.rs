@@ -1,0 +1,32 @@
+//! Tests on a real sched_ext kernel, in virtual machines.
+//!
+//! This one program has two roles. On the host it boots guests and shows each guest test as a trial of its own:
+//! `cargo test --release --test guest -- NAME`. Inside a guest, as the guest's only program, it runs the tests that the
+//! host asks for, each in a process of its own.
+//!
+//! Where things are: [`suite`] lists the tests and [`cases`] has them; [`host`], [`boot`] and [`console`] are the host's
+//! side; [`agent`] and [`api`] the guest's; [`protocol`] is what the two say to each other.
+//!
+//! Invariant: a test that cannot have its guest fails. Nothing here skips.
+
+mod agent;
+mod api;
+mod boot;
+mod cases;
+mod console;
+mod host;
+mod machine;
+mod protocol;
+mod suite;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some(agent::SERVE) => agent::serve(),
+        Some(agent::CASE) => agent::run_case(&args[2]),
+        Some(api::load::HOG) => api::load::hog_main(),
+        _ => host::main(),
+    }
+}
