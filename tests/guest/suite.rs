@@ -22,29 +22,49 @@ impl GuestTest {
 
 /// The tests of a machine, each with its limit in seconds.
 macro_rules! tests_on {
-    ($tests:ident, $machine:ident: $($seconds:literal $case:path,)*) => {
-        $($tests.push(GuestTest {
+    ($machine:ident: $($seconds:literal $case:path,)*) => {
+        vec![$(GuestTest {
             machine: &$machine,
             path: stringify!($case),
             case: $case,
             limit: Duration::from_secs($seconds),
-        });)*
+        }),*]
     };
 }
 
 /// All guest tests, those of a machine together.
 pub fn all() -> Vec<GuestTest> {
-    let mut tests = Vec::new();
-    tests_on! { tests, L3X1:
-        20 guest::has_the_asked_topology,
-    }
-    tests_on! { tests, L3X2:
-        20 guest::has_the_asked_topology,
-        20 guest::kernel_has_sched_ext,
-        40 guest::runs_hackbench,
-    }
-    tests_on! { tests, L3X4:
-        20 guest::has_the_asked_topology,
-    }
-    tests
+    let tests = [
+        tests_on! { L3X1:
+            20 guest::has_the_asked_topology,
+            90 attach::attaches_and_detaches,
+            60 domains::each_l3_has_its_thread,
+            90 fairness::nice_shares_a_cpu_by_weight,
+        },
+        tests_on! { L3X2:
+            20 guest::has_the_asked_topology,
+            20 guest::kernel_has_sched_ext,
+            40 guest::runs_hackbench,
+            210 idle::idle_system_stays_idle,
+            90 attach::attaches_and_detaches,
+            150 attach::load_survives_kill_9,
+            60 domains::each_l3_has_its_thread,
+            90 affinity::bound_tasks_stay_and_run,
+            90 affinity::tasks_moved_while_waiting_stay,
+            120 load::hackbench_runs_by_decisions,
+            240 load::hackbench_is_not_much_slower,
+            40 errors::without_root_it_says_so,
+            90 errors::a_second_scheduler_is_refused,
+            60 errors::bad_options_are_usage_errors,
+            60 errors::a_broken_topology_is_refused,
+        },
+        tests_on! { L3X4:
+            20 guest::has_the_asked_topology,
+            90 attach::attaches_and_detaches,
+            60 domains::each_l3_has_its_thread,
+            240 domains::each_granularity_has_its_threads,
+            90 affinity::bound_tasks_stay_and_run,
+        },
+    ];
+    tests.into_iter().flatten().collect()
 }

@@ -1,3 +1,10 @@
 //! The tests themselves. They run in the guest; [`crate::suite`] says on which machines.
 
+pub mod affinity;
+pub mod attach;
+pub mod domains;
+pub mod errors;
+pub mod fairness;
 pub mod guest;
+pub mod idle;
+pub mod load;

@@ -1,0 +1,84 @@
+//! RULE 5: a task's affinity is never broken.
+
+use crate::api::load::Hog;
+use crate::api::scheduler::Scheduler;
+use crate::api::{cpus, process};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Tasks bound to one CPU, to a part of a domain, to a domain and across domains stay there, and all of them run.
+pub fn bound_tasks_stay_and_run(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let hogs: Vec<(CpuSet, Hog)> = bindings()?
+        .into_iter()
+        .map(|cpus| Ok((cpus, Hog::on(&cpus, Duration::from_secs(60))?)))
+        .collect::<Result<_>>()?;
+    let time = Duration::from_secs(8);
+    thread::sleep(time);
+    for (cpus, hog) in hogs {
+        let ran = hog.run_time()?;
+        ensure!(
+            ran > time / 20,
+            "a hog bound to {cpus} ran for {} ms in {} s",
+            ran.as_millis(),
+            time.as_secs()
+        );
+        hog.stop()?;
+    }
+    scheduler.stop()
+}
+
+/// Tasks that are bound elsewhere, mostly while they wait for a CPU, are from then on where they may be.
+pub fn tasks_moved_while_waiting_stay(_: &Machine) -> Result<()> {
+    const FOR_EACH_CPU: usize = 3;
+    let scheduler = Scheduler::start(&[])?;
+    let bindings = bindings()?;
+    let mut hogs: Vec<(CpuSet, Hog)> = Vec::new();
+    for _ in 0..cpus::online()?.len() * FOR_EACH_CPU {
+        hogs.push((cpus::online()?, Hog::anywhere(Duration::from_secs(60))?));
+    }
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut moves = 0;
+    while Instant::now() < end {
+        // The two counts have no common divisor that matters: each hog goes through many bindings.
+        let (moved, cpus) =
+            (moves % hogs.len(), bindings[(moves + moves / hogs.len()) % bindings.len()]);
+        process::bind(hogs[moved].1.pid(), &cpus)?;
+        hogs[moved].0 = cpus;
+        moves += 1;
+        for (cpus, hog) in &hogs {
+            let cpu = process::processor(hog.pid())?;
+            ensure!(
+                cpus.contains(cpu),
+                "after {moves} moves, a hog bound to {cpus} is on CPU {cpu}"
+            );
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    println!("{moves} moves");
+    let before: Vec<Duration> =
+        hogs.iter().map(|(_, hog)| hog.run_time()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(4));
+    for ((cpus, hog), before) in hogs.into_iter().zip(before) {
+        ensure!(hog.run_time()? > before, "a hog bound to {cpus} did not run for 4 s");
+        hog.stop()?;
+    }
+    scheduler.stop()
+}
+
+/// Each CPU, each L3 without its last CPU, each L3, and the first CPUs of all L3s.
+fn bindings() -> Result<Vec<CpuSet>> {
+    let l3s = cpus::l3s()?;
+    let mut sets: Vec<CpuSet> =
+        cpus::online()?.iter().map(|cpu| CpuSet::from_iter([cpu])).collect();
+    for l3 in &l3s {
+        let mut part = *l3;
+        part.remove(l3.iter().last().context("an L3 without a CPU")?);
+        sets.extend([part, *l3]);
+    }
+    sets.push(l3s.iter().filter_map(CpuSet::first).collect());
+    Ok(sets)
+}

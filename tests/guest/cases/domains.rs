@@ -1,0 +1,69 @@
+//! The domains and their threads.
+
+use crate::api::scheduler::{self, Scheduler};
+use crate::api::{cpus, process};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use serde_json::Value;
+
+/// There is one thread for each L3, which may run on exactly its CPUs, and the memory is locked.
+pub fn each_l3_has_its_thread(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let mut affinities = affinities(&scheduler)?;
+    affinities.sort_by_key(|cpus| cpus.first());
+    ensure!(
+        affinities == cpus::l3s()?,
+        "the threads may run on {affinities:?}, the L3s are {:?}",
+        cpus::l3s()?
+    );
+    let locked_kib = process::status_kib(scheduler.pid(), "VmLck")?;
+    let resident_kib = process::status_kib(scheduler.pid(), "VmRSS")?;
+    println!("{locked_kib} KiB locked, {resident_kib} KiB resident");
+    ensure!(locked_kib > 0, "no memory is locked");
+    scheduler.stop()
+}
+
+/// Each granularity attaches, with the domains that `topology` tells of.
+pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
+    for granularity in ["machine", "package", "numa", "l3", "l2", "kind", "core"] {
+        let domains = domains(granularity)?;
+        let scheduler = Scheduler::start(&["--domain", granularity])?;
+        let affinities = affinities(&scheduler)?;
+        ensure!(
+            affinities == domains,
+            "{granularity}: the threads may run on {affinities:?}, the domains are {domains:?}"
+        );
+        scheduler.stop()?;
+        let expected = match granularity {
+            "machine" => 1,
+            "numa" => machine.nodes,
+            "package" | "l3" | "kind" => machine.sockets,
+            _ => machine.sockets * machine.cores,
+        };
+        ensure!(domains.len() == expected as usize, "{granularity}: {domains:?}");
+    }
+    Ok(())
+}
+
+/// The CPUs that each domain thread may run on, in the order of the domains.
+fn affinities(scheduler: &Scheduler) -> Result<Vec<CpuSet>> {
+    scheduler.domain_threads()?.iter().map(|thread| process::affinity(thread.tid)).collect()
+}
+
+/// The CPUs of each domain, as `scx_manyland topology` tells.
+fn domains(granularity: &str) -> Result<Vec<CpuSet>> {
+    let run = scheduler::run(&["topology", "--domain", granularity, "--format", "json"])?;
+    ensure!(run.code == Some(0), "topology failed: {run:?}");
+    let topology: Value =
+        serde_json::from_str(&run.stdout).with_context(|| format!("not JSON: {:?}", run.stdout))?;
+    let cpus_of = |domain: &Value| -> Option<CpuSet> {
+        domain["cpus"].as_array()?.iter().map(|cpu| Some(CpuId(cpu.as_u64()? as u32))).collect()
+    };
+    let domains = topology["domains"].as_array().context("no domains")?;
+    domains
+        .iter()
+        .map(|domain| cpus_of(domain).with_context(|| format!("no CPUs in {domain}")))
+        .collect()
+}

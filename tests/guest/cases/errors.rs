@@ -1,0 +1,67 @@
+//! What the user did not mean: one clear line, the right exit status, and nothing left behind.
+
+use crate::api::scheduler::{self, Run, Scheduler};
+use crate::api::{load, sched_ext};
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use std::fs;
+use std::time::Duration;
+
+pub fn without_root_it_says_so(_: &Machine) -> Result<()> {
+    is_one_clear_line(&scheduler::run_as_nobody(&[])?, "root")
+}
+
+/// A second scheduler is refused, and the first serves on.
+pub fn a_second_scheduler_is_refused(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    is_one_clear_line(&scheduler::run(&[])?, "manyland")?;
+    ensure!(
+        sched_ext::state() == "enabled" && sched_ext::scheduler() == "manyland",
+        "the first scheduler is gone"
+    );
+    load::hackbench(1, 10, Duration::from_secs(30))?;
+    scheduler.stop()
+}
+
+pub fn bad_options_are_usage_errors(_: &Machine) -> Result<()> {
+    for args in [
+        &["--no-such-option"][..],
+        &["--domain", "village"],
+        &["--policy", "monarchy"],
+        &["--slice-us", "-1"],
+        &["--stats", "often"],
+        &["topology", "--format", "song"],
+    ] {
+        let run = scheduler::run(args)?;
+        ensure!(run.code == Some(2), "{args:?}: {run:?}");
+        ensure!(
+            run.stderr.contains(args[args.len() - 1]),
+            "{args:?} is not named in {:?}",
+            run.stderr
+        );
+        ensure!(sched_ext::state() == "disabled");
+    }
+    Ok(())
+}
+
+pub fn a_broken_topology_is_refused(_: &Machine) -> Result<()> {
+    fs::write("/tmp/broken.xml", "<?xml version=\"1.0\"?><topology><object type=\"Mach")?;
+    is_one_clear_line(
+        &scheduler::run(&["topology", "--input", "/tmp/broken.xml"])?,
+        "/tmp/broken.xml",
+    )?;
+    is_one_clear_line(
+        &scheduler::run(&["topology", "--input", "/tmp/missing.xml"])?,
+        "/tmp/missing.xml",
+    )?;
+    is_one_clear_line(&scheduler::run(&["topology", "--synthetic", "Castle:2"])?, "Castle:2")
+}
+
+/// The run failed with exit status 1 and one line that has `word` in it.
+fn is_one_clear_line(run: &Run, word: &str) -> Result<()> {
+    println!("{}", run.stderr.trim_end());
+    ensure!(run.code == Some(1), "the exit status is not 1: {run:?}");
+    ensure!(run.stderr.trim_end().lines().count() == 1, "not one line: {run:?}");
+    ensure!(run.stderr.contains(word), "it does not say {word:?}: {run:?}");
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Shares of a CPU.
+
+use crate::api::load::Hog;
+use crate::api::process;
+use crate::api::scheduler::Scheduler;
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::thread;
+use std::time::Duration;
+
+/// The kernel's weights of nice 0 and nice 10.
+const WEIGHT_NICE_0: f64 = 1024.0;
+const WEIGHT_NICE_10: f64 = 110.0;
+
+/// Two hogs on one CPU, one of them nice, share it in the ratio of their weights, within 15 %.
+pub fn nice_shares_a_cpu_by_weight(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let cpu = CpuSet::from_iter([CpuId(1)]);
+    let plain = Hog::on(&cpu, Duration::from_secs(60))?;
+    let nice = Hog::on(&cpu, Duration::from_secs(60))?;
+    process::renice(nice.pid(), 10)?;
+    thread::sleep(Duration::from_secs(2));
+    let before = (plain.run_time()?, nice.run_time()?);
+    thread::sleep(Duration::from_secs(20));
+    let plain_ran = (plain.run_time()? - before.0).as_secs_f64();
+    let nice_ran = (nice.run_time()? - before.1).as_secs_f64();
+    let (ratio, wanted) = (plain_ran / nice_ran, WEIGHT_NICE_0 / WEIGHT_NICE_10);
+    println!(
+        "nice 0 ran {plain_ran:.3} s, nice 10 {nice_ran:.3} s: {ratio:.2}, by their weights {wanted:.2}"
+    );
+    ensure!(
+        (ratio / wanted - 1.0).abs() < 0.15,
+        "the ratio of nice 0 to nice 10 is {ratio:.2}, not {wanted:.2}"
+    );
+    scheduler.stop()
+}

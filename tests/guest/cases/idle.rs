@@ -1,0 +1,52 @@
+//! RULE 3: idle costs nothing.
+
+use crate::api::process;
+use crate::api::scheduler::Scheduler;
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use std::thread;
+use std::time::Duration;
+
+/// What is allowed of an idle system's load average.
+const LOAD: f64 = 0.2;
+
+/// With nothing to schedule for two minutes, the load falls to that of an idle system, the domain threads sleep and
+/// the process does not run.
+pub fn idle_system_stays_idle(_: &Machine) -> Result<()> {
+    const SECONDS: u32 = 120;
+    let scheduler = Scheduler::start(&[])?;
+    let threads = scheduler.domain_threads()?;
+    let all = process::threads(scheduler.pid())?;
+    let run_time =
+        || all.iter().map(|thread| process::run_time(thread.tid)).sum::<Result<Duration>>();
+    let (load_before, ran_before) = (process::load_average()?, run_time()?);
+    let mut awake = 0;
+    for _ in 0..SECONDS {
+        thread::sleep(Duration::from_secs(1));
+        for thread in &threads {
+            awake += u32::from(process::state(thread.tid)? != 'S');
+        }
+    }
+    let ran = run_time()? - ran_before;
+    let load = process::load_average()?;
+    // What tests before this one left in the average fades with a time constant of a minute.
+    let left_over = load_before * (-f64::from(SECONDS) / 60.0).exp();
+    println!(
+        "load average {load_before} before, {load} after; ran {} ms; seen awake {awake} times",
+        ran.as_millis()
+    );
+    ensure!(
+        load < LOAD + left_over,
+        "an idle system's load average is {load} (from {load_before})"
+    );
+    ensure!(
+        awake <= SECONDS * threads.len() as u32 / 50,
+        "the domain threads were seen awake {awake} times"
+    );
+    ensure!(
+        ran < Duration::from_millis(600),
+        "the scheduler ran for {} ms on an idle system",
+        ran.as_millis()
+    );
+    scheduler.stop()
+}

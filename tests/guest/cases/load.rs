@@ -1,0 +1,57 @@
+//! RULE 2: under load, user space decides.
+
+use crate::api::load;
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Under hackbench at least 95 % of the tasks that found no idle CPU run by a decision, and no page fault is taken.
+pub fn hackbench_runs_by_decisions(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        load::hackbench(2, 100, Duration::from_secs(60))?;
+    }
+    // For the line of statistics that covers the end of the load.
+    thread::sleep(Duration::from_millis(1500));
+    let stats = scheduler.stats()?;
+    let (decided, late) = (stats.sum("decided")?, stats.sum("late")?);
+    let (bypassed, bounced) = (stats.sum("bypassed")?, stats.sum("bounced")?);
+    let page_faults = stats.sum_of_process("page_faults")?;
+    println!(
+        "{} lines: {decided} decided, {late} late, {bypassed} bypassed, {bounced} bounced",
+        stats.lines.len()
+    );
+    ensure!(decided > 1000, "user space decided {decided} times under load");
+    let share = 100.0 * decided as f64 / (decided + late) as f64;
+    ensure!(
+        share >= 95.0,
+        "user space decided for {share:.1} % of the tasks that found no idle CPU"
+    );
+    ensure!(page_faults == 0, "the scheduler took {page_faults} page faults");
+    scheduler.stop()
+}
+
+/// hackbench takes at most one and a half times as long as under the kernel's own scheduler, by the medians of runs that
+/// take turns.
+pub fn hackbench_is_not_much_slower(_: &Machine) -> Result<()> {
+    const ROUNDS: usize = 3;
+    let (mut kernel, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        kernel.push(load::hackbench(2, 300, Duration::from_secs(60))?);
+        let scheduler = Scheduler::start(&[])?;
+        ours.push(load::hackbench(2, 300, Duration::from_secs(60))?);
+        scheduler.stop()?;
+    }
+    kernel.sort();
+    ours.sort();
+    let ratio = ours[ROUNDS / 2].as_secs_f64() / kernel[ROUNDS / 2].as_secs_f64();
+    println!("the kernel's own scheduler {kernel:.2?}, ours {ours:.2?}, ratio {ratio:.2}");
+    ensure!(
+        ratio <= 1.5,
+        "hackbench takes {ratio:.2} times as long as under the kernel's own scheduler"
+    );
+    Ok(())
+}
