@@ -9,3 +9,4 @@
 pub mod cpuset;
 pub mod ids;
 pub mod policy;
+pub mod topology;
