@@ -8,5 +8,6 @@
 
 pub mod cpuset;
 pub mod ids;
+pub mod options;
 pub mod policy;
 pub mod topology;
