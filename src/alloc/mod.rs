@@ -1,5 +1,5 @@
 //! Memory that is where it is needed and stays there: an arena for each domain, a global allocator
-//! that knows the current domain, and locked pages.
+//! that knows the current domain, locked pages, and the counters that show it.
 //!
 //! Invariant: after start-up a domain thread neither takes a page fault, nor calls the kernel, nor
 //! waits for another thread in order to allocate or to free. A scheduler that waits for memory can
@@ -15,12 +15,14 @@
 //! 4. Each domain thread, first: [`set_thread_policy`] with its node, [`prefault_stack`], then
 //!    [`enter`] its arena for as long as it runs. A thread's whole stack becomes resident once
 //!    memory is locked, so its size is to be chosen, not left at 2 MiB.
+//! 5. [`FaultCounter::baseline`] when the scheduler has attached. From here on the count is 0.
 //!
 //! The way of a block: the thread-local in `global` names the arena of the thread, `arena` takes
 //! the block from its TLSF heap. On its way back the block's address names its arena (`reserve`);
 //! the thread inside frees it at once, any other hands it over through `remote`.
 
 mod arena;
+mod counters;
 mod global;
 mod lock;
 mod numa;
@@ -28,6 +30,7 @@ mod remote;
 mod reserve;
 
 pub use arena::{Arena, ArenaStats, DEFAULT_ARENA_BYTES, MIN_ARENA_BYTES, arena_fallbacks};
+pub use counters::{FaultCounter, Faults, ResidentMemory, ThreadFaultCounter};
 pub use global::{DomainAllocator, Entered, enter};
 pub use lock::{limit_malloc_arenas, lock_process_memory, prefault_stack, settle_heap};
 pub use numa::set_thread_policy;
