@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 #![warn(unsafe_op_in_unsafe_fn)]
 
+pub mod alloc;
 pub mod cpuset;
 pub mod ids;
 pub mod options;

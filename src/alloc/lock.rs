@@ -1,0 +1,114 @@
+//! The rest of the program's memory: locked, and settled so that it neither grows nor shrinks
+//! while the scheduler is attached.
+//!
+//! Invariant: once [`settle_heap`] and [`lock_process_memory`] have run, the system's heap gives
+//! nothing back to the kernel, so that what was resident then stays so.
+
+use super::{arena, reserve};
+use anyhow::{Error, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::mman::{self, MlockAllFlags};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use std::hint::black_box;
+
+/// Lets all threads share one heap of glibc's malloc. Without it every thread that allocates gets
+/// one of its own, resident memory that this program has no use for: its busy threads have arenas.
+///
+/// To be called before the second thread starts.
+///
+/// # Errors
+/// If malloc refuses.
+pub fn limit_malloc_arenas() -> Result<()> {
+    set_malloc_option("M_ARENA_MAX", libc::M_ARENA_MAX, 1)
+}
+
+/// Gives memory back that the start of the program has freed, makes sure that `spare_kib` KiB of
+/// the system's heap are free and resident, and tells malloc from here on to keep what it has:
+/// not to shrink the heap, and not to map large blocks separately, because each would be mapped
+/// and unmapped, page faults included, at every use.
+///
+/// To be called when all that is large has been loaded, shortly before the scheduler attaches.
+///
+/// # Errors
+/// If malloc refuses, or has no memory.
+pub fn settle_heap(spare_kib: usize) -> Result<()> {
+    // SAFETY: malloc's own lock makes this safe at any time.
+    unsafe { libc::malloc_trim(0) };
+    set_malloc_option("M_MMAP_MAX", libc::M_MMAP_MAX, 0)?;
+    set_malloc_option("M_TRIM_THRESHOLD", libc::M_TRIM_THRESHOLD, -1)?;
+    let spare_bytes = spare_kib << 10;
+    // SAFETY: the block is checked, written within its bounds, and freed once.
+    unsafe {
+        let spare = libc::malloc(spare_bytes).cast::<u8>();
+        ensure!(!spare.is_null() || spare_kib == 0, "no memory for {spare_kib} KiB of spare heap");
+        for offset in (0..spare_bytes).step_by(reserve::page_bytes()) {
+            spare.add(offset).write_volatile(0);
+        }
+        libc::free(spare.cast());
+    }
+    Ok(())
+}
+
+fn set_malloc_option(name: &str, option: libc::c_int, value: libc::c_int) -> Result<()> {
+    // SAFETY: mallopt only sets an option, under malloc's lock.
+    let accepted = unsafe { libc::mallopt(option, value) };
+    ensure!(accepted == 1, "malloc does not accept {name} = {value}");
+    Ok(())
+}
+
+/// Locks all memory of the process, what it has now and what it will get, and keeps the kernel
+/// from replacing its pages by huge ones while they are in use. What of the address range of the
+/// arenas is no memory is not locked.
+///
+/// Threads started from here on have their whole stack resident at once.
+///
+/// # Errors
+/// If the process may not lock that much; the message names the limit and the capability.
+pub fn lock_process_memory() -> Result<()> {
+    // Kernels without huge pages refuse this, and have nothing that it would prevent.
+    // SAFETY: the call sets a flag of the process and touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    mman::mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+        .map_err(|errno| lock_error(errno, "the process's memory"))?;
+    arena::with_open_slots(|slots| reserve::unlock_unused(slots))
+}
+
+/// What to say when `what` could not be locked.
+pub(super) fn lock_error(errno: Errno, what: &str) -> Error {
+    let limit = match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((RLIM_INFINITY, _)) | Err(_) => "not limited".to_string(),
+        Ok((bytes, _)) => format!("{} KiB", bytes >> 10),
+    };
+    let advice = match errno {
+        Errno::EPERM | Errno::ENOMEM | Errno::EAGAIN => {
+            format!(
+                ": locked memory is {limit} (RLIMIT_MEMLOCK); run as root, give the program \
+                 CAP_IPC_LOCK, or raise the limit (ulimit -l unlimited), and see that enough \
+                 memory is free"
+            )
+        }
+        _ => String::new(),
+    };
+    Error::new(errno).context(format!("cannot lock {what}{advice}"))
+}
+
+/// Touches the next `kib` KiB of the calling thread's stack, so that using them later costs no
+/// page fault. For the main thread, whose stack grows as it is used; other threads' stacks are
+/// resident if they started after [`lock_process_memory`].
+///
+/// There must be that much stack left, with some to spare, or the program dies of overflow.
+pub fn prefault_stack(kib: usize) {
+    const FRAME_KIB: usize = 4;
+    #[inline(never)]
+    fn touch(frames: usize) {
+        let frame = black_box([0u8; FRAME_KIB << 10]);
+        if frames > 1 {
+            touch(frames - 1);
+        }
+        // Used after the call, so that it is not a tail call, which would reuse the frame.
+        black_box(&frame);
+    }
+    if kib > 0 {
+        touch(kib.div_ceil(FRAME_KIB));
+    }
+}
