@@ -10,7 +10,11 @@
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
 //! it is dropped by the kernel's side and counted.
 
+mod fair;
 pub mod run_queue;
+#[cfg(test)]
+mod testing;
+pub mod vruntime;
 
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
