@@ -10,6 +10,7 @@
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
 //! it is dropped by the kernel's side and counted.
 
+pub mod deadline;
 mod fair;
 pub mod run_queue;
 #[cfg(test)]
