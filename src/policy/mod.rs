@@ -12,6 +12,7 @@
 
 pub mod deadline;
 mod fair;
+pub mod fifo;
 pub mod run_queue;
 #[cfg(test)]
 mod testing;
