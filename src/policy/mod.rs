@@ -13,6 +13,7 @@
 pub mod deadline;
 mod fair;
 pub mod fifo;
+pub mod kind;
 pub mod run_queue;
 #[cfg(test)]
 mod testing;
