@@ -10,6 +10,15 @@
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
 //! it is dropped by the kernel's side and counted.
 
+pub mod deadline;
+mod fair;
+pub mod fifo;
+pub mod kind;
+pub mod run_queue;
+#[cfg(test)]
+mod testing;
+pub mod vruntime;
+
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use std::time::Duration;
@@ -71,6 +80,26 @@ pub enum Affinity {
 }
 
 impl Task {
+    /// A new, nameless task of nice 0 that may use the whole domain and has used nothing yet: the
+    /// start for tests and simulations, which set the fields that matter to them.
+    pub fn new(pid: Pid) -> Task {
+        Task {
+            pid,
+            seq: 0,
+            comm: [0; 16],
+            weight: DEFAULT_WEIGHT,
+            prev_cpu: CpuId(0),
+            affinity: Affinity::Whole,
+            queued_at_ns: 0,
+            used_ns: 0,
+            burst_ns: 0,
+            voluntary_switches: 0,
+            since_last_ns: 0,
+            wakeup: true,
+            memo: Memo::default(),
+        }
+    }
+
     /// The task's name, as in `/proc/PID/comm`; bytes that are not UTF-8 end it.
     pub fn name(&self) -> &str {
         let end = self.comm.iter().position(|&b| b == 0).unwrap_or(self.comm.len());

@@ -1,0 +1,174 @@
+//! Weighted virtual time: what the policies that share the CPU in the ratio of weights have in
+//! common. They differ only in the key under which a task waits.
+//!
+//! A task's vruntime is the CPU time it has used, times 100, over its weight, so that tasks whose
+//! vruntimes advance together use CPU time in the ratio of their weights: stride scheduling
+//! (Waldspurger and Weihl, 1995), as in the kernel's CFS. A policy may order tasks by a key
+//! somewhat before or behind the vruntime. As the key is only where a task waits, and the vruntime
+//! is what it pays, that moves *when* a task runs and not how much.
+//!
+//! The domain's virtual time, its front, is the largest key of all tasks that have started to run
+//! (start-time fair queueing; Goyal, Vin and Cheng, 1996). "Started" rather than "decided" matters
+//! with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
+//! decision, the heavy tasks that run before it would return behind the front and lose what they
+//! are owed. The kernel runs ready tasks in the order of their keys, so of the keys decided, the
+//! `ready` largest are those still to come, and the rest have started.
+//!
+//! Invariant: a task waits with a vruntime in a window around the front,
+//!
+//! ```text
+//!   front - latest - credit  <=  vruntime  <=  front + lead
+//! ```
+//!
+//! - `credit`: who sleeps is owed one base slice at most, however long the sleep was.
+//! - `latest`: how far behind its vruntime the policy may put a key at most. A task that never
+//!   slept may wait that far behind the front with nothing owed to it.
+//! - `lead`: two base slices and a tick, for the task's weight. While others wait nobody uses more
+//!   in one go; what was used beyond that was used on an otherwise idle CPU, at nobody's cost.
+//!
+//! So a task with key `k` waits until the others have moved past `k`, for which each has at most
+//! `credit + lead` (and the policy's own shift of keys) left: the wait is bounded in proportion to
+//! the number of tasks, whatever they did before. And all keys lie within a few hundred base slices
+//! of each other, so that virtual time may wrap around.
+//!
+//! A new task starts one minimal slice behind the front, and its first slice is a minimal one: it
+//! has paid beforehand for what it gets. Without that a chain of tasks, each of which creates the
+//! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
+//! the front like one task that goes on, and a storm of new tasks is like so many old ones.
+
+use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
+use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+/// The longest tick of a kernel (HZ=100): how much longer than its slice a task may run.
+const TICK_NS: u64 = 10_000_000;
+
+/// No slice counts as longer, which keeps all sums far from overflow.
+const LONGEST: Duration = Duration::from_secs(100);
+
+/// In the second word of the memo: the first word is a vruntime.
+const KNOWN: u64 = 1 << 63;
+/// In the second word of the memo: the task has not been decided since it was created.
+const NEW: u64 = 1 << 62;
+/// The bits of the second word of the memo that are the policy's.
+pub(super) const NOTE: u64 = NEW - 1;
+
+/// The waiting tasks of a domain and the account of what each has used.
+///
+/// It keeps the first word of a task's [`Memo`](crate::policy::Memo) (the vruntime) and the two
+/// highest bits of the second; the rest, [`NOTE`], belongs to the policy.
+pub(super) struct FairQueue {
+    waiting: RunQueue,
+    /// Keys of tasks that are decided and not known to have started.
+    decided: BinaryHeap<Reverse<Cyclic>>,
+    front: u64,
+    latest_ns: u64,
+    slices: Slices,
+}
+
+impl FairQueue {
+    /// An empty queue of a policy whose keys lie at most `latest_ns` of virtual time behind the
+    /// vruntime.
+    pub fn new(slices: Slices, latest_ns: u64) -> FairQueue {
+        FairQueue {
+            waiting: RunQueue::with_capacity(RESERVED),
+            decided: BinaryHeap::with_capacity(RESERVED),
+            front: 0,
+            latest_ns,
+            slices,
+        }
+    }
+
+    /// The same queue with its virtual time somewhere else.
+    #[cfg(test)]
+    pub fn starting_at(self, front: u64) -> FairQueue {
+        FairQueue { front, ..self }
+    }
+
+    /// Charges the task for what it used, brings its vruntime into the window around the front and
+    /// returns it. What is charged is zeroed, so that a task that moves to another domain while it
+    /// waits does not pay twice.
+    pub fn charge(&mut self, task: &mut Task, context: &dyn Context) -> u64 {
+        self.follow(context);
+        if task.memo[1] & KNOWN == 0 {
+            let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
+            task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
+        }
+        let lead_ns = 2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS;
+        let used_ns = std::mem::take(&mut task.used_ns).min(lead_ns);
+        let vruntime = task.memo[0].wrapping_add(virtual_ns(used_ns, task.weight));
+        let behind = self.latest_ns + self.favour(nanos(self.slices.base), task.weight);
+        let least = self.front.wrapping_sub(behind);
+        let most = self.front.wrapping_add(virtual_ns(lead_ns, task.weight));
+        task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
+        task.memo[0]
+    }
+
+    /// Lets a charged task wait at a key.
+    pub fn push(&mut self, key: u64, task: Task) {
+        self.waiting.push(key, task);
+    }
+
+    /// The task with the smallest key and its slice. All that are ready wait for the CPU as much as
+    /// those that wait for a decision do, so they shorten the slice too.
+    pub fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+        self.follow(context);
+        let (key, mut task) = self.waiting.pop_min()?;
+        self.decided.push(Reverse(Cyclic(key)));
+        let slice = if task.memo[1] & NEW != 0 {
+            task.memo[1] &= !NEW;
+            self.slices.min
+        } else {
+            self.slices.shared_by(self.waiting.len() + context.ready())
+        };
+        Some(task.run_for(slice).ordered_by(key))
+    }
+
+    /// How many tasks wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The domain's virtual time.
+    pub fn front(&self) -> u64 {
+        self.front
+    }
+
+    /// Takes a task over from a domain whose front is at `source`.
+    pub fn adopt(&self, task: &mut Task, source: u64) {
+        if task.memo[1] & KNOWN != 0 {
+            task.memo[0] = task.memo[0].wrapping_sub(source).wrapping_add(self.front);
+        }
+    }
+
+    /// A time as a shift of a key that is no more than this time, neither in virtual time (so a
+    /// light task is not shifted past everybody) nor in CPU time of the task (so a heavy task is
+    /// not either).
+    pub fn favour(&self, ns: u64, weight: u32) -> u64 {
+        virtual_ns(ns, weight.max(DEFAULT_WEIGHT))
+    }
+
+    /// One base slice (nanoseconds).
+    pub fn base_ns(&self) -> u64 {
+        nanos(self.slices.base)
+    }
+
+    fn follow(&mut self, context: &dyn Context) {
+        while self.decided.len() > context.ready() {
+            let Some(Reverse(started)) = self.decided.pop() else { return };
+            self.front = started.max(Cyclic(self.front)).0;
+        }
+    }
+}
+
+/// CPU time of a task of a weight as virtual time, which is CPU time of a task of nice 0.
+fn virtual_ns(ns: u64, weight: u32) -> u64 {
+    ns.saturating_mul(u64::from(DEFAULT_WEIGHT)) / u64::from(weight.max(1))
+}
+
+/// A slice in nanoseconds.
+pub(super) fn nanos(slice: Duration) -> u64 {
+    slice.min(LONGEST).as_nanos() as u64
+}

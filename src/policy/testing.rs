@@ -1,0 +1,247 @@
+//! One CPU in virtual time, for the tests of policies: a policy's order and slices are all that
+//! decides who runs.
+//!
+//! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run in
+//! the order of their keys, as the kernel would run them.
+
+use crate::cpuset::CpuSet;
+use crate::ids::{CpuId, DomainId, Pid};
+use crate::policy::run_queue::Cyclic;
+use crate::policy::{Choice, Context, Policy, Slices, Task};
+use std::time::Duration;
+
+/// One millisecond in nanoseconds.
+pub const MS: u64 = 1_000_000;
+
+/// The slices of all tests.
+pub const SLICES: Slices =
+    Slices { base: Duration::from_millis(20), min: Duration::from_millis(1) };
+
+/// A domain of one CPU in which nothing is ready, at time 0.
+pub struct Idle;
+
+impl Context for Idle {
+    fn domain(&self) -> DomainId {
+        DomainId(0)
+    }
+
+    fn cpus(&self) -> &CpuSet {
+        const { &CpuSet::from_words([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) }
+    }
+
+    fn cpus_of(&self, _: &Task) -> CpuSet {
+        [CpuId(0)].into_iter().collect()
+    }
+
+    fn now_ns(&self) -> u64 {
+        0
+    }
+
+    fn ready(&self) -> usize {
+        0
+    }
+}
+
+struct Ready {
+    now_ns: u64,
+    ready: usize,
+}
+
+impl Context for Ready {
+    fn domain(&self) -> DomainId {
+        Idle.domain()
+    }
+
+    fn cpus(&self) -> &CpuSet {
+        Idle.cpus()
+    }
+
+    fn cpus_of(&self, task: &Task) -> CpuSet {
+        Idle.cpus_of(task)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn ready(&self) -> usize {
+        self.ready
+    }
+}
+
+/// What the policy decides for a task if no other waits.
+pub fn decide_alone(policy: &mut impl Policy, task: Task) -> Choice {
+    policy.enqueue(task, &Idle);
+    policy.next(&Idle).expect("the task that waits")
+}
+
+/// What a task does with its time.
+#[derive(Clone, Copy)]
+pub enum Behaviour {
+    /// Runs whenever it may.
+    Hog,
+    /// Runs for a time, sleeps for a time.
+    Periodic { run_ns: u64, sleep_ns: u64 },
+    /// Runs for a time, creates another task like it, and ends.
+    ForkAndEnd { run_ns: u64 },
+}
+
+impl Behaviour {
+    fn run_ns(self) -> u64 {
+        match self {
+            Behaviour::Hog => u64::MAX,
+            Behaviour::Periodic { run_ns, .. } | Behaviour::ForkAndEnd { run_ns } => run_ns,
+        }
+    }
+}
+
+/// How many tasks the policy is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Decide {
+    /// One, when the CPU is free.
+    Late,
+    /// All that wait.
+    Ahead,
+}
+
+struct Runner {
+    task: Task,
+    behaviour: Behaviour,
+    left_ns: u64,
+    told_at_ns: Option<u64>,
+    total_ns: u64,
+    longest_wait_ns: u64,
+}
+
+/// One CPU, a policy and some tasks.
+pub struct Simulation<P> {
+    policy: P,
+    decide: Decide,
+    now_ns: u64,
+    ready: Vec<Choice>,
+    runners: Vec<Runner>,
+    /// When which runner wakes up.
+    asleep: Vec<(u64, usize)>,
+}
+
+impl<P: Policy> Simulation<P> {
+    pub fn new(policy: P, decide: Decide) -> Simulation<P> {
+        Simulation {
+            policy,
+            decide,
+            now_ns: 0,
+            ready: Vec::new(),
+            runners: Vec::new(),
+            asleep: Vec::new(),
+        }
+    }
+
+    /// Creates a task; it is runnable at once. Returns its index.
+    pub fn spawn(&mut self, weight: u32, behaviour: Behaviour) -> usize {
+        let runner = self.runners.len();
+        self.runners.push(Runner {
+            task: Task { weight, ..Task::new(Pid(runner as i32)) },
+            behaviour,
+            left_ns: behaviour.run_ns(),
+            told_at_ns: None,
+            total_ns: 0,
+            longest_wait_ns: 0,
+        });
+        self.enqueue(runner, self.now_ns, true);
+        runner
+    }
+
+    /// CPU time a task has used.
+    pub fn used_ns(&self, runner: usize) -> u64 {
+        self.runners[runner].total_ns
+    }
+
+    /// The longest time that a task was runnable and did not run.
+    pub fn longest_wait_ns(&self, runner: usize) -> u64 {
+        self.runners[runner].longest_wait_ns
+    }
+
+    /// Starts the measurement of waits afresh.
+    pub fn forget_waits(&mut self) {
+        self.runners.iter_mut().for_each(|runner| runner.longest_wait_ns = 0);
+    }
+
+    /// Goes on for a time, up to the end of the slice that is running then.
+    pub fn run_for(&mut self, ns: u64) {
+        let end_ns = self.now_ns + ns;
+        while self.now_ns < end_ns {
+            self.wake();
+            self.decide();
+            if self.ready.is_empty() {
+                let next = self.asleep.iter().map(|&(at_ns, _)| at_ns).min();
+                self.now_ns = next.unwrap_or(end_ns).min(end_ns);
+            } else {
+                let choice = self.ready.remove(0);
+                self.run(choice);
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        self.asleep.sort_unstable();
+        let due = self.asleep.partition_point(|&(at_ns, _)| at_ns <= self.now_ns);
+        for (at_ns, runner) in self.asleep.drain(..due).collect::<Vec<_>>() {
+            self.enqueue(runner, at_ns, true);
+        }
+    }
+
+    fn decide(&mut self) {
+        loop {
+            let context = Ready { now_ns: self.now_ns, ready: self.ready.len() };
+            let enough = matches!(self.decide, Decide::Late) && !self.ready.is_empty();
+            let Some(choice) = (!enough).then(|| self.policy.next(&context)).flatten() else {
+                return;
+            };
+            let key = choice.order.map(Cyclic);
+            let at = self.ready.partition_point(|other| other.order.map(Cyclic) <= key);
+            self.ready.insert(at, choice);
+        }
+    }
+
+    fn run(&mut self, choice: Choice) {
+        let number = choice.task.pid.0 as usize;
+        let runner = &mut self.runners[number];
+        let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
+        runner.longest_wait_ns = runner.longest_wait_ns.max(self.now_ns - runner.task.queued_at_ns);
+        runner.task.memo = choice.task.memo;
+        runner.task.used_ns = ran_ns;
+        runner.task.burst_ns += ran_ns;
+        runner.task.voluntary_switches = 0;
+        runner.total_ns += ran_ns;
+        self.now_ns += ran_ns;
+        if runner.behaviour.run_ns() != u64::MAX {
+            runner.left_ns -= ran_ns;
+        }
+        if runner.left_ns > 0 {
+            return self.enqueue(number, self.now_ns, false);
+        }
+        match runner.behaviour {
+            Behaviour::Hog => unreachable!("a hog has always something left to run"),
+            Behaviour::Periodic { run_ns, sleep_ns } => {
+                runner.left_ns = run_ns;
+                runner.task.burst_ns = 0;
+                runner.task.voluntary_switches = 1;
+                self.asleep.push((self.now_ns + sleep_ns, number));
+            }
+            Behaviour::ForkAndEnd { .. } => {
+                let (weight, behaviour) = (runner.task.weight, runner.behaviour);
+                self.spawn(weight, behaviour);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, number: usize, at_ns: u64, wakeup: bool) {
+        let runner = &mut self.runners[number];
+        runner.task.queued_at_ns = at_ns;
+        runner.task.wakeup = wakeup;
+        runner.task.since_last_ns = runner.told_at_ns.map_or(0, |told_at_ns| at_ns - told_at_ns);
+        runner.told_at_ns = Some(at_ns);
+        let context = Ready { now_ns: self.now_ns, ready: self.ready.len() };
+        self.policy.enqueue(runner.task, &context);
+    }
+}
