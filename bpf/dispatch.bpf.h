@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A CPU asks for work. The steps are those of the picture in docs/design.md.
+ *
+ * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if the domain thread
+ * is running at this moment and will wake it. Without --strict no task waits for a domain thread
+ * that is asleep, stopped, or later than its patience.
+ */
+#ifndef MANYLAND_DISPATCH_BPF_H
+#define MANYLAND_DISPATCH_BPF_H
+
+#include "decided.bpf.h"
+
+/* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
+#define PARKED_MAX_NS 100000000ULL
+
+static bool run_from(u64 dsq)
+{
+	return scx_bpf_dsq_move_to_local(dsq, 0);
+}
+
+/* Runs from one of two ordered queues, the one that is behind first. */
+static bool run_from_either(u64 a, u64 b, bool a_first)
+{
+	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
+}
+
+/* Whether the parked thread has kept messages waiting for longer than its patience. */
+static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
+{
+	u64 parked;
+	void *ring;
+
+	if (dom->state != THREAD_PARKED)
+		return false;
+	parked = now - dom->state_since_ns;
+	if ((s64)parked < (s64)patience_ns)
+		return false;
+	if (parked > PARKED_MAX_NS)
+		return true;
+	ring = bpf_map_lookup_elem(&queued_rings, &d);
+	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
+}
+
+/* Step 4: whether waiting tasks run without a decision. */
+static bool net_is_open(struct domain_ctx *dom, u64 now)
+{
+	s64 starved;
+
+	if (!dom->starved_since_ns)
+		dom->starved_since_ns = now;
+	starved = now - dom->starved_since_ns;
+	if (strict)
+		return starved > (s64)stall_ns;
+	return dom->state == THREAD_ASLEEP || starved > (s64)patience_ns;
+}
+
+/* Step 5: the kernel's half of stealing. */
+static bool run_from_others(u32 d, u64 now)
+{
+	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct domain_ctx *dom;
+	u32 i, other;
+
+	if (!order)
+		return false;
+	bpf_for(i, 0, nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		other = order->nearest[i];
+		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
+			return true;
+		dom = domain_at(other);
+		if (dom && scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 &&
+		    dom->state != THREAD_RUNNING &&
+		    (s64)(now - dom->state_since_ns) > (s64)patience_ns &&
+		    run_from(DSQ_WAITING | other))
+			return true;
+	}
+	return false;
+}
+
+static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+{
+	bool own_first;
+	u64 now;
+
+	drain_decided(dom, d, cpu);
+	now = scx_bpf_now();
+
+	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
+		return true;
+
+	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
+	if (c->dedicated ? run_from(DSQ_OWN | cpu) :
+			   run_from_either(DSQ_OWN | cpu, DSQ_READY | d, own_first)) {
+		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+		if (dom->starved_since_ns)
+			dom->starved_since_ns = 0;
+		return true;
+	}
+	dom->ready = 0;
+
+	if (dom->state == THREAD_PARKED && run_from(DSQ_THREAD | d))
+		return true;
+
+	if (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 || scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
+		if (net_is_open(dom, now) &&
+		    run_from_either(DSQ_BOUND | cpu, DSQ_WAITING | d,
+				    !before(dom->waiting_vtime, c->bound_vtime)))
+			return true;
+	} else if (dom->starved_since_ns) {
+		dom->starved_since_ns = 0;
+	}
+
+	return !strict && !c->dedicated && run_from_others(d, now);
+}
+
+void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *dom;
+
+	if (!c)
+		return;
+	dom = domain_at(c->domain);
+	if (!dom)
+		return;
+	if (run_next(cpu, c, dom, c->domain))
+		return;
+	/* Nobody else wants the CPU: whoever had it goes on. */
+	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
+		prev->scx.slice = slice_ns;
+}
+
+#endif /* MANYLAND_DISPATCH_BPF_H */

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A task becomes runnable: onto an idle CPU at once, or into a queue and a message to its domain.
+ *
+ * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is
+ * WAITING or BOUND, the domain thread has been told; if it could not be told, the task is on READY.
+ */
+#ifndef MANYLAND_ENQUEUE_BPF_H
+#define MANYLAND_ENQUEUE_BPF_H
+
+#include "queued.bpf.h"
+
+/* Moves a task's home; its virtual time goes along relative to where both domains stand. */
+static void set_home(struct task_ctx *t, u32 home)
+{
+	struct domain_ctx *from = domain_at(t->home), *to = domain_at(home);
+
+	if (!to || t->home == home)
+		return;
+	if (from) {
+		t->vtime -= from->waiting_vtime;
+		__sync_fetch_and_sub(&from->tasks, 1);
+	}
+	t->vtime += to->waiting_vtime;
+	__sync_fetch_and_add(&to->tasks, 1);
+	t->home = home;
+}
+
+/* The home domain of `p`, after making sure that it has a CPU that `p` may use. */
+static u32 home_of(struct task_struct *p, struct task_ctx *t)
+{
+	const struct cpumask *mask;
+	u32 here;
+
+	if (p->nr_cpus_allowed < nr_possible_cpus) {
+		mask = domain_mask(t->home);
+		if (!mask || !bpf_cpumask_intersects(mask, p->cpus_ptr)) {
+			here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
+			if (here != NO_DOMAIN)
+				set_home(t, here);
+		}
+	}
+	return t->home;
+}
+
+/* Runs `p` on a CPU that was claimed for it: no decision is needed. */
+static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
+{
+	struct domain_ctx *dom = domain_at(d);
+
+	t->waits_on = 0;
+	t->ready_on = 0;
+	if (dom)
+		count(&dom->counts.bypassed);
+	scx_bpf_dsq_insert(p, dsq, slice_ns, enq_flags);
+}
+
+static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
+{
+	u32 home = home_of(p, t);
+	s32 cpu = claim_idle(p, home, prev_cpu, wake_flags);
+
+	if (cpu >= 0 || strict)
+		return cpu;
+	cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+	/* A new task has no cache to stay near: it lives where it finds room. */
+	if (cpu >= 0 && wake_flags & SCX_WAKE_FORK)
+		set_home(t, domain_of_cpu(cpu));
+	return cpu;
+}
+
+s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	struct task_ctx *t = task_ctx(p);
+	s32 cpu;
+
+	if (!t)
+		return prev_cpu;
+	if (t->is_thread) {
+		cpu = claim_idle(p, t->home, prev_cpu, 0);
+		if (cpu < 0)
+			return prev_cpu;
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		return cpu;
+	}
+	cpu = claim_for(p, t, prev_cpu, wake_flags);
+	if (cpu < 0)
+		return prev_cpu;
+	bypass(p, t, t->home, SCX_DSQ_LOCAL, 0);
+	return cpu;
+}
+
+static void set_thread_state(struct domain_ctx *dom, u32 state)
+{
+	dom->state_since_ns = scx_bpf_now();
+	WRITE_ONCE(dom->state, state);
+}
+
+/* The domain thread has found no idle CPU, or has yielded or used up its slice. */
+static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags)
+{
+	struct domain_ctx *dom = domain_at(t->home);
+	s32 cpu = scx_bpf_task_cpu(p);
+
+	if (!dom)
+		return;
+	/* Bound to one CPU, the kernel has not called ops.select_cpu. */
+	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	set_thread_state(dom, THREAD_PARKED);
+	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* Threads that others may be waiting for without knowing it never wait for user space. */
+static bool goes_straight(struct task_struct *p)
+{
+	if (p->flags & PF_KTHREAD && p->nr_cpus_allowed == 1)
+		return true;
+	return p->flags & (PF_KSWAPD | PF_KCOMPACTD) || (khugepaged_pid && p->pid == khugepaged_pid);
+}
+
+void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	s32 cpu = scx_bpf_task_cpu(p), idle;
+	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *dom;
+	u64 dsq, floor;
+	bool bound;
+	u16 flags = 0;
+	u32 d;
+
+	if (!t || goes_straight(p)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	if (t->is_thread) {
+		park_thread(p, t, enq_flags);
+		return;
+	}
+
+	bound = p->nr_cpus_allowed == 1;
+	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
+	dom = domain_at(d);
+	if (!dom) {
+		/* Its CPU has come online since: there is no domain thread to ask. */
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+
+	/* An idle CPU, where ops.select_cpu was not asked for one. */
+	if (bound) {
+		if (!scx_bpf_task_running(p) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
+			bypass(p, t, d, SCX_DSQ_LOCAL, enq_flags);
+			return;
+		}
+	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags) && any_idle(dom)) {
+		idle = claim_idle(p, d, cpu, 0);
+		if (idle >= 0) {
+			bypass(p, t, d, SCX_DSQ_LOCAL_ON | idle, enq_flags);
+			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+			return;
+		}
+	}
+
+	if (enq_flags & SCX_ENQ_WAKEUP) {
+		t->burst_ns = 0;
+		flags |= QUEUED_WAKEUP;
+	}
+	if (bound)
+		flags |= QUEUED_BOUND;
+	floor = dom->waiting_vtime - slice_ns;
+	if (before(t->vtime, floor))
+		t->vtime = floor;
+
+	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
+	t->seq++;
+	t->queued_ns = bpf_ktime_get_ns();
+	t->told = d;
+	t->ready_on = 0;
+	t->waits_on = dsq;
+	if (tell(p, t, dom, d, flags)) {
+		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
+	} else {
+		/* The thread has thousands to decide already; this one is not kept for it. */
+		count(&dom->counts.congested);
+		dsq = bound ? DSQ_OWN | cpu : DSQ_READY | d;
+		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, dom->ready_order, enq_flags);
+	}
+	if (enq_flags & SCX_ENQ_WAKEUP)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* A new affinity may leave the home domain without a CPU for the task. */
+void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
+{
+	struct task_ctx *t = task_ctx(p);
+	const struct cpumask *mask;
+	u32 here;
+
+	if (!t || t->is_thread)
+		return;
+	mask = domain_mask(t->home);
+	if (mask && bpf_cpumask_intersects(mask, cpumask))
+		return;
+	here = domain_of_cpu(bpf_cpumask_any_distribute(cpumask));
+	if (here != NO_DOMAIN)
+		set_home(t, here);
+}
+
+#endif /* MANYLAND_ENQUEUE_BPF_H */

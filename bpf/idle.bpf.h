@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which CPUs are idle, and which of them a task may have.
+ *
+ * The kernel's own idle masks are what CPUs are claimed from (test and clear, so that no two tasks
+ * get the same). `domain_ctx.idle` mirrors them for user space, which only hints at a CPU.
+ *
+ * Invariant: a CPU that goes idle sets its bit first and looks at the queues afterwards, and whoever
+ * fills a queue looks at the bits afterwards, so that one of the two sees the other. The one gap is
+ * a task put on a queue by its own ops.enqueue, which the kernel carries out after the callback has
+ * returned; there the domain thread's own wake-up, or at the latest the heartbeat, finds the CPU.
+ */
+#ifndef MANYLAND_IDLE_BPF_H
+#define MANYLAND_IDLE_BPF_H
+
+#include "maps.bpf.h"
+
+static const struct cpumask *domain_mask(u32 d)
+{
+	struct domain_mask *m = bpf_map_lookup_elem(&masks, &d);
+
+	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
+}
+
+static bool any_idle(struct domain_ctx *dom)
+{
+	u32 i;
+
+	bpf_for(i, dom->first_word, dom->last_word + 1) {
+		if (i < CPU_WORDS && dom->idle[i])
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
+ * first, or answers a negative number. For ops.select_cpu and ops.enqueue.
+ */
+static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
+{
+	const struct cpumask *mask = domain_mask(d);
+	s32 cpu;
+
+	if (!mask)
+		return -1;
+	if (__COMPAT_HAS_scx_bpf_select_cpu_and)
+		return scx_bpf_select_cpu_and(p, prev_cpu, wake_flags, mask, 0);
+
+	/* Linux 6.16 and older: without a mask to work in, only whoever may run everywhere. */
+	if (bpf_cpumask_test_cpu(prev_cpu, mask) && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
+	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+	if (!bpf_cpumask_subset(mask, p->cpus_ptr))
+		return -1;
+	cpu = scx_bpf_pick_idle_cpu(mask, SCX_PICK_IDLE_CORE);
+	return cpu >= 0 ? cpu : scx_bpf_pick_idle_cpu(mask, 0);
+}
+
+/* The same in the nearest of the other domains that has one. */
+static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
+{
+	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct domain_ctx *dom;
+	u32 i, other;
+	s32 cpu;
+
+	if (!order)
+		return -1;
+	bpf_for(i, 0, nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		other = order->nearest[i];
+		dom = domain_at(other);
+		if (!dom || !any_idle(dom))
+			continue;
+		cpu = claim_idle(p, other, prev_cpu, wake_flags & ~SCX_WAKE_SYNC);
+		if (cpu >= 0)
+			return cpu;
+	}
+	return -1;
+}
+
+/* Wakes up to `most` idle CPUs of a domain, so that they look at its queues. */
+static void kick_idle(struct domain_ctx *dom, u32 d, u32 most)
+{
+	const struct cpumask *mask = domain_mask(d);
+	u32 i;
+	s32 cpu;
+
+	if (!mask)
+		return;
+	bpf_for(i, 0, most) {
+		if (!any_idle(dom))
+			return;
+		cpu = scx_bpf_pick_idle_cpu(mask, 0);
+		if (cpu < 0)
+			return;
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	}
+}
+
+void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *dom;
+	u32 word;
+
+	if (!c || c->dedicated)
+		return;
+	dom = domain_at(c->domain);
+	word = (u32)cpu / 64;
+	if (!dom || word >= CPU_WORDS)
+		return;
+	if (!idle) {
+		__sync_fetch_and_and(&dom->idle[word], ~(1ULL << (cpu % 64)));
+		return;
+	}
+	__sync_fetch_and_or(&dom->idle[word], 1ULL << (cpu % 64));
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 ||
+	    scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0 ||
+	    scx_bpf_dsq_nr_queued(DSQ_THREAD | c->domain) > 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+struct heartbeat {
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct heartbeat);
+} heartbeats SEC(".maps");
+
+/* Finds tasks that wait beside an idle CPU: the wake-up that the gap above has swallowed. */
+static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
+{
+	struct domain_ctx *dom;
+	u32 i;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (dom && any_idle(dom) &&
+		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
+			kick_idle(dom, i, 1);
+	}
+	bpf_for(i, 0, nr_cpus) {
+		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
+		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
+			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+	}
+	bpf_timer_start(timer, heartbeat_ns, 0);
+	return 0;
+}
+
+static s32 start_heartbeat(void)
+{
+	struct heartbeat *h;
+	u32 key = 0;
+
+	h = bpf_map_lookup_elem(&heartbeats, &key);
+	if (!h)
+		return -ENOENT;
+	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
+	bpf_timer_set_callback(&h->timer, heartbeat);
+	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
+}
+
+#endif /* MANYLAND_IDLE_BPF_H */

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the BPF side and the Rust side share: the two messages of a domain's pair of queues, and the
+ * memory of a domain that both sides see.
+ *
+ * Invariant: every field has one writer side, which its comment names. What user space writes is
+ * checked by BPF before it is used.
+ */
+#ifndef MANYLAND_INTF_H
+#define MANYLAND_INTF_H
+
+#ifndef __VMLINUX_H__
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int s32;
+typedef unsigned long long u64;
+#endif
+
+enum limits {
+	MAX_CPUS = 1024,
+	MAX_DOMAINS = 512,
+	CPU_WORDS = MAX_CPUS / 64,
+	COMM_LEN = 16,
+	MEMO_WORDS = 2,
+	EXIT_TEXT_LEN = 1024,
+};
+
+/* No domain, no CPU. */
+enum none {
+	NO_DOMAIN = 0xffff,
+	NO_CPU = 0xffffffff,
+};
+
+enum queued_flags {
+	QUEUED_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
+	QUEUED_BOUND = 1 << 1, /* may run on `cpu` only */
+	QUEUED_PART = 1 << 2, /* may not run everywhere; the message is a struct queued_part */
+};
+
+/*
+ * What user space remembers of a task. It comes with a decision, BPF keeps it in the task's local
+ * storage and hands it back with the next message, so that user space needs no table of tasks and
+ * nothing has to be forgotten when a task ends.
+ */
+struct carried {
+	u64 memo[MEMO_WORDS]; /* the policy's */
+	u64 used_ns; /* `queued.used_ns` of the message that was decided */
+	u64 switches; /* `queued.switches` of that message */
+	u64 at_ns; /* `queued.at_ns` of that message; 0: never decided */
+};
+
+/* Kernel to domain thread: this task waits for a decision. */
+struct queued {
+	u32 pid;
+	u32 cpu; /* where it ran last */
+	u64 seq; /* which stay in the waiting state this is */
+	u64 at_ns; /* when it began (CLOCK_MONOTONIC) */
+	u64 used_ns; /* CPU time since it joined the scheduler */
+	u64 burst_ns; /* CPU time since it last slept */
+	u64 switches; /* voluntary context switches since it was created */
+	u32 weight; /* 1 to 10,000; 100 is nice 0 */
+	u16 flags; /* enum queued_flags */
+	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
+	char comm[COMM_LEN];
+	struct carried carried;
+};
+
+/* The same for a task that may use some CPUs only. */
+struct queued_part {
+	struct queued queued;
+	u64 cpus[CPU_WORDS]; /* all that it may use; bits past the machine's CPUs mean nothing */
+};
+
+enum decided_flags {
+	DECIDED_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
+};
+
+/* Domain thread to kernel: run this task. */
+struct decided {
+	u64 seq;
+	u64 slice_ns;
+	u64 order; /* place among the ready tasks: lower runs earlier */
+	u32 pid;
+	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
+	u32 flags; /* enum decided_flags */
+	u32 domain; /* the domain that is to run it */
+	struct carried carried;
+};
+
+/* What a domain counts, from attach on. Written by BPF. */
+struct domain_counts {
+	u64 queued; /* messages in `queued` */
+	u64 decided; /* decisions carried out */
+	u64 late; /* tasks that ran without the decision they were waiting for */
+	u64 bypassed; /* tasks that ran at once on an idle CPU */
+	u64 bounced; /* wrong decisions: the task went on waiting */
+	u64 stale; /* decisions for a task that had left meanwhile */
+	u64 congested; /* messages that found `queued` full */
+	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
+	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
+	u64 activations; /* times the domain thread was switched in */
+};
+
+/* Where the domain thread is, as BPF sees it. */
+enum thread_state {
+	THREAD_ASLEEP = 0, /* nothing waits, or somebody has stopped it */
+	THREAD_PARKED = 1, /* runnable, in THREAD(d) */
+	THREAD_RUNNING = 2,
+	THREAD_PREEMPTED = 3, /* runnable, put aside by a higher scheduling class */
+};
+
+/* The memory of one domain. Each group of fields has cache lines of its own. */
+struct domain_ctx {
+	/* BPF: which of the domain's CPUs are idle; bit `cpu % 64` of word `cpu / 64`. */
+	u64 idle[CPU_WORDS];
+
+	/* Domain thread: how many decisions it has submitted. */
+	u64 submitted __attribute__((aligned(64)));
+	/* Domain thread: it is about to sleep, or does; the next message has to wake it. */
+	u32 sleeping;
+
+	/* BPF. */
+	u64 drained __attribute__((aligned(64))); /* how many of those it has seen */
+	u64 state_since_ns; /* since when the thread is in its state */
+	u32 state; /* enum thread_state */
+	u32 ready; /* decided and not yet running, at the last look */
+	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
+	u64 ready_order; /* the order of the last task run from READY */
+	u64 waiting_vtime; /* where the safety net's own virtual time stands */
+	u32 waiting; /* filled in by the program `gauge` */
+	u32 tasks; /* tasks whose home this is */
+
+	struct domain_counts counts __attribute__((aligned(64)));
+
+	/* Loader, before attach. */
+	s32 thread_pid __attribute__((aligned(64)));
+	u32 first_word; /* of `idle`: the words that hold a CPU of this domain */
+	u32 last_word;
+} __attribute__((aligned(64)));
+
+/* The other domains, nearest first. Written by the loader, before attach. */
+struct domain_order {
+	u16 nearest[MAX_DOMAINS];
+};
+
+/* One CPU. `domain` and `dedicated` are written by the loader, the rest by BPF. */
+struct cpu_ctx {
+	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
+	u32 dedicated; /* kept free of tasks for the domain thread */
+	u64 own_order; /* the order of the last task run from this CPU's own queue */
+	u64 bound_vtime; /* the vtime of the last one that the safety net ran from BOUND */
+} __attribute__((aligned(64)));
+
+/* Why the scheduler left. Written by BPF once, `kind` last. */
+struct exit_record {
+	u32 kind; /* enum scx_exit_kind; 0: still running */
+	u32 unused;
+	u64 code;
+	char reason[128];
+	char message[EXIT_TEXT_LEN];
+};
+
+#endif /* MANYLAND_INTF_H */

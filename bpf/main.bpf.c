@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The BPF side of scx_manyland: it carries events to the domain threads and carries out what they
+ * decide, and it keeps the machine running whenever they do not.
+ *
+ * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), queued.bpf.h (its
+ * domain thread is told), decided.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
+ * it), task.bpf.h (it runs). idle.bpf.h knows the idle CPUs; maps.bpf.h has the state.
+ *
+ * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
+ * does not do, some CPU that the task may use will find it there.
+ */
+#include <scx/common.bpf.h>
+#include <scx/compat.bpf.h>
+
+#include "intf.h"
+
+char _license[] SEC("license") = "GPL";
+
+#include "task.bpf.h"
+
+static s32 create_queues(void)
+{
+	s32 err;
+	u32 i;
+
+	bpf_for(i, 0, nr_cpus) {
+		err = scx_bpf_create_dsq(DSQ_OWN | i, NUMA_NO_NODE);
+		if (!err)
+			err = scx_bpf_create_dsq(DSQ_BOUND | i, NUMA_NO_NODE);
+		if (err)
+			return err;
+	}
+	bpf_for(i, 0, nr_domains) {
+		err = scx_bpf_create_dsq(DSQ_READY | i, NUMA_NO_NODE);
+		if (!err)
+			err = scx_bpf_create_dsq(DSQ_WAITING | i, NUMA_NO_NODE);
+		if (!err)
+			err = scx_bpf_create_dsq(DSQ_THREAD | i, NUMA_NO_NODE);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static s32 create_mask(u32 d)
+{
+	struct domain_mask *m = bpf_map_lookup_elem(&masks, &d);
+	struct bpf_cpumask *mask, *old;
+	struct cpu_ctx *c;
+	u32 cpu;
+
+	if (!m)
+		return -ENOENT;
+	mask = bpf_cpumask_create();
+	if (!mask)
+		return -ENOMEM;
+	bpf_for(cpu, 0, nr_cpus) {
+		c = cpu_at(cpu);
+		if (c && c->domain == d && !c->dedicated)
+			bpf_cpumask_set_cpu(cpu, mask);
+	}
+	old = bpf_kptr_xchg(&m->mask, mask);
+	if (old)
+		bpf_cpumask_release(old);
+	return 0;
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
+{
+	s32 err = create_queues();
+	u32 d;
+
+	if (err)
+		return err;
+	bpf_for(d, 0, nr_domains) {
+		err = create_mask(d);
+		if (err)
+			return err;
+	}
+	return start_heartbeat();
+}
+
+void BPF_STRUCT_OPS(manyland_exit, struct scx_exit_info *info)
+{
+	u32 kind = info->kind;
+
+	bpf_probe_read_kernel_str(exit_record.reason, sizeof(exit_record.reason), info->reason);
+	bpf_probe_read_kernel_str(exit_record.message, sizeof(exit_record.message), info->msg);
+	exit_record.code = info->exit_code;
+	__sync_val_compare_and_swap(&exit_record.kind, 0, kind);
+	bpf_ringbuf_output(&exits, &kind, sizeof(kind), BPF_RB_FORCE_WAKEUP);
+}
+
+/* Fills in what nobody keeps up to date on the way of a task. Run by the statistics. */
+SEC("syscall")
+int gauge(void *unused)
+{
+	struct domain_ctx *dom;
+	struct cpu_ctx *c;
+	u32 i;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom)
+			continue;
+		dom->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
+		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
+	}
+	bpf_for(i, 0, nr_cpus) {
+		c = cpu_at(i);
+		dom = c ? domain_at(c->domain) : NULL;
+		if (dom)
+			dom->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
+	}
+	return 0;
+}
+
+SCX_OPS_DEFINE(manyland_ops,
+	       .select_cpu = (void *)manyland_select_cpu,
+	       .enqueue = (void *)manyland_enqueue,
+	       .dispatch = (void *)manyland_dispatch,
+	       .running = (void *)manyland_running,
+	       .stopping = (void *)manyland_stopping,
+	       .update_idle = (void *)manyland_update_idle,
+	       .set_cpumask = (void *)manyland_set_cpumask,
+	       .init_task = (void *)manyland_init_task,
+	       .exit_task = (void *)manyland_exit_task,
+	       .enable = (void *)manyland_enable,
+	       .init = (void *)manyland_init,
+	       .exit = (void *)manyland_exit,
+	       .timeout_ms = 10000,
+	       .name = "manyland");

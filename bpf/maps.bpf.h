@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The maps, the tunables, and the names of the dispatch queues.
+ *
+ * Invariant: a domain or CPU number that comes out of a map written by the loader is below the
+ * map's size; every other number goes through domain_at() or cpu_at(), which may answer NULL.
+ */
+#ifndef MANYLAND_MAPS_BPF_H
+#define MANYLAND_MAPS_BPF_H
+
+/* Options, set before load. */
+const volatile u32 nr_cpus = 1;
+const volatile u32 nr_domains = 1;
+const volatile u32 nr_possible_cpus = 1; /* a task with so many allowed CPUs may run everywhere */
+const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
+const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
+const volatile u64 patience_ns = 300000; /* how long a domain thread may keep a CPU waiting */
+const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
+const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
+const volatile bool strict; /* no safety net, no stealing */
+const volatile s32 scheduler_tgid; /* our own process */
+const volatile s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
+
+/*
+ * The dispatch queues, all ordered by vtime but THREAD. The number of the CPU or domain is in the
+ * low bits.
+ */
+enum dsq_kind {
+	DSQ_OWN = 1 << 16, /* decided, for this CPU */
+	DSQ_BOUND = 2 << 16, /* waiting, may run on this CPU only */
+	DSQ_READY = 3 << 16, /* decided, for any CPU of the domain */
+	DSQ_WAITING = 4 << 16, /* waiting */
+	DSQ_THREAD = 5 << 16, /* the domain thread itself */
+	DSQ_KIND = 0xff << 16,
+};
+
+/* What BPF knows of a task. */
+struct task_ctx {
+	u64 seq; /* the stay in the waiting state that is or was the last */
+	u64 queued_ns; /* when that stay began (CLOCK_MONOTONIC) */
+	u64 used_ns; /* CPU time since it joined */
+	u64 burst_ns; /* CPU time since it last slept */
+	u64 started_ns; /* when it was last switched in */
+	u64 vtime; /* weighted CPU time: the order of the safety net */
+	struct carried carried;
+	u32 home; /* the domain whose thread decides for it */
+	u32 waits_on; /* the queue it waits on for a decision; 0: it does not wait */
+	u32 told; /* the domain that was told of it */
+	u32 ready_on; /* the queue it was moved to by a decision, until it runs */
+	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
+	u8 is_thread; /* a domain thread; `home` is its domain */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_ctx);
+} tasks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_ctx);
+} domains SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_order);
+} orders SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct cpu_ctx);
+} cpus SEC(".maps");
+
+/* The CPUs of a domain that tasks may use, as the kernel's helpers want them. */
+struct domain_mask {
+	struct bpf_cpumask __kptr *mask;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_mask);
+} masks SEC(".maps");
+
+struct queued_ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct queued_ring);
+} queued_rings SEC(".maps");
+
+struct decided_ring {
+	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct decided_ring);
+} decided_rings SEC(".maps");
+
+/* Tells the main thread that the scheduler has left, so that it need not poll. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} exits SEC(".maps");
+
+struct exit_record exit_record;
+
+static struct task_ctx *task_ctx(struct task_struct *p)
+{
+	return bpf_task_storage_get(&tasks, p, NULL, 0);
+}
+
+static struct domain_ctx *domain_at(u32 d)
+{
+	return bpf_map_lookup_elem(&domains, &d);
+}
+
+static struct cpu_ctx *cpu_at(s32 cpu)
+{
+	u32 key = cpu;
+
+	return bpf_map_lookup_elem(&cpus, &key);
+}
+
+/* The domain of a CPU, or NO_DOMAIN. */
+static u32 domain_of_cpu(s32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	return c ? c->domain : NO_DOMAIN;
+}
+
+static __always_inline void count(u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+static bool before(u64 a, u64 b)
+{
+	return (s64)(a - b) < 0;
+}
+
+#endif /* MANYLAND_MAPS_BPF_H */

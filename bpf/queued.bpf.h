@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Kernel to domain thread: how a task becomes a message in `queued` of its domain.
+ *
+ * The thread says in `domain_ctx.sleeping` that it is about to sleep, and looks at the ring once
+ * more after that. A message takes its place in the ring (a locked operation) before it
+ * reads the flag. So either the thread sees the message or the message sees the flag and wakes it.
+ *
+ * Invariant: a task has at most one message for each stay in the waiting state, told apart by `seq`;
+ * only a bounced decision brings a second one.
+ */
+#ifndef MANYLAND_QUEUED_BPF_H
+#define MANYLAND_QUEUED_BPF_H
+
+#include "idle.bpf.h"
+
+static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u16 flags)
+{
+	m->pid = p->pid;
+	m->cpu = scx_bpf_task_cpu(p);
+	m->seq = t->seq;
+	m->at_ns = t->queued_ns;
+	m->used_ns = t->used_ns;
+	m->burst_ns = t->burst_ns;
+	m->switches = p->nvcsw;
+	m->weight = p->scx.weight;
+	m->flags = flags;
+	m->decided_by = t->decided_by;
+	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
+	m->carried = t->carried;
+}
+
+/* Whether `p` may use every CPU of domain `d`. */
+static bool may_use_whole(struct task_struct *p, u32 d)
+{
+	const struct cpumask *mask;
+
+	if (p->nr_cpus_allowed >= nr_possible_cpus)
+		return true;
+	mask = domain_mask(d);
+	return mask && bpf_cpumask_subset(mask, p->cpus_ptr);
+}
+
+/* Tells the thread of domain `d` that `p` waits. False: there is no room in the ring. */
+static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, u16 flags)
+{
+	struct queued_part *part;
+	struct queued *m;
+	u64 wake;
+	void *ring;
+
+	ring = bpf_map_lookup_elem(&queued_rings, &d);
+	if (!ring)
+		return false;
+	if (flags & QUEUED_BOUND || may_use_whole(p, d)) {
+		m = bpf_ringbuf_reserve(ring, sizeof(*m), 0);
+		if (!m)
+			return false;
+		fill(m, p, t, flags);
+		wake = READ_ONCE(dom->sleeping) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+		bpf_ringbuf_submit(m, wake);
+	} else {
+		part = bpf_ringbuf_reserve(ring, sizeof(*part), 0);
+		if (!part)
+			return false;
+		fill(&part->queued, p, t, flags | QUEUED_PART);
+		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
+		wake = READ_ONCE(dom->sleeping) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+		bpf_ringbuf_submit(part, wake);
+	}
+	count(&dom->counts.queued);
+	return true;
+}
+
+#endif /* MANYLAND_QUEUED_BPF_H */

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The life of a task under the scheduler: it joins, runs, stops, leaves.
+ *
+ * Invariant: `used_ns` grows by exactly the time between running and stopping; `waits_on` and
+ * `ready_on` are 0 while a task runs.
+ */
+#ifndef MANYLAND_TASK_BPF_H
+#define MANYLAND_TASK_BPF_H
+
+#include "dispatch.bpf.h"
+
+/* A task that was queued in domain `from` runs on a CPU of another one. */
+static void note_theft(u32 from, u32 to)
+{
+	struct domain_ctx *dom;
+
+	if (from == to)
+		return;
+	dom = domain_at(from);
+	if (dom)
+		count(&dom->counts.stolen_out);
+	dom = domain_at(to);
+	if (dom)
+		count(&dom->counts.stolen_in);
+}
+
+void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
+{
+	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
+	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *dom;
+
+	if (!t || !c)
+		return;
+	t->started_ns = scx_bpf_now();
+	if (t->is_thread) {
+		dom = domain_at(t->home);
+		if (dom) {
+			set_thread_state(dom, THREAD_RUNNING);
+			count(&dom->counts.activations);
+		}
+		return;
+	}
+	dom = domain_at(t->told);
+	if (dom && t->waits_on) {
+		count(&dom->counts.late);
+		if ((t->waits_on & DSQ_KIND) == DSQ_BOUND)
+			c->bound_vtime = t->vtime;
+		note_theft(t->told, c->domain);
+	} else if (t->ready_on) {
+		u32 kind = t->ready_on & DSQ_KIND;
+
+		if (kind == DSQ_OWN)
+			c->own_order = p->scx.dsq_vtime;
+		dom = domain_at(t->ready_on & ~DSQ_KIND);
+		if (kind == DSQ_READY && dom) {
+			dom->ready_order = p->scx.dsq_vtime;
+			note_theft(t->ready_on & ~DSQ_KIND, c->domain);
+		}
+	}
+	t->waits_on = 0;
+	t->ready_on = 0;
+	dom = domain_at(t->home);
+	if (dom && before(dom->waiting_vtime, t->vtime))
+		dom->waiting_vtime = t->vtime;
+}
+
+void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
+{
+	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *dom;
+	u64 used;
+
+	if (!t)
+		return;
+	if (t->is_thread) {
+		dom = domain_at(t->home);
+		if (dom)
+			set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
+		return;
+	}
+	used = scx_bpf_now() - t->started_ns;
+	t->used_ns += used;
+	t->burst_ns += used;
+	t->vtime += used * 100 / (p->scx.weight ?: 100);
+}
+
+/* The domain of our own thread `pid`, or NO_DOMAIN. */
+static u32 thread_domain(s32 pid)
+{
+	struct domain_ctx *dom;
+	u32 d;
+
+	bpf_for(d, 0, nr_domains) {
+		dom = domain_at(d);
+		if (dom && dom->thread_pid == pid)
+			return d;
+	}
+	return NO_DOMAIN;
+}
+
+/* A new task lives where its parent does; one that was there before us, where it ran. */
+static u32 first_home(struct task_struct *p, struct scx_init_task_args *args)
+{
+	struct task_struct *parent;
+	struct task_ctx *t;
+	u32 d;
+
+	if (args->fork) {
+		parent = bpf_get_current_task_btf();
+		t = task_ctx(parent);
+		if (t && !t->is_thread && t->home < nr_domains)
+			return t->home;
+	}
+	d = domain_of_cpu(scx_bpf_task_cpu(p));
+	return d == NO_DOMAIN ? 0 : d;
+}
+
+s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	struct task_ctx *t;
+	u32 d;
+
+	t = bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!t)
+		return -ENOMEM;
+	t->decided_by = NO_DOMAIN;
+	t->home = NO_DOMAIN;
+	if (p->tgid == scheduler_tgid) {
+		d = thread_domain(p->pid);
+		if (d != NO_DOMAIN) {
+			t->is_thread = 1;
+			t->home = d;
+			return 0;
+		}
+	}
+	set_home(t, first_home(p, args));
+	return 0;
+}
+
+/* The task comes under our rule: it starts level with its domain. */
+void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
+{
+	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *dom;
+
+	if (!t)
+		return;
+	dom = domain_at(t->home);
+	if (dom)
+		t->vtime = dom->waiting_vtime;
+}
+
+void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_task_args *args)
+{
+	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *dom;
+
+	if (!t || t->is_thread)
+		return;
+	dom = domain_at(t->home);
+	if (dom)
+		__sync_fetch_and_sub(&dom->tasks, 1);
+}
+
+#endif /* MANYLAND_TASK_BPF_H */
