@@ -6,10 +6,10 @@
 use anyhow::{Context, Error, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use scx_manyland::options::{
-    Format, PATIENCE_US, PolicyName, RunOptions, SLICE_MIN_US, SLICE_US, STATS_SECONDS,
-    StatsOptions,
+    Format, PATIENCE_US, RunOptions, SLICE_MIN_US, SLICE_US, STATS_SECONDS, StatsOptions,
 };
 use scx_manyland::policy::Slices;
+use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ struct RunArgs {
     domain: Granularity,
     /// The order in which tasks run
     #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
-    policy: PolicyName,
+    policy: PolicyKind,
     /// How long a task may run while none waits, in microseconds (100 to 1000000)
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = in_range(SLICE_US))]
     slice_us: u64,
@@ -220,7 +220,7 @@ mod tests {
                     --strict --partial --dedicate --stats 2 --stats-format json -v";
         let expected = RunOptions {
             domain: Granularity::L3,
-            policy: PolicyName::Fifo,
+            policy: PolicyKind::Fifo,
             slices: Slices { base: Duration::from_millis(1), min: Duration::from_micros(20) },
             patience: Duration::from_micros(10),
             strict: true,

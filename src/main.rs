@@ -2,8 +2,12 @@
 
 mod cli;
 
+use scx_manyland::alloc::DomainAllocator;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: DomainAllocator = DomainAllocator;
+
 fn main() -> ExitCode {
-    cli::main_with(std::env::args_os(), |_| anyhow::bail!("not wired"))
+    cli::main_with(std::env::args_os(), scx_manyland::session::run)
 }

@@ -4,6 +4,7 @@
 //! also those of the command line.
 
 use crate::policy::Slices;
+use crate::policy::kind::PolicyKind;
 use crate::topology::Granularity;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -19,18 +20,6 @@ pub const SLICE_MIN_US: RangeInclusive<u64> = 10..=1_000_000;
 pub const PATIENCE_US: RangeInclusive<u64> = 10..=1_000_000;
 /// Allowed time between two statistics, in seconds.
 pub const STATS_SECONDS: RangeInclusive<u64> = 1..=3600;
-
-/// The policies that come with the program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PolicyName {
-    /// Weighted virtual runtime; tasks that give up the CPU early are favoured
-    #[default]
-    Vruntime,
-    /// Virtual runtime plus the run time since the task last slept
-    Deadline,
-    /// First come, first served
-    Fifo,
-}
 
 /// The form of what is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -65,7 +54,7 @@ pub struct RunOptions {
     /// What a domain is made of.
     pub domain: Granularity,
     /// The order of execution.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// How long a task may run at a time.
     pub slices: Slices,
     /// How long a task may wait undecided before the kernel runs it by itself.
@@ -87,7 +76,7 @@ impl Default for RunOptions {
     fn default() -> Self {
         RunOptions {
             domain: Granularity::default(),
-            policy: PolicyName::default(),
+            policy: PolicyKind::default(),
             slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
             patience: Duration::from_micros(300),
             strict: false,
@@ -136,16 +125,6 @@ fn within(
         "{what} is {value:?} and must be between {low} and {high} {unit}"
     );
     Ok(())
-}
-
-impl fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            PolicyName::Vruntime => "vruntime",
-            PolicyName::Deadline => "deadline",
-            PolicyName::Fifo => "fifo",
-        })
-    }
 }
 
 impl fmt::Display for Format {

@@ -4,18 +4,19 @@
 
 use crate::policy::{Choice, Context, Policy, Slices, Task};
 use crate::policy::{deadline::Deadline, fifo::Fifo, vruntime::Vruntime};
+use clap::ValueEnum;
 use std::fmt;
 use std::str::FromStr;
 
 /// Which of the shipped policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PolicyKind {
-    /// [`Vruntime`], the default.
+    /// Weighted virtual runtime; tasks that give up the CPU early are favoured
     #[default]
     Vruntime,
-    /// [`Deadline`].
+    /// Virtual runtime plus the run time since the task last slept
     Deadline,
-    /// [`Fifo`].
+    /// First come, first served
     Fifo,
 }
 

@@ -58,6 +58,15 @@ pub struct Task {
     /// The policy's own memory of the task: what it left here with its last decision comes back
     /// with the next [`Policy::enqueue`], in whatever domain that is. Zero for a new task.
     pub memo: Memo,
+    /// The kernel's totals at this message; the framework's, to tell what is new in the next.
+    pub told: Told,
+}
+
+/// The kernel's totals of a task when its domain was told of it. Opaque to a policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    pub(crate) used_ns: u64,
+    pub(crate) switches: u64,
 }
 
 /// What a policy wants to remember of a task between two decisions.
@@ -97,6 +106,7 @@ impl Task {
             since_last_ns: 0,
             wakeup: true,
             memo: Memo::default(),
+            told: Told::default(),
         }
     }
 

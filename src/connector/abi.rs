@@ -1,0 +1,9 @@
+//! The Rust view of `bpf/intf.h`, generated when the crate is built.
+//!
+//! Invariant: the sizes and offsets here are those the BPF side was compiled with; bindgen asserts
+//! them at compile time.
+
+#![allow(non_camel_case_types, non_upper_case_globals, missing_docs, dead_code)]
+#![allow(clippy::all)]
+
+include!(concat!(env!("OUT_DIR"), "/intf.rs"));

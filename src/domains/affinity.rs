@@ -1,0 +1,89 @@
+//! Remembers the CPU sets of tasks that may not run everywhere, in a table of fixed size.
+//!
+//! Invariant: a key either leads to the set it was made for or to nothing. A set that had to make
+//! room for another is no loss: the kernel's side checks each decision against the task itself.
+
+use crate::cpuset::CpuSet;
+use crate::policy::Affinity;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Distinct sets in use at once are few (cpusets of containers, `taskset`): this many are kept.
+const SLOTS: usize = 256;
+
+/// The table. A set's hash gives its slot and the tag that tells whether it is still there.
+pub struct Affinities {
+    slots: Box<[(u32, CpuSet)]>,
+}
+
+impl Affinities {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self { slots: vec![(0, CpuSet::EMPTY); SLOTS].into_boxed_slice() }
+    }
+
+    /// Remembers a set and answers its key.
+    pub fn remember(&mut self, cpus: CpuSet) -> Affinity {
+        let mut hasher = DefaultHasher::new();
+        cpus.hash(&mut hasher);
+        let hash = hasher.finish();
+        let slot = hash as usize % SLOTS;
+        let tag = (hash >> 32) as u32;
+        self.slots[slot] = (tag, cpus);
+        Affinity::Part { slot: slot as u16, tag }
+    }
+
+    /// The set of a key, unless it has been forgotten. The empty set stands for one that has no CPU
+    /// of this domain.
+    pub fn recall(&self, slot: u16, tag: u32) -> Option<&CpuSet> {
+        self.slots.get(slot as usize).filter(|(kept, _)| *kept == tag).map(|(_, cpus)| cpus)
+    }
+}
+
+impl Default for Affinities {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::CpuId;
+
+    fn recall(table: &Affinities, key: Affinity) -> Option<CpuSet> {
+        match key {
+            Affinity::Part { slot, tag } => table.recall(slot, tag).copied(),
+            _ => panic!("a set was remembered"),
+        }
+    }
+
+    #[test]
+    fn recalls_what_it_remembers() {
+        let mut table = Affinities::new();
+        let low: CpuSet = (0..3).map(CpuId).collect();
+        let high: CpuSet = (9..12).map(CpuId).collect();
+        let (low_key, high_key) = (table.remember(low), table.remember(high));
+        assert_eq!(recall(&table, low_key), Some(low));
+        assert_eq!(recall(&table, high_key), Some(high));
+        assert_eq!(table.remember(low), low_key);
+    }
+
+    #[test]
+    fn never_takes_one_set_for_another() {
+        let mut table = Affinities::new();
+        let keys: Vec<_> = (0..5000u32)
+            .map(|n| {
+                let set: CpuSet = (0..16).filter(|bit| n & (1 << bit) != 0).map(CpuId).collect();
+                (table.remember(set), set)
+            })
+            .collect();
+        let kept = keys.iter().filter(|(key, set)| match recall(&table, *key) {
+            Some(found) => {
+                assert_eq!(found, *set);
+                true
+            }
+            None => false,
+        });
+        assert!(kept.count() >= 100, "the table forgets what it has room for");
+    }
+}

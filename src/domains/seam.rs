@@ -1,0 +1,27 @@
+//! The seam below the domain threads: where tasks come from and where decisions go.
+//!
+//! One side of it is the BPF queue pair ([`crate::connector`]); a simulated machine is another.
+//! Everything above it (placement, look-ahead, policy) is the same code on both.
+
+use crate::connector::abi;
+use crate::connector::rings::Message;
+use crate::cpuset::CpuSet;
+
+/// What a domain thread needs of the machine.
+pub trait Seam {
+    /// Now, in nanoseconds, on the clock of the messages.
+    fn now_ns(&self) -> u64;
+
+    /// Hands over every message that is there, oldest first, and answers how many there were.
+    fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize;
+
+    /// Sends a decision; `false` if the queue is full.
+    fn submit(&mut self, decision: &abi::decided) -> bool;
+
+    /// The idle CPUs of the domain. A hint: by the time a decision is carried out a CPU may have
+    /// got other work.
+    fn idle(&self) -> CpuSet;
+
+    /// How many tasks are decided and not yet running. A hint.
+    fn ready(&self) -> usize;
+}

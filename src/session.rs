@@ -1,0 +1,276 @@
+//! A run of the scheduler, from the command line's options to its exit.
+//!
+//! ```text
+//! check the kernel ─► topology ─► load ─► threads ─► lock memory ─► attach ─► wait ─► detach
+//!                        ▲                                                     │
+//!                        └──────────── the machine has changed ────────────────┘
+//! ```
+//!
+//! Invariant: whichever way a run ends, the threads are joined and the kernel's own scheduler is
+//! back before [`run`] returns. Until the scheduler is attached nothing on the machine is changed.
+
+use crate::alloc;
+use crate::connector::exit::Exit;
+use crate::connector::kernel;
+use crate::connector::load::{Attached, Loaded};
+use crate::connector::seam::BpfSeam;
+use crate::cpuset::CpuSet;
+use crate::domains::scheduler::Board;
+use crate::domains::thread::{DomainThread, Plan};
+use crate::ids::{CpuId, Pid};
+use crate::options::{Format, RunOptions};
+use crate::statistics::Statistics;
+use crate::topology::{Domain, Domains, Source, Topology};
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::timer::TimerSetTimeFlags;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the heap may need after start-up (messages, statistics), kept resident.
+const SPARE_HEAP_KIB: usize = 512;
+
+/// Runs the scheduler until it is told to stop.
+///
+/// # Errors
+/// One line each: what was being done, to what, what to do next. The kernel's own scheduler is back.
+pub fn run(options: RunOptions) -> Result<()> {
+    options.check()?;
+    kernel::check()?;
+    alloc::limit_malloc_arenas()?;
+    alloc::set_thread_policy(None)?;
+    let signals = block_signals()?;
+    loop {
+        match attach_once(&options, &signals)? {
+            Ended::Asked => return Ok(()),
+            Ended::MachineChanged => eprintln!("the machine has changed; reading it again"),
+        }
+    }
+}
+
+/// Why an attachment ended without an error.
+enum Ended {
+    /// By Ctrl-C or SIGTERM.
+    Asked,
+    /// CPUs came or went.
+    MachineChanged,
+}
+
+/// From here on every thread leaves the signals that end a run to the main thread.
+fn block_signals() -> Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("cannot block signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot wait for signals")
+}
+
+fn attach_once(options: &RunOptions, signals: &SignalFd) -> Result<Ended> {
+    // First of all: reading the machine forks, which must not meet locked memory or other threads.
+    let topology = Topology::load(&Source::Live)?;
+    let domains = topology.partition(options.domain)?;
+    eprint!("{}", topology.map(&domains));
+
+    let dedicated = dedicated_cpus(options, &domains)?;
+    let mut storage = MaybeUninit::uninit();
+    let loaded = Loaded::new(&mut storage, options, &domains)?;
+    let board = Board::new(domains.len());
+    let mut crew = Crew::start(options, &domains, &dedicated, &board)?;
+    let ended = crew.serve(options, &domains, &dedicated, board, loaded, signals);
+    // A panic says more than what followed from it.
+    crew.dismiss()?;
+    ended
+}
+
+/// The CPU that each domain thread keeps to itself: the last of its domain.
+fn dedicated_cpus(options: &RunOptions, domains: &Domains) -> Result<CpuSet> {
+    if !options.dedicate {
+        return Ok(CpuSet::EMPTY);
+    }
+    domains
+        .iter()
+        .map(|domain| {
+            if domain.cpus.len() < 2 {
+                bail!(
+                    "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser \
+                     --domain or leave --dedicate out",
+                    domain.id,
+                    domain.cpus
+                );
+            }
+            Ok(domain.cpus.iter().last().expect("the domain has two CPUs or more"))
+        })
+        .collect()
+}
+
+fn dedicated_of(domain: &Domain, dedicated: &CpuSet) -> Option<CpuId> {
+    domain.cpus.intersection(dedicated).first()
+}
+
+/// The domain threads.
+struct Crew {
+    threads: Vec<DomainThread>,
+    stop: Arc<AtomicBool>,
+    alarm: Arc<EventFd>,
+}
+
+impl Crew {
+    /// Starts the threads; they wait for their queues.
+    fn start(
+        options: &RunOptions,
+        domains: &Domains,
+        dedicated: &CpuSet,
+        board: &Arc<Board>,
+    ) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
+        let mut crew = Self { threads: Vec::with_capacity(domains.len()), stop, alarm };
+        for domain in domains.iter() {
+            let (policy, slices) = (options.policy, options.slices);
+            let plan = Plan {
+                domain: domain.clone(),
+                dedicated: dedicated_of(domain, dedicated),
+                policy: Box::new(move || policy.build(slices)),
+                partial: options.partial,
+                board: board.clone(),
+                stop: crew.stop.clone(),
+                alarm: crew.alarm.clone(),
+            };
+            match DomainThread::start(plan) {
+                Ok(thread) => crew.threads.push(thread),
+                Err(error) => {
+                    crew.dismiss()?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(crew)
+    }
+
+    /// Attaches, lets the threads begin, and waits for the end.
+    fn serve(
+        &mut self,
+        options: &RunOptions,
+        domains: &Domains,
+        dedicated: &CpuSet,
+        board: Arc<Board>,
+        loaded: Loaded<'_>,
+        signals: &SignalFd,
+    ) -> Result<Ended> {
+        let mut seams = Vec::with_capacity(self.threads.len());
+        for (domain, thread) in domains.iter().zip(&self.threads) {
+            let (queued, decided) = loaded.queues(domain.id)?;
+            let shared = loaded.shared().domain(domain.id);
+            seams.push(BpfSeam::new(queued, decided, shared, thread.bell()));
+        }
+        let timer = stats_timer(options)?;
+        alloc::settle_heap(SPARE_HEAP_KIB)?;
+        alloc::lock_process_memory()?;
+
+        let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
+        let attached = loaded.attach(domains, &pids, dedicated)?;
+        for (thread, seam) in self.threads.iter().zip(seams) {
+            thread.go(seam)?;
+        }
+        let format = options.stats.map_or(Format::Text, |stats| stats.format);
+        let mut statistics = Statistics::new(&attached, domains.len(), board, format)?;
+        eprintln!(
+            "attached: {} domain thread{} ({}), policy {}",
+            self.threads.len(),
+            if self.threads.len() == 1 { "" } else { "s" },
+            domains.granularity(),
+            options.policy
+        );
+        let reason = self.wait(&attached, &timer, &mut statistics, signals);
+        let faults = statistics.page_faults();
+        let exit = attached.detach();
+        let reason = reason?;
+        match (reason, exit) {
+            (_, Some(Exit::Failed(why))) => {
+                bail!("the kernel has ended the scheduler: {why}; its own scheduler is back")
+            }
+            (Reason::Left, Some(Exit::Restart)) => Ok(Ended::MachineChanged),
+            (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),
+            _ => {
+                eprintln!("detached; {faults} page faults while attached");
+                Ok(Ended::Asked)
+            }
+        }
+    }
+
+    fn wait(
+        &self,
+        attached: &Attached<'_>,
+        timer: &TimerFd,
+        statistics: &mut Statistics,
+        signals: &SignalFd,
+    ) -> Result<Reason> {
+        loop {
+            let mut sources = [
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
+                PollFd::new(attached.exits(), PollFlags::POLLIN),
+                PollFd::new(timer.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut sources, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                result => result.context("cannot wait for the end of the run")?,
+            };
+            let [asked, ended, left, due] = sources.map(|source| source.any() == Some(true));
+            if ended {
+                return Ok(Reason::ThreadEnded);
+            }
+            if left {
+                return Ok(Reason::Left);
+            }
+            if asked {
+                while let Ok(Some(_)) = signals.read_signal() {}
+                return Ok(Reason::Asked);
+            }
+            if due {
+                timer.wait().context("cannot read the timer of the statistics")?;
+                statistics.print(attached)?;
+            }
+        }
+    }
+
+    /// Ends the threads and waits for them.
+    fn dismiss(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Release);
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            result = result.and(thread.join());
+        }
+        result
+    }
+}
+
+/// Why the main thread stopped waiting.
+enum Reason {
+    /// A signal.
+    Asked,
+    /// The kernel has detached the scheduler.
+    Left,
+    /// A domain thread is gone.
+    ThreadEnded,
+}
+
+/// Fires when statistics are due; never without `--stats`.
+fn stats_timer(options: &RunOptions) -> Result<TimerFd> {
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
+        .context("cannot create the timer of the statistics")?;
+    if let Some(stats) = options.stats {
+        timer
+            .set(Expiration::Interval(stats.every.into()), TimerSetTimeFlags::empty())
+            .context("cannot set the timer of the statistics")?;
+    }
+    Ok(timer)
+}
