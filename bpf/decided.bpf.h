@@ -105,6 +105,10 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	/* Before the move: it may run on another CPU at once. */
 	t->carried = d->carried;
 	t->decided_by = d->domain;
+	t->slice_ns = d->slice_ns;
+	t->order = d->order;
+	t->order_used_ns = t->used_ns;
+	t->pace = d->pace;
 	t->ready_on = to;
 	t->waits_on = 0;
 
@@ -163,6 +167,7 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 	if (!ring || bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
 		return;
 	WRITE_ONCE(dom->drained, submitted);
+	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
 	if (drain.carried_out && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
 	/* This CPU takes one of them itself. */

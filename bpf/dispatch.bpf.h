@@ -80,7 +80,52 @@ static bool run_from_others(u32 d, u64 now)
 	return false;
 }
 
-static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+/* Whether a ready task is before `order`. Not inlined, for the verifier, as in decided.bpf.h. */
+static __noinline bool head_is_before(u64 dsq, u64 order)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p = NULL;
+	bool earlier = false;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		p = bpf_iter_scx_dsq_next(&it);
+		if (p)
+			earlier = before(p->scx.dsq_vtime, order);
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return earlier;
+}
+
+/*
+ * Whether the running task, its slice used up, is still the first in its policy's order. The policy
+ * has said where the task stands and how fast that changes while it runs, so the question needs no
+ * new decision. Without it two tasks on a CPU would take turns whatever their weights, because the
+ * one that runs is never in the queue when the next one is chosen.
+ */
+static bool goes_on(struct task_struct *prev, s32 cpu, struct domain_ctx *dom, u32 d)
+{
+	struct task_ctx *t;
+	u64 order;
+
+	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) ||
+	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+		return false;
+	t = task_ctx(prev);
+	if (!t || !t->pace || t->decided_by != d)
+		return false;
+	if (!scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
+		return false;
+	charge(t, prev);
+	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
+	if (head_is_before(DSQ_OWN | cpu, order) || head_is_before(DSQ_READY | d, order))
+		return false;
+	prev->scx.slice = t->slice_ns;
+	count(&dom->counts.extended);
+	return true;
+}
+
+static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
+		     struct task_struct *prev)
 {
 	bool own_first;
 	u64 now;
@@ -89,6 +134,8 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
 	now = scx_bpf_now();
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
+		return true;
+	if (goes_on(prev, cpu, dom, d))
 		return true;
 
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
@@ -120,17 +167,24 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
 	struct domain_ctx *dom;
+	struct task_ctx *t;
 
 	if (!c)
 		return;
 	dom = domain_at(c->domain);
 	if (!dom)
 		return;
-	if (run_next(cpu, c, dom, c->domain))
+	if (run_next(cpu, c, dom, c->domain, prev))
 		return;
-	/* Nobody else wants the CPU: whoever had it goes on. */
-	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
+	/* Nobody else wants the CPU: whoever had it goes on, at nobody's cost. */
+	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
 		prev->scx.slice = slice_ns;
+		t = task_ctx(prev);
+		if (t) {
+			charge(t, prev);
+			forgive(t);
+		}
+	}
 }
 
 #endif /* MANYLAND_DISPATCH_BPF_H */

@@ -50,6 +50,8 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 
 	t->waits_on = 0;
 	t->ready_on = 0;
+	t->pace = 0;
+	forgive(t);
 	if (dom)
 		count(&dom->counts.bypassed);
 	scx_bpf_dsq_insert(p, dsq, slice_ns, enq_flags);
@@ -111,7 +113,7 @@ static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags
 	}
 	set_thread_state(dom, THREAD_PARKED);
 	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
-	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	kick_if_idle(cpu);
 }
 
 /* Threads that others may be waiting for without knowing it never wait for user space. */
@@ -189,8 +191,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		dsq = bound ? DSQ_OWN | cpu : DSQ_READY | d;
 		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, dom->ready_order, enq_flags);
 	}
-	if (enq_flags & SCX_ENQ_WAKEUP)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	kick_if_idle(cpu);
 }
 
 /* A new affinity may leave the home domain without a CPU for the task. */

@@ -33,6 +33,26 @@ static bool any_idle(struct domain_ctx *dom)
 	return false;
 }
 
+static bool is_idle(s32 cpu)
+{
+	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
+	u32 word = (u32)cpu / 64;
+
+	return dom && word < CPU_WORDS && dom->idle[word] & 1ULL << (cpu % 64);
+}
+
+/*
+ * For ops.enqueue of a task whose run queue is that of `cpu`: makes the CPU look at the queues if it
+ * is idle. The callback holds the lock of that run queue until the task is on its queue, so the CPU
+ * is either idle already, or will look afterwards by itself. A kick that is not needed costs an
+ * interrupt, so it is not made.
+ */
+static void kick_if_idle(s32 cpu)
+{
+	if (is_idle(cpu))
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
 /*
  * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
  * first, or answers a negative number. For ops.select_cpu and ops.enqueue.

@@ -24,6 +24,7 @@ enum limits {
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
+	PACE_ONE = 1 << 16,
 };
 
 /* No domain, no CPU. */
@@ -56,7 +57,7 @@ struct queued {
 	u32 cpu; /* where it ran last */
 	u64 seq; /* which stay in the waiting state this is */
 	u64 at_ns; /* when it began (CLOCK_MONOTONIC) */
-	u64 used_ns; /* CPU time since it joined the scheduler */
+	u64 used_ns; /* CPU time since it joined, but for what it used while nobody else wanted the CPU */
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
 	u32 weight; /* 1 to 10,000; 100 is nice 0 */
@@ -85,6 +86,8 @@ struct decided {
 	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
 	u32 flags; /* enum decided_flags */
 	u32 domain; /* the domain that is to run it */
+	u32 pace; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
+	u32 unused;
 	struct carried carried;
 };
 
@@ -94,6 +97,7 @@ struct domain_counts {
 	u64 decided; /* decisions carried out */
 	u64 late; /* tasks that ran without the decision they were waiting for */
 	u64 bypassed; /* tasks that ran at once on an idle CPU */
+	u64 extended; /* slices that were followed by another, the task still being the first in order */
 	u64 bounced; /* wrong decisions: the task went on waiting */
 	u64 stale; /* decisions for a task that had left meanwhile */
 	u64 congested; /* messages that found `queued` full */
@@ -117,7 +121,7 @@ struct domain_ctx {
 
 	/* Domain thread: how many decisions it has submitted. */
 	u64 submitted __attribute__((aligned(64)));
-	/* Domain thread: it is about to sleep, or does; the next message has to wake it. */
+	/* Set by the domain thread: it is about to sleep; cleared by the message that wakes it. */
 	u32 sleeping;
 
 	/* BPF. */

@@ -38,11 +38,16 @@ enum dsq_kind {
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
 	u64 queued_ns; /* when that stay began (CLOCK_MONOTONIC) */
-	u64 used_ns; /* CPU time since it joined */
+	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
+	u64 told_used_ns; /* the same when its domain was last told of it */
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
 	struct carried carried;
+	u64 slice_ns; /* the slice, the place in the order and the pace of the last decision */
+	u64 order;
+	u64 order_used_ns; /* `used_ns` when that order was given */
+	u32 pace; /* 0: it gives way at the end of its slice */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue it waits on for a decision; 0: it does not wait */
 	u32 told; /* the domain that was told of it */
@@ -152,6 +157,27 @@ static u32 domain_of_cpu(s32 cpu)
 static __always_inline void count(u64 *counter)
 {
 	__sync_fetch_and_add(counter, 1);
+}
+
+/* Puts what `p` has used since it was switched in, or since the last call, on its account. */
+static void charge(struct task_ctx *t, struct task_struct *p)
+{
+	u64 now = scx_bpf_now(), used = now - t->started_ns;
+
+	t->started_ns = now;
+	t->used_ns += used;
+	t->burst_ns += used;
+	t->vtime += used * 100 / (p->scx.weight ?: 100);
+}
+
+/*
+ * Takes off the account what was used since the last message: nobody else wanted the CPU. Otherwise
+ * a task would have to make up for time on an idle machine as soon as it becomes busy.
+ */
+static void forgive(struct task_ctx *t)
+{
+	t->used_ns = t->told_used_ns;
+	t->order_used_ns = t->told_used_ns;
 }
 
 static bool before(u64 a, u64 b)

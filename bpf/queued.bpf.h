@@ -14,6 +14,14 @@
 
 #include "idle.bpf.h"
 
+/* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
+static u64 wake_flags_for(struct domain_ctx *dom)
+{
+	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0))
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
 static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u16 flags)
 {
 	m->pid = p->pid;
@@ -21,6 +29,7 @@ static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u1
 	m->seq = t->seq;
 	m->at_ns = t->queued_ns;
 	m->used_ns = t->used_ns;
+	t->told_used_ns = t->used_ns;
 	m->burst_ns = t->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;
@@ -46,7 +55,6 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 {
 	struct queued_part *part;
 	struct queued *m;
-	u64 wake;
 	void *ring;
 
 	ring = bpf_map_lookup_elem(&queued_rings, &d);
@@ -57,16 +65,14 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 		if (!m)
 			return false;
 		fill(m, p, t, flags);
-		wake = READ_ONCE(dom->sleeping) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-		bpf_ringbuf_submit(m, wake);
+		bpf_ringbuf_submit(m, wake_flags_for(dom));
 	} else {
 		part = bpf_ringbuf_reserve(ring, sizeof(*part), 0);
 		if (!part)
 			return false;
 		fill(&part->queued, p, t, flags | QUEUED_PART);
 		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
-		wake = READ_ONCE(dom->sleeping) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-		bpf_ringbuf_submit(part, wake);
+		bpf_ringbuf_submit(part, wake_flags_for(dom));
 	}
 	count(&dom->counts.queued);
 	return true;

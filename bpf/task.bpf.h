@@ -70,7 +70,6 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
-	u64 used;
 
 	if (!t)
 		return;
@@ -80,10 +79,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 			set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
 		return;
 	}
-	used = scx_bpf_now() - t->started_ns;
-	t->used_ns += used;
-	t->burst_ns += used;
-	t->vtime += used * 100 / (p->scx.weight ?: 100);
+	charge(t, p);
 }
 
 /* The domain of our own thread `pid`, or NO_DOMAIN. */

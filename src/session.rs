@@ -36,6 +36,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What the heap may need after start-up (messages, statistics), kept resident.
 const SPARE_HEAP_KIB: usize = 512;
 
+/// What the main thread's stack may need while it waits and prints.
+const SPARE_STACK_KIB: usize = 128;
+
 /// Runs the scheduler until it is told to stop.
 ///
 /// # Errors
@@ -174,6 +177,7 @@ impl Crew {
         let timer = stats_timer(options)?;
         alloc::settle_heap(SPARE_HEAP_KIB)?;
         alloc::lock_process_memory()?;
+        alloc::prefault_stack(SPARE_STACK_KIB);
 
         let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
         let attached = loaded.attach(domains, &pids, dedicated)?;

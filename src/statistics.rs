@@ -32,6 +32,7 @@ struct DomainLine {
     decided: u64,
     late: u64,
     bypassed: u64,
+    extended: u64,
     bounced: u64,
     stale: u64,
     congested: u64,
@@ -67,6 +68,7 @@ pub struct Statistics {
     line: Line,
     text: Vec<u8>,
     faults: FaultCounter,
+    faults_then: u64,
     resident: ResidentMemory,
     lines: usize,
 }
@@ -96,9 +98,10 @@ impl Statistics {
             domains: earlier.collect(),
             line: Line { domains: Vec::with_capacity(domains), page_faults: 0, rss_kib: 0 },
             text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
-            faults: FaultCounter::baseline(),
             resident: ResidentMemory::open()?,
             lines: 0,
+            faults_then: 0,
+            faults: FaultCounter::baseline(),
         })
     }
 
@@ -146,6 +149,7 @@ impl Statistics {
                 queued: now.queued - then.queued,
                 decided: now.decided - then.decided,
                 late: now.late - then.late,
+                extended: now.extended - then.extended,
                 bypassed: now.bypassed - then.bypassed,
                 bounced: now.bounced - then.bounced,
                 stale: now.stale - then.stale,
@@ -159,7 +163,8 @@ impl Statistics {
                 decision_us,
             });
         }
-        self.line.page_faults = self.page_faults();
+        let faults = self.page_faults();
+        self.line.page_faults = faults - std::mem::replace(&mut self.faults_then, faults);
         self.line.rss_kib = self.resident.kib()?;
         Ok(())
     }
@@ -204,7 +209,7 @@ impl Statistics {
         }
         writeln!(
             text,
-            "{:>6} {} page faults since attach, {} KiB resident",
+            "{:>6} {} page faults, {} KiB resident",
             "", self.line.page_faults, self.line.rss_kib
         )?;
         Ok(())

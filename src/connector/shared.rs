@@ -139,6 +139,7 @@ impl SharedDomain {
             decided: load(field!(self.counts.decided as AtomicU64)),
             late: load(field!(self.counts.late as AtomicU64)),
             bypassed: load(field!(self.counts.bypassed as AtomicU64)),
+            extended: load(field!(self.counts.extended as AtomicU64)),
             bounced: load(field!(self.counts.bounced as AtomicU64)),
             stale: load(field!(self.counts.stale as AtomicU64)),
             congested: load(field!(self.counts.congested as AtomicU64)),

@@ -280,6 +280,8 @@ impl<S: Seam> Scheduler<S> {
             cpu,
             flags,
             domain: self.view.domain.0,
+            pace: choice.pace.per_ns(task.weight),
+            unused: 0,
             carried: abi::carried {
                 memo: task.memo,
                 used_ns: task.told.used_ns,

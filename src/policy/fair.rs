@@ -23,8 +23,10 @@
 //! - `credit`: who sleeps is owed one base slice at most, however long the sleep was.
 //! - `latest`: how far behind its vruntime the policy may put a key at most. A task that never
 //!   slept may wait that far behind the front with nothing owed to it.
-//! - `lead`: two base slices and a tick, for the task's weight. While others wait nobody uses more
-//!   in one go; what was used beyond that was used on an otherwise idle CPU, at nobody's cost.
+//! - `lead`: two base slices and a tick, for the task's weight, and once more for the lightest weight
+//!   there is. While others wait nobody runs further ahead in one go: a task goes on
+//!   ([`Pace::VirtualTime`]) until it has passed the first that is ready, which may be a light one
+//!   that has just run. The kernel's side does not charge what is used while nobody waits.
 //!
 //! So a task with key `k` waits until the others have moved past `k`, for which each has at most
 //! `credit + lead` (and the policy's own shift of keys) left: the wait is bounded in proportion to
@@ -36,6 +38,8 @@
 //! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
 //! the front like one task that goes on, and a storm of new tasks is like so many old ones.
 
+#[cfg(doc)]
+use crate::policy::Pace;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
 use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
 use std::cmp::Reverse;
@@ -44,6 +48,9 @@ use std::time::Duration;
 
 /// The longest tick of a kernel (HZ=100): how much longer than its slice a task may run.
 const TICK_NS: u64 = 10_000_000;
+
+/// The smallest weight of a task.
+const LIGHTEST: u32 = 1;
 
 /// No slice counts as longer, which keeps all sums far from overflow.
 const LONGEST: Duration = Duration::from_secs(100);
@@ -97,11 +104,12 @@ impl FairQueue {
             task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
         }
         let lead_ns = 2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS;
-        let used_ns = std::mem::take(&mut task.used_ns).min(lead_ns);
-        let vruntime = task.memo[0].wrapping_add(virtual_ns(used_ns, task.weight));
+        let lead = virtual_ns(lead_ns, task.weight) + virtual_ns(lead_ns, LIGHTEST);
+        let used = virtual_ns(std::mem::take(&mut task.used_ns), task.weight).min(lead);
+        let vruntime = task.memo[0].wrapping_add(used);
         let behind = self.latest_ns + self.favour(nanos(self.slices.base), task.weight);
         let least = self.front.wrapping_sub(behind);
-        let most = self.front.wrapping_add(virtual_ns(lead_ns, task.weight));
+        let most = self.front.wrapping_add(lead);
         task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
         task.memo[0]
     }
@@ -123,7 +131,7 @@ impl FairQueue {
         } else {
             self.slices.shared_by(self.waiting.len() + context.ready())
         };
-        Some(task.run_for(slice).ordered_by(key))
+        Some(task.run_for(slice).at_virtual_time(key))
     }
 
     /// How many tasks wait.

@@ -19,6 +19,7 @@ pub mod run_queue;
 mod testing;
 pub mod vruntime;
 
+use crate::connector::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use std::time::Duration;
@@ -45,7 +46,8 @@ pub struct Task {
     pub affinity: Affinity,
     /// When it became runnable.
     pub queued_at_ns: u64,
-    /// CPU time it used since the policy was last told of it (nanoseconds).
+    /// CPU time it used since the policy was last told of it (nanoseconds), but for what it used
+    /// while nobody else wanted the CPU.
     pub used_ns: u64,
     /// CPU time it used since it last slept (nanoseconds).
     pub burst_ns: u64,
@@ -121,7 +123,7 @@ impl Task {
 
     /// A decision to run this task for a time, with everything else left to the framework.
     pub fn run_for(self, slice: Duration) -> Choice {
-        Choice { task: self, slice, order: None, cpu: None }
+        Choice { task: self, slice, order: None, pace: Pace::default(), cpu: None }
     }
 }
 
@@ -136,14 +138,43 @@ pub struct Choice {
     /// compares time stamps, so that it may wrap around). `None`: in the order of the decisions.
     /// A policy uses either all `Some` or all `None`.
     pub order: Option<u64>,
+    /// What happens at the end of the slice while others are ready.
+    pub pace: Pace,
     /// The CPU the policy wants it on. `None`: the framework looks for an idle one.
     pub cpu: Option<CpuId>,
+}
+
+/// How a task's place in the order changes while it runs. A task whose place is still before that
+/// of every ready task when its slice ends gets the same slice again, without a new decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// Unknown: at the end of its slice the task gives way to whoever is ready.
+    #[default]
+    GivesWay,
+    /// [`Choice::order`] is virtual time: it grows by 100 over the task's weight for each
+    /// nanosecond.
+    VirtualTime,
+}
+
+impl Pace {
+    /// The growth of the order for each nanosecond, in units of 1 over [`abi::limits_PACE_ONE`].
+    pub(crate) fn per_ns(self, weight: u32) -> u32 {
+        match self {
+            Pace::GivesWay => 0,
+            Pace::VirtualTime => abi::limits_PACE_ONE * DEFAULT_WEIGHT / weight.max(1),
+        }
+    }
 }
 
 impl Choice {
     /// The same choice with a place among the ready tasks.
     pub fn ordered_by(self, order: u64) -> Choice {
         Choice { order: Some(order), ..self }
+    }
+
+    /// The same choice with its place in the order being virtual time, which passes while it runs.
+    pub fn at_virtual_time(self, order: u64) -> Choice {
+        Choice { pace: Pace::VirtualTime, ..self.ordered_by(order) }
     }
 
     /// The same choice on a preferred CPU.

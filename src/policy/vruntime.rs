@@ -165,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn time_used_while_nobody_waited_is_forgiven() {
+    fn no_debt_is_larger_than_the_lightest_task_can_cause() {
         let mut policy = Vruntime::new(SLICES);
         let mut task = decide_alone(&mut policy, Task::new(Pid(1))).task;
         task.used_ns = u64::MAX;
-        let lead = 2 * base_ns() + 10 * MS;
+        let lead = (1 + 100) * (2 * base_ns() + 10 * MS);
         assert_eq!(key_from_front(&mut policy, task), lead as i64);
     }
 
@@ -285,7 +285,7 @@ mod tests {
             policy.fair = policy.fair.starting_at(front);
             let told = Task { memo, used_ns, since_last_ns, voluntary_switches, weight, ..Task::new(Pid(1)) };
             let key = key_from_front(&mut policy, told);
-            let lead = 100 * (2 * base_ns() + 10 * MS);
+            let lead = (100 + 100) * (2 * base_ns() + 10 * MS);
             prop_assert!(key >= -2 * base_ns() as i64 && key <= lead as i64, "{key}");
         }
     }
