@@ -6,7 +6,7 @@
 use crate::boot::{Guest, Image};
 use crate::machine::Machine;
 use crate::suite::{self, GuestTest};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use libtest_mimic::{Arguments, Trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,7 +58,13 @@ impl Hall {
         if !outcome.guest_is_well {
             self.guest = None;
         }
-        outcome.result
+        match (test.fails_with, outcome.result) {
+            (None, result) => result,
+            (Some(wanted), Err(e)) if format!("{e:#}").contains(wanted) => Ok(()),
+            (Some(wanted), result) => {
+                bail!("it should have failed with {wanted:?}, and: {result:?}")
+            }
+        }
     }
 
     /// The guest that is in, if it is of this machine, or else a new one.

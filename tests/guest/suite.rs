@@ -11,6 +11,8 @@ pub struct GuestTest {
     path: &'static str,
     pub case: fn(&Machine) -> Result<()>,
     pub limit: Duration,
+    /// What the failure of a test that has to fail says.
+    pub fails_with: Option<&'static str>,
 }
 
 impl GuestTest {
@@ -20,14 +22,15 @@ impl GuestTest {
     }
 }
 
-/// The tests of a machine, each with its limit in seconds.
+/// The tests of a machine, each with its limit in seconds, and with what its failure says if it has to fail.
 macro_rules! tests_on {
-    ($machine:ident: $($seconds:literal $case:path,)*) => {
+    ($machine:ident: $($seconds:literal $case:path $(=> $fails_with:literal)?,)*) => {
         vec![$(GuestTest {
             machine: &$machine,
             path: stringify!($case),
             case: $case,
             limit: Duration::from_secs($seconds),
+            fails_with: None$(.or(Some($fails_with)))?,
         }),*]
     };
 }
@@ -40,6 +43,11 @@ pub fn all() -> Vec<GuestTest> {
             90 attach::attaches_and_detaches,
             60 domains::each_l3_has_its_thread,
             90 fairness::nice_shares_a_cpu_by_weight,
+            20 harness::sees_an_error => "it did not work",
+            20 harness::sees_a_panic => "it was not meant to be",
+            3 harness::sees_a_hang => "hung for 3 s",
+            20 harness::sees_what_the_kernel_complains_of => "BUG: said by a test",
+            20 harness::sees_a_kernel_panic => "Kernel panic - not syncing: sysrq triggered crash",
         },
         tests_on! { L3X2:
             20 guest::has_the_asked_topology,

@@ -13,16 +13,19 @@ const LOAD: f64 = 0.2;
 /// With nothing to schedule for two minutes, the load falls to that of an idle system, the domain threads sleep and
 /// the process does not run.
 pub fn idle_system_stays_idle(_: &Machine) -> Result<()> {
-    const SECONDS: u32 = 120;
+    const LOOKS: u32 = 71;
+    // Out of step with the kernel, which takes its samples for the load average every 5 s.
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(1700);
     let scheduler = Scheduler::start(&[])?;
     let threads = scheduler.domain_threads()?;
+    ensure!(!threads.is_empty(), "there are no domain threads");
     let all = process::threads(scheduler.pid())?;
     let run_time =
         || all.iter().map(|thread| process::run_time(thread.tid)).sum::<Result<Duration>>();
     let (load_before, ran_before) = (process::load_average()?, run_time()?);
     let mut awake = 0;
-    for _ in 0..SECONDS {
-        thread::sleep(Duration::from_secs(1));
+    for _ in 0..LOOKS {
+        thread::sleep(BETWEEN_LOOKS);
         for thread in &threads {
             awake += u32::from(process::state(thread.tid)? != 'S');
         }
@@ -30,7 +33,7 @@ pub fn idle_system_stays_idle(_: &Machine) -> Result<()> {
     let ran = run_time()? - ran_before;
     let load = process::load_average()?;
     // What tests before this one left in the average fades with a time constant of a minute.
-    let left_over = load_before * (-f64::from(SECONDS) / 60.0).exp();
+    let left_over = load_before * (-(LOOKS * BETWEEN_LOOKS).as_secs_f64() / 60.0).exp();
     println!(
         "load average {load_before} before, {load} after; ran {} ms; seen awake {awake} times",
         ran.as_millis()
@@ -40,7 +43,7 @@ pub fn idle_system_stays_idle(_: &Machine) -> Result<()> {
         "an idle system's load average is {load} (from {load_before})"
     );
     ensure!(
-        awake <= SECONDS * threads.len() as u32 / 50,
+        awake <= LOOKS * threads.len() as u32 / 20,
         "the domain threads were seen awake {awake} times"
     );
     ensure!(

@@ -6,5 +6,6 @@ pub mod domains;
 pub mod errors;
 pub mod fairness;
 pub mod guest;
+pub mod harness;
 pub mod idle;
 pub mod load;
