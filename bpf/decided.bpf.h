@@ -82,6 +82,48 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 		tell(p, t, told, t->told, flags);
 }
 
+/* The bucket of a latency: four times the power of two, plus the next two bits. */
+static u32 latency_bucket(u64 ns)
+{
+	u32 power = 2;
+	u64 rest;
+
+	if (ns < LATENCY_PARTS)
+		ns = LATENCY_PARTS;
+	rest = ns >> 2;
+	if (rest >> 32) {
+		power += 32;
+		rest >>= 32;
+	}
+	if (rest >> 16) {
+		power += 16;
+		rest >>= 16;
+	}
+	if (rest >> 8) {
+		power += 8;
+		rest >>= 8;
+	}
+	if (rest >> 4) {
+		power += 4;
+		rest >>= 4;
+	}
+	if (rest >> 2) {
+		power += 2;
+		rest >>= 2;
+	}
+	if (rest >> 1)
+		power += 1;
+	return power * LATENCY_PARTS + ((ns >> (power - 2)) & (LATENCY_PARTS - 1));
+}
+
+static void note_latency(struct domain_ctx *dom, u64 ns)
+{
+	u32 bucket = latency_bucket(ns);
+
+	if (bucket < LATENCY_BUCKETS)
+		dom->latency[bucket]++;
+}
+
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
 {
 	struct domain_ctx *dom = domain_at(drain->domain);
@@ -123,6 +165,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		return;
 	}
 	count(&dom->counts.decided);
+	note_latency(dom, scx_bpf_now() - t->queued_ns);
 	drain->carried_out++;
 	if (d->domain != t->home && (to & DSQ_KIND) == DSQ_READY)
 		set_home(t, d->domain);

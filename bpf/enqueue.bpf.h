@@ -179,7 +179,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	t->seq++;
-	t->queued_ns = bpf_ktime_get_ns();
+	t->queued_ns = scx_bpf_now();
 	t->told = d;
 	t->ready_on = 0;
 	t->waits_on = dsq;

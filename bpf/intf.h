@@ -25,6 +25,8 @@ enum limits {
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
 	PACE_ONE = 1 << 16,
+	LATENCY_PARTS = 4, /* each power of two of a latency is divided in so many buckets */
+	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
 };
 
 /* No domain, no CPU. */
@@ -56,7 +58,7 @@ struct queued {
 	u32 pid;
 	u32 cpu; /* where it ran last */
 	u64 seq; /* which stay in the waiting state this is */
-	u64 at_ns; /* when it began (CLOCK_MONOTONIC) */
+	u64 at_ns; /* when it began (the scheduler's clock) */
 	u64 used_ns; /* CPU time since it joined, but for what it used while nobody else wanted the CPU */
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
@@ -136,6 +138,9 @@ struct domain_ctx {
 	u32 tasks; /* tasks whose home this is */
 
 	struct domain_counts counts __attribute__((aligned(64)));
+
+	/* BPF, one CPU at a time: how long decisions took, from queued to carried out. */
+	u64 latency[LATENCY_BUCKETS] __attribute__((aligned(64)));
 
 	/* Loader, before attach. */
 	s32 thread_pid __attribute__((aligned(64)));

@@ -37,7 +37,7 @@ enum dsq_kind {
 /* What BPF knows of a task. */
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
-	u64 queued_ns; /* when that stay began (CLOCK_MONOTONIC) */
+	u64 queued_ns; /* when that stay began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
 	u64 told_used_ns; /* the same when its domain was last told of it */
 	u64 burst_ns; /* CPU time since it last slept */

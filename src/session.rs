@@ -87,7 +87,7 @@ fn attach_once(options: &RunOptions, signals: &SignalFd) -> Result<Ended> {
     let loaded = Loaded::new(&mut storage, options, &domains)?;
     let board = Board::new(domains.len());
     let mut crew = Crew::start(options, &domains, &dedicated, &board)?;
-    let ended = crew.serve(options, &domains, &dedicated, board, loaded, signals);
+    let ended = crew.serve(options, &domains, &dedicated, loaded, signals);
     // A panic says more than what followed from it.
     crew.dismiss()?;
     ended
@@ -164,7 +164,6 @@ impl Crew {
         options: &RunOptions,
         domains: &Domains,
         dedicated: &CpuSet,
-        board: Arc<Board>,
         loaded: Loaded<'_>,
         signals: &SignalFd,
     ) -> Result<Ended> {
@@ -185,7 +184,7 @@ impl Crew {
             thread.go(seam)?;
         }
         let format = options.stats.map_or(Format::Text, |stats| stats.format);
-        let mut statistics = Statistics::new(&attached, domains.len(), board, format)?;
+        let mut statistics = Statistics::new(&attached, domains.len(), format)?;
         eprintln!(
             "attached: {} domain thread{} ({}), policy {}",
             self.threads.len(),

@@ -8,13 +8,11 @@ use crate::connector::abi::domain_counts;
 use crate::connector::load::Attached;
 use crate::connector::shared::SharedDomain;
 use crate::domains::latency::Snapshot;
-use crate::domains::scheduler::Board;
 use crate::ids::DomainId;
 use crate::options::Format;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
-use std::sync::Arc;
 
 /// One line: the whole program.
 #[derive(Serialize)]
@@ -63,7 +61,6 @@ struct Earlier {
 /// Prints the statistics of an attached scheduler.
 pub struct Statistics {
     format: Format,
-    board: Arc<Board>,
     domains: Vec<Earlier>,
     line: Line,
     text: Vec<u8>,
@@ -81,12 +78,7 @@ impl Statistics {
     ///
     /// # Errors
     /// If the kernel does not tell how much memory is resident.
-    pub fn new(
-        attached: &Attached<'_>,
-        domains: usize,
-        board: Arc<Board>,
-        format: Format,
-    ) -> Result<Self> {
+    pub fn new(attached: &Attached<'_>, domains: usize, format: Format) -> Result<Self> {
         let earlier = (0..domains).map(|id| {
             let shared = attached.shared().domain(DomainId(id as u32));
             let counts = shared.counts();
@@ -94,7 +86,6 @@ impl Statistics {
         });
         Ok(Self {
             format,
-            board,
             domains: earlier.collect(),
             line: Line { domains: Vec::with_capacity(domains), page_faults: 0, rss_kib: 0 },
             text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
@@ -137,7 +128,7 @@ impl Statistics {
             let id = DomainId(id as u32);
             let now = earlier.shared.counts();
             let then = std::mem::replace(&mut earlier.counts, now);
-            self.board.latency(id).read(&mut earlier.now);
+            earlier.shared.read_latency(&mut earlier.now);
             let us = |percentile| {
                 let ns = earlier.now.percentile_since(&earlier.latency, percentile)?;
                 Some((ns as f64 / 100.0).round() / 10.0)

@@ -10,7 +10,6 @@ use crate::cpuset::CpuSet;
 use crate::domains::seam::Seam;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -67,8 +66,7 @@ impl BpfSeam {
 
 impl Seam for BpfSeam {
     fn now_ns(&self) -> u64 {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("the monotonic clock exists");
-        now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+        self.shared.state_since_ns()
     }
 
     fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {

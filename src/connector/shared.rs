@@ -4,6 +4,7 @@
 
 use super::abi;
 use crate::cpuset::{CpuSet, MAX_CPUS};
+use crate::domains::latency::{BUCKETS, Snapshot};
 use crate::ids::DomainId;
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -119,6 +120,20 @@ impl SharedDomain {
     /// How many tasks are decided and not yet running, at the kernel's last look.
     pub fn ready(&self) -> usize {
         field!(self.ready as AtomicU32).load(Ordering::Relaxed) as usize
+    }
+
+    /// When the domain thread was last switched in, on the kernel's scheduling clock.
+    pub fn state_since_ns(&self) -> u64 {
+        field!(self.state_since_ns as AtomicU64).load(Ordering::Relaxed)
+    }
+
+    /// Copies the counts of decision latencies since attach.
+    pub fn read_latency(&self, snapshot: &mut Snapshot) {
+        // SAFETY: the array lies in the mapping, is aligned, and is only accessed atomically; the
+        // type of one of its words is that of an AtomicU64.
+        let counts: &[AtomicU64; BUCKETS] =
+            unsafe { &*(&raw const (*self.ctx.as_ptr()).latency).cast() };
+        snapshot.copy_from(counts);
     }
 
     /// How many tasks wait, at the last run of the program `gauge`.

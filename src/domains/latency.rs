@@ -1,18 +1,16 @@
-//! How long decisions take: a histogram that one thread writes and another reads.
+//! How long decisions take: what the histogram that the kernel's side fills (`bpf/decided.bpf.h`)
+//! says about an interval.
 //!
-//! Invariant: recording is one addition to a counter of the writer's own; a reader sees every count
-//! sooner or later and none twice.
+//! Invariant: a latency is known to within a quarter; every one is counted in exactly one interval.
 
+use crate::connector::abi;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Each power of two is divided in so many buckets: a value is known to within a quarter.
-const PARTS: usize = 4;
-const BUCKETS: usize = 64 * PARTS;
+/// Each power of two is divided in so many buckets.
+const PARTS: usize = abi::limits_LATENCY_PARTS as usize;
 
-/// Counts of durations in nanoseconds, in buckets that grow with the value.
-pub struct Latency {
-    counts: Box<[AtomicU64]>,
-}
+/// How many buckets there are.
+pub const BUCKETS: usize = abi::limits_LATENCY_BUCKETS as usize;
 
 /// The counts at one moment.
 #[derive(Clone)]
@@ -20,44 +18,11 @@ pub struct Snapshot {
     counts: Box<[u64]>,
 }
 
-fn bucket(ns: u64) -> usize {
-    let ns = ns.max(PARTS as u64);
-    let power = ns.ilog2() as usize;
-    let part = (ns >> (power - PARTS.ilog2() as usize)) as usize % PARTS;
-    power * PARTS + part
-}
-
-/// The largest value that falls into a bucket.
+/// The largest value (nanoseconds) that falls into a bucket.
 fn upper_bound(bucket: usize) -> u64 {
     let (power, part) = (bucket / PARTS, bucket % PARTS);
     let step = (1u128 << power) / PARTS as u128;
     u64::try_from((1u128 << power) + step * (part as u128 + 1) - 1).unwrap_or(u64::MAX)
-}
-
-impl Latency {
-    /// No durations yet.
-    pub fn new() -> Self {
-        Self { counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    /// Counts one duration. Only one thread may record.
-    pub fn record(&self, ns: u64) {
-        let count = &self.counts[bucket(ns)];
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// Copies the counts into `snapshot`, which comes from [`Snapshot::empty`].
-    pub fn read(&self, snapshot: &mut Snapshot) {
-        for (to, from) in snapshot.counts.iter_mut().zip(&self.counts) {
-            *to = from.load(Ordering::Relaxed);
-        }
-    }
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Snapshot {
@@ -66,7 +31,14 @@ impl Snapshot {
         Self { counts: vec![0; BUCKETS].into() }
     }
 
-    /// The `percentile` (0 to 100) of what was recorded since `earlier`, in nanoseconds, rounded up
+    /// Takes over the counts of this moment.
+    pub fn copy_from(&mut self, counts: &[AtomicU64; BUCKETS]) {
+        for (to, from) in self.counts.iter_mut().zip(counts) {
+            *to = from.load(Ordering::Relaxed);
+        }
+    }
+
+    /// The `percentile` (0 to 100) of what was counted since `earlier`, in nanoseconds, rounded up
     /// to the bound of its bucket; `None` if nothing was.
     pub fn percentile_since(&self, earlier: &Snapshot, percentile: u64) -> Option<u64> {
         let since = || self.counts.iter().zip(&earlier.counts).map(|(now, then)| now - then);
@@ -89,6 +61,13 @@ impl Snapshot {
 mod tests {
     use super::*;
 
+    /// What the kernel's side does.
+    fn bucket(ns: u64) -> usize {
+        let ns = ns.max(PARTS as u64);
+        let power = ns.ilog2() as usize;
+        power * PARTS + (ns >> (power - 2)) as usize % PARTS
+    }
+
     #[test]
     fn every_value_lies_in_its_bucket() {
         for ns in (4..10_000).chain([u64::MAX / 3, u64::MAX]) {
@@ -99,14 +78,15 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_interval_only() {
-        let latency = Latency::new();
+        let counts = [const { AtomicU64::new(0) }; BUCKETS];
+        let record = |ns| counts[bucket(ns)].fetch_add(1, Ordering::Relaxed);
         let (mut before, mut after) = (Snapshot::empty(), Snapshot::empty());
-        latency.record(1_000_000);
-        latency.read(&mut before);
-        for ns in 1..=100 {
-            latency.record(ns * 1000);
+        record(1_000_000);
+        before.copy_from(&counts);
+        for us in 1..=100 {
+            record(us * 1000);
         }
-        latency.read(&mut after);
+        after.copy_from(&counts);
         let median = after.percentile_since(&before, 50).unwrap();
         assert!((50_000..63_000).contains(&median), "{median}");
         let p99 = after.percentile_since(&before, 99).unwrap();

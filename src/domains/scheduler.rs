@@ -12,7 +12,6 @@
 //! held here because the queue was full.
 
 use super::affinity::Affinities;
-use super::latency::Latency;
 use super::lookahead::Lookahead;
 use super::placement::Placement;
 use super::seam::Seam;
@@ -29,22 +28,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Board {
     /// Where each domain's virtual time stands.
     virtual_times: Box<[AtomicU64]>,
-    /// How long decisions took in each domain.
-    latencies: Box<[Latency]>,
 }
 
 impl Board {
     /// For so many domains.
     pub fn new(domains: usize) -> Arc<Self> {
-        Arc::new(Self {
-            virtual_times: (0..domains).map(|_| AtomicU64::new(0)).collect(),
-            latencies: (0..domains).map(|_| Latency::new()).collect(),
-        })
-    }
-
-    /// How long the decisions of a domain took, from queued to decided.
-    pub fn latency(&self, domain: DomainId) -> &Latency {
-        &self.latencies[domain.index()]
+        Arc::new(Self { virtual_times: (0..domains).map(|_| AtomicU64::new(0)).collect() })
     }
 
     fn virtual_time(&self, domain: DomainId) -> Option<u64> {
@@ -71,8 +60,8 @@ pub struct Scheduler<S> {
     board: Arc<Board>,
     /// Counts decisions: the order of those whose policy gives none.
     sequence: u64,
-    /// A decision that found the queue full, and when its task was queued.
-    held: Option<(abi::decided, u64)>,
+    /// A decision that found the queue full.
+    held: Option<abi::decided>,
 }
 
 /// What a policy may see of its domain.
@@ -197,7 +186,7 @@ impl<S: Seam> Scheduler<S> {
 
     /// Takes all messages and decides. Answers what is left to do.
     pub fn round(&mut self) -> Left {
-        self.view.now_ns = self.seam.now_ns();
+        self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
         self.take();
         if !self.submit_held() {
@@ -216,6 +205,7 @@ impl<S: Seam> Scheduler<S> {
         let Self { seam, policy, view, board, .. } = self;
         seam.take(|message| {
             let mut task = view.task(&message);
+            view.now_ns = view.now_ns.max(task.queued_at_ns);
             let decided_by = message.queued().decided_by;
             if decided_by != abi::none_NO_DOMAIN as u16 {
                 let source = DomainId(u32::from(decided_by));
@@ -246,7 +236,7 @@ impl<S: Seam> Scheduler<S> {
             budget -= 1;
             let decision = self.place(&choice);
             self.view.ready += usize::from(decision.cpu == abi::none_NO_CPU);
-            self.held = Some((decision, choice.task.queued_at_ns));
+            self.held = Some(decision);
             if !self.submit_held() {
                 break;
             }
@@ -293,13 +283,10 @@ impl<S: Seam> Scheduler<S> {
 
     /// Submits the held decision, if there is one; `false` if the queue is still full.
     fn submit_held(&mut self) -> bool {
-        let Some((decision, queued_at_ns)) = &self.held else { return true };
-        if !self.seam.submit(decision) {
-            return false;
+        let submitted = self.held.as_ref().is_none_or(|decision| self.seam.submit(decision));
+        if submitted {
+            self.held = None;
         }
-        let took = self.view.now_ns.saturating_sub(*queued_at_ns);
-        self.board.latencies[self.view.domain.index()].record(took);
-        self.held = None;
-        true
+        submitted
     }
 }

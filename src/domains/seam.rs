@@ -9,7 +9,8 @@ use crate::cpuset::CpuSet;
 
 /// What a domain thread needs of the machine.
 pub trait Seam {
-    /// Now, in nanoseconds, on the clock of the messages.
+    /// Now, in nanoseconds, on the clock of the messages; it may be as old as the thread's last
+    /// activation, since reading a clock can cost more than a decision.
     fn now_ns(&self) -> u64;
 
     /// Hands over every message that is there, oldest first, and answers how many there were.

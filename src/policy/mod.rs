@@ -29,7 +29,7 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 
 /// A task that waits for a decision, as its domain thread knows it.
 ///
-/// Times are in nanoseconds of the kernel's monotonic clock.
+/// Times are in nanoseconds of the kernel's scheduling clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
     /// The task's number.
@@ -209,7 +209,8 @@ pub trait Context {
     /// The CPUs of the domain that the task may use. Where a set had to be forgotten, that is all
     /// CPUs of the domain; the kernel's side checks every decision.
     fn cpus_of(&self, task: &Task) -> CpuSet;
-    /// Now, on the clock of [`Task::queued_at_ns`].
+    /// Now, on the clock of [`Task::queued_at_ns`]: the time of the newest message, or of the domain
+    /// thread's last activation if that is later.
     fn now_ns(&self) -> u64;
     /// How many tasks of the domain are decided and not yet running.
     fn ready(&self) -> usize;
