@@ -40,6 +40,8 @@ pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
             "machine" => 1,
             "numa" => machine.nodes,
             "package" | "l3" | "kind" => machine.sockets,
+            // QEMU gives each thread an L2 of its own.
+            "l2" => machine.sockets * machine.cores * machine.threads,
             _ => machine.sockets * machine.cores,
         };
         ensure!(domains.len() == expected as usize, "{granularity}: {domains:?}");
