@@ -119,7 +119,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct domain_ctx *dom, u
 	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
 	if (head_is_before(DSQ_OWN | cpu, order) || head_is_before(DSQ_READY | d, order))
 		return false;
-	prev->scx.slice = t->slice_ns;
+	scx_bpf_task_set_slice(prev, t->slice_ns);
 	count(&dom->counts.extended);
 	return true;
 }
@@ -178,7 +178,7 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	/* Nobody else wants the CPU: whoever had it goes on, at nobody's cost. */
 	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
-		prev->scx.slice = slice_ns;
+		scx_bpf_task_set_slice(prev, slice_ns);
 		t = task_ctx(prev);
 		if (t) {
 			charge(t, prev);
