@@ -33,13 +33,30 @@ static __noinline bool move_task(struct task_struct *p, u64 from, u64 to, u64 sl
 	return moved;
 }
 
-/* What one drain of a ring did. */
+/*
+ * A drain of a ring. What it counts is in the domain's memory (the kernel lets one CPU drain at a
+ * time): numbers that change here would make every round a new state for the verifier.
+ */
 struct drain {
 	u32 domain; /* whose ring it is */
 	s32 cpu; /* the CPU that drains */
-	u32 carried_out;
-	u32 to_ready; /* tasks that any CPU of the domain may take now */
 };
+
+/* A task that was queued in domain `from` runs on a CPU of another one. */
+__weak int note_theft(u32 from, u32 to)
+{
+	struct domain_ctx *dom;
+
+	if (from == to)
+		return 0;
+	dom = domain_at(from);
+	if (dom)
+		count(&dom->counts.stolen_out);
+	dom = domain_at(to);
+	if (dom)
+		count(&dom->counts.stolen_in);
+	return 0;
+}
 
 static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
 {
@@ -116,12 +133,13 @@ static u32 latency_bucket(u64 ns)
 	return power * LATENCY_PARTS + ((ns >> (power - 2)) & (LATENCY_PARTS - 1));
 }
 
-static void note_latency(struct domain_ctx *dom, u64 ns)
+__weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 {
 	u32 bucket = latency_bucket(ns);
 
 	if (bucket < LATENCY_BUCKETS)
 		dom->latency[bucket]++;
+	return 0;
 }
 
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
@@ -166,11 +184,13 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	}
 	count(&dom->counts.decided);
 	note_latency(dom, scx_bpf_now() - t->queued_ns);
-	drain->carried_out++;
-	if (d->domain != t->home && (to & DSQ_KIND) == DSQ_READY)
+	dom->carried_out++;
+	if (d->domain != t->told) {
+		note_theft(t->told, d->domain);
 		set_home(t, d->domain);
+	}
 	if (kick < 0)
-		drain->to_ready++;
+		dom->to_ready++;
 	else if (kick != drain->cpu)
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 }
@@ -201,6 +221,7 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 {
 	u64 submitted = READ_ONCE(dom->submitted);
 	struct drain drain = { .domain = d, .cpu = cpu };
+	u32 to_ready;
 	void *ring;
 
 	if (submitted == READ_ONCE(dom->drained))
@@ -211,11 +232,14 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 		return;
 	WRITE_ONCE(dom->drained, submitted);
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
-	if (drain.carried_out && dom->starved_since_ns)
+	if (dom->carried_out && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
+	to_ready = dom->to_ready;
+	dom->carried_out = 0;
+	dom->to_ready = 0;
 	/* This CPU takes one of them itself. */
-	if (drain.to_ready > 1)
-		kick_idle(dom, d, drain.to_ready - 1);
+	if (to_ready > 1)
+		kick_idle(dom, d, to_ready - 1);
 }
 
 #endif /* MANYLAND_DECIDED_BPF_H */

@@ -160,7 +160,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 		dom->starved_since_ns = 0;
 	}
 
-	return !strict && !c->dedicated && run_from_others(d, now);
+	return !strict && !no_steal && !c->dedicated && run_from_others(d, now);
 }
 
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)

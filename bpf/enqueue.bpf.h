@@ -8,40 +8,8 @@
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
 
+#include "home.bpf.h"
 #include "queued.bpf.h"
-
-/* Moves a task's home; its virtual time goes along relative to where both domains stand. */
-static void set_home(struct task_ctx *t, u32 home)
-{
-	struct domain_ctx *from = domain_at(t->home), *to = domain_at(home);
-
-	if (!to || t->home == home)
-		return;
-	if (from) {
-		t->vtime -= from->waiting_vtime;
-		__sync_fetch_and_sub(&from->tasks, 1);
-	}
-	t->vtime += to->waiting_vtime;
-	__sync_fetch_and_add(&to->tasks, 1);
-	t->home = home;
-}
-
-/* The home domain of `p`, after making sure that it has a CPU that `p` may use. */
-static u32 home_of(struct task_struct *p, struct task_ctx *t)
-{
-	const struct cpumask *mask;
-	u32 here;
-
-	if (p->nr_cpus_allowed < nr_possible_cpus) {
-		mask = domain_mask(t->home);
-		if (!mask || !bpf_cpumask_intersects(mask, p->cpus_ptr)) {
-			here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
-			if (here != NO_DOMAIN)
-				set_home(t, here);
-		}
-	}
-	return t->home;
-}
 
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
 static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
@@ -62,12 +30,13 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 	u32 home = home_of(p, t);
 	s32 cpu = claim_idle(p, home, prev_cpu, wake_flags);
 
-	if (cpu >= 0 || strict)
+	if (cpu >= 0 || strict || no_steal)
 		return cpu;
 	cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
-	/* A new task has no cache to stay near: it lives where it finds room. */
-	if (cpu >= 0 && wake_flags & SCX_WAKE_FORK)
+	/* A task without a cache to stay near lives where it finds room. */
+	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))
 		set_home(t, domain_of_cpu(cpu));
+	t->fresh = 0;
 	return cpu;
 }
 
@@ -85,6 +54,8 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
 	}
+	if (!(wake_flags & SCX_WAKE_FORK))
+		note_waker(p, t);
 	cpu = claim_for(p, t, prev_cpu, wake_flags);
 	if (cpu < 0)
 		return prev_cpu;
@@ -144,6 +115,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 
 	bound = p->nr_cpus_allowed == 1;
+	if (!bound && !(enq_flags & SCX_ENQ_WAKEUP))
+		maybe_level(p, t);
 	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
 	dom = domain_at(d);
 	if (!dom) {

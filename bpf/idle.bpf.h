@@ -22,7 +22,8 @@ static const struct cpumask *domain_mask(u32 d)
 	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
 }
 
-static bool any_idle(struct domain_ctx *dom)
+/* Global, so that the verifier looks at it once. */
+__weak bool any_idle(struct domain_ctx *dom __arg_nonnull)
 {
 	u32 i;
 
@@ -141,56 +142,6 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	    scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0 ||
 	    scx_bpf_dsq_nr_queued(DSQ_THREAD | c->domain) > 0)
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-}
-
-struct heartbeat {
-	struct bpf_timer timer;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct heartbeat);
-} heartbeats SEC(".maps");
-
-/* Finds tasks that wait beside an idle CPU: the wake-up that the gap above has swallowed. */
-static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
-{
-	struct domain_ctx *dom;
-	u32 i;
-
-	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
-	bpf_rcu_read_lock();
-	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (dom && any_idle(dom) &&
-		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
-		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
-		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
-			kick_idle(dom, i, 1);
-	}
-	bpf_rcu_read_unlock();
-	bpf_for(i, 0, nr_cpus) {
-		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
-		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
-			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
-	}
-	bpf_timer_start(timer, heartbeat_ns, 0);
-	return 0;
-}
-
-static s32 start_heartbeat(void)
-{
-	struct heartbeat *h;
-	u32 key = 0;
-
-	h = bpf_map_lookup_elem(&heartbeats, &key);
-	if (!h)
-		return -ENOENT;
-	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
-	bpf_timer_set_callback(&h->timer, heartbeat);
-	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
 }
 
 #endif /* MANYLAND_IDLE_BPF_H */

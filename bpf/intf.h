@@ -38,7 +38,8 @@ enum none {
 enum queued_flags {
 	QUEUED_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
 	QUEUED_BOUND = 1 << 1, /* may run on `cpu` only */
-	QUEUED_PART = 1 << 2, /* may not run everywhere; the message is a struct queued_part */
+	QUEUED_PART = 1 << 2, /* may not run everywhere in the domain; the message is a struct queued_part */
+	QUEUED_ANYWHERE = 1 << 3, /* may run on every CPU of the machine */
 };
 
 /*
@@ -105,6 +106,8 @@ struct domain_counts {
 	u64 congested; /* messages that found `queued` full */
 	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
 	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
+	u64 moved_in; /* tasks that got their home here */
+	u64 moved_out; /* tasks that got their home elsewhere */
 	u64 activations; /* times the domain thread was switched in */
 };
 
@@ -131,9 +134,15 @@ struct domain_ctx {
 	u64 state_since_ns; /* since when the thread is in its state */
 	u32 state; /* enum thread_state */
 	u32 ready; /* decided and not yet running, at the last look */
+	u32 carried_out; /* decisions of the drain under way, and how many of them went to READY */
+	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
+	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
+	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
+	u32 move_to; /* the domain that some tasks are to move to */
+	u32 moves; /* how many */
 	u32 waiting; /* filled in by the program `gauge` */
 	u32 tasks; /* tasks whose home this is */
 
@@ -144,6 +153,7 @@ struct domain_ctx {
 
 	/* Loader, before attach. */
 	s32 thread_pid __attribute__((aligned(64)));
+	u32 nr_cpus;
 	u32 first_word; /* of `idle`: the words that hold a CPU of this domain */
 	u32 last_word;
 } __attribute__((aligned(64)));
@@ -158,6 +168,8 @@ struct cpu_ctx {
 	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
 	u32 dedicated; /* kept free of tasks for the domain thread */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
+	u32 weight; /* of the task that runs; 0: none of ours */
+	u32 unused;
 	u64 bound_vtime; /* the vtime of the last one that the safety net ran from BOUND */
 } __attribute__((aligned(64)));
 

@@ -5,7 +5,8 @@
  *
  * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), queued.bpf.h (its
  * domain thread is told), decided.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
- * it), task.bpf.h (it runs). idle.bpf.h knows the idle CPUs; maps.bpf.h has the state.
+ * it), task.bpf.h (it runs). home.bpf.h says which domain is asked, idle.bpf.h knows the idle CPUs, heartbeat.bpf.h
+ * mends accidents, maps.bpf.h has the state.
  *
  * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
  * does not do, some CPU that the task may use will find it there.
@@ -17,6 +18,7 @@
 
 char _license[] SEC("license") = "GPL";
 
+#include "heartbeat.bpf.h"
 #include "task.bpf.h"
 
 static s32 create_queues(void)

@@ -18,6 +18,7 @@ const volatile u64 patience_ns = 300000; /* how long a domain thread may keep a 
 const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
 const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
 const volatile bool strict; /* no safety net, no stealing */
+const volatile bool no_steal; /* domains do not help each other */
 const volatile s32 scheduler_tgid; /* our own process */
 const volatile s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
@@ -53,6 +54,11 @@ struct task_ctx {
 	u32 told; /* the domain that was told of it */
 	u32 ready_on; /* the queue it was moved to by a decision, until it runs */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
+	u16 away_in; /* the domain, not its home, that it ran in last */
+	u16 away; /* how many times in a row */
+	u16 puller; /* the home, not its own, of the task that woke it last */
+	u16 pulls; /* how many times in a row */
+	u8 fresh; /* it has started another program since it last woke up */
 	u8 is_thread; /* a domain thread; `home` is its domain */
 };
 

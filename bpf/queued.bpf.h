@@ -33,7 +33,7 @@ static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u1
 	m->burst_ns = t->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;
-	m->flags = flags;
+	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? QUEUED_ANYWHERE : 0);
 	m->decided_by = t->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->carried = t->carried;

@@ -10,21 +10,6 @@
 
 #include "dispatch.bpf.h"
 
-/* A task that was queued in domain `from` runs on a CPU of another one. */
-static void note_theft(u32 from, u32 to)
-{
-	struct domain_ctx *dom;
-
-	if (from == to)
-		return;
-	dom = domain_at(from);
-	if (dom)
-		count(&dom->counts.stolen_out);
-	dom = domain_at(to);
-	if (dom)
-		count(&dom->counts.stolen_in);
-}
-
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
 	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
@@ -61,6 +46,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	}
 	t->waits_on = 0;
 	t->ready_on = 0;
+	c->weight = p->scx.weight;
+	note_place(p, t, c->domain);
 	dom = domain_at(t->home);
 	if (dom && before(dom->waiting_vtime, t->vtime))
 		dom->waiting_vtime = t->vtime;
@@ -70,6 +57,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
+	struct cpu_ctx *c;
 
 	if (!t)
 		return;
@@ -80,6 +68,9 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 		return;
 	}
 	charge(t, p);
+	c = cpu_at(scx_bpf_task_cpu(p));
+	if (c)
+		c->weight = 0;
 }
 
 /* The domain of our own thread `pid`, or NO_DOMAIN. */
@@ -123,6 +114,8 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 		return -ENOMEM;
 	t->decided_by = NO_DOMAIN;
 	t->home = NO_DOMAIN;
+	t->away_in = NO_DOMAIN;
+	t->puller = NO_DOMAIN;
 	if (p->tgid == scheduler_tgid) {
 		d = thread_domain(p->pid);
 		if (d != NO_DOMAIN) {
@@ -146,6 +139,17 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 	dom = domain_at(t->home);
 	if (dom)
 		t->vtime = dom->waiting_vtime;
+}
+
+/* Another program means another working set: a cheap moment to move. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(note_exec, struct task_struct *p)
+{
+	struct task_ctx *t = task_ctx(p);
+
+	if (t)
+		t->fresh = 1;
+	return 0;
 }
 
 void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_task_args *args)

@@ -61,6 +61,10 @@ struct RunArgs {
     /// in the kernel until a scheduling thread stalls
     #[arg(long)]
     strict: bool,
+    /// Domains do not help each other: no stealing, no use of another domain's idle CPUs, and tasks
+    /// keep their home (to see what that costs)
+    #[arg(long)]
+    no_steal: bool,
     /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves
     #[arg(long)]
     partial: bool,
@@ -130,6 +134,7 @@ impl TryFrom<RunArgs> for RunOptions {
             slices: Slices { base, min: min.unwrap_or(default_min) },
             patience: Duration::from_micros(args.patience_us),
             strict: args.strict,
+            no_steal: args.no_steal,
             partial: args.partial,
             dedicate: args.dedicate,
             stats: args.stats.map(|seconds| StatsOptions {

@@ -62,6 +62,9 @@ pub struct RunOptions {
     /// Decisions only: the safety net and the kernel's half of stealing stay off until a thread
     /// stalls.
     pub strict: bool,
+    /// Domains do not help each other: no stealing, no spilling to another domain's idle CPUs, and
+    /// homes stay where they are.
+    pub no_steal: bool,
     /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves.
     pub partial: bool,
     /// Each domain thread keeps one CPU of its domain to itself, spinning.
@@ -80,6 +83,7 @@ impl Default for RunOptions {
             slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
             patience: Duration::from_micros(300),
             strict: false,
+            no_steal: false,
             partial: false,
             dedicate: false,
             stats: None,

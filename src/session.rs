@@ -16,9 +16,11 @@ use crate::connector::load::{Attached, Loaded};
 use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
 use crate::domains::scheduler::Board;
+use crate::domains::sync::Deque;
 use crate::domains::thread::{DomainThread, Plan};
 use crate::ids::{CpuId, Pid};
 use crate::options::{Format, RunOptions};
+use crate::policy::Task;
 use crate::statistics::Statistics;
 use crate::topology::{Domain, Domains, Source, Topology};
 use anyhow::{Context, Result, bail};
@@ -85,8 +87,8 @@ fn attach_once(options: &RunOptions, signals: &SignalFd) -> Result<Ended> {
     let dedicated = dedicated_cpus(options, &domains)?;
     let mut storage = MaybeUninit::uninit();
     let loaded = Loaded::new(&mut storage, options, &domains)?;
-    let board = Board::new(domains.len());
-    let mut crew = Crew::start(options, &domains, &dedicated, &board)?;
+    let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
+    let mut crew = Crew::start(options, &domains, &dedicated, &board, deques)?;
     let ended = crew.serve(options, &domains, &dedicated, loaded, signals);
     // A panic says more than what followed from it.
     crew.dismiss()?;
@@ -132,11 +134,12 @@ impl Crew {
         domains: &Domains,
         dedicated: &CpuSet,
         board: &Arc<Board>,
+        deques: Vec<Deque<Task>>,
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
         let mut crew = Self { threads: Vec::with_capacity(domains.len()), stop, alarm };
-        for domain in domains.iter() {
+        for (domain, deque) in domains.iter().zip(deques) {
             let (policy, slices) = (options.policy, options.slices);
             let plan = Plan {
                 domain: domain.clone(),
@@ -144,6 +147,7 @@ impl Crew {
                 policy: Box::new(move || policy.build(slices)),
                 partial: options.partial,
                 board: board.clone(),
+                deque,
                 stop: crew.stop.clone(),
                 alarm: crew.alarm.clone(),
             };
@@ -167,11 +171,12 @@ impl Crew {
         loaded: Loaded<'_>,
         signals: &SignalFd,
     ) -> Result<Ended> {
+        let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
+        let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
         let mut seams = Vec::with_capacity(self.threads.len());
-        for (domain, thread) in domains.iter().zip(&self.threads) {
-            let (queued, decided) = loaded.queues(domain.id)?;
-            let shared = loaded.shared().domain(domain.id);
-            seams.push(BpfSeam::new(queued, decided, shared, thread.bell()));
+        for domain in domains.iter() {
+            let queues = loaded.queues(domain.id)?;
+            seams.push(BpfSeam::new(domain.id, queues, shared.clone(), bells.clone()));
         }
         let timer = stats_timer(options)?;
         alloc::settle_heap(SPARE_HEAP_KIB)?;

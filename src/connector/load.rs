@@ -178,7 +178,13 @@ impl<'obj> Loaded<'obj> {
                 None => "cannot attach: the kernel refused the scheduler; `dmesg` says why".into(),
             },
         )?;
-        Ok(Attached { loaded: self, link: Some(link) })
+        let exec = self
+            .skeleton
+            .progs
+            .note_exec
+            .attach()
+            .context("cannot be told of tasks that start another program")?;
+        Ok(Attached { loaded: self, link: Some(link), _exec: exec })
     }
 }
 
@@ -186,6 +192,7 @@ impl<'obj> Loaded<'obj> {
 pub struct Attached<'obj> {
     loaded: Loaded<'obj>,
     link: Option<Link>,
+    _exec: Link,
 }
 
 impl Attached<'_> {
@@ -279,6 +286,7 @@ fn set_options(open: &mut OpenBpfSkel<'_>, options: &RunOptions, domains: &Domai
     data.stall_ns = ns(STALL_LIMIT);
     data.heartbeat_ns = ns(HEARTBEAT);
     data.strict = options.strict;
+    data.no_steal = options.no_steal;
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     Ok(())

@@ -8,6 +8,7 @@ use super::rings::{DecidedRing, Message, QueuedRing};
 use super::shared::SharedDomain;
 use crate::cpuset::CpuSet;
 use crate::domains::seam::Seam;
+use crate::ids::DomainId;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,17 +20,22 @@ pub struct BpfSeam {
     decided: DecidedRing,
     shared: SharedDomain,
     bell: Arc<EventFd>,
+    others: Arc<[SharedDomain]>,
+    bells: Arc<[Arc<EventFd>]>,
 }
 
 impl BpfSeam {
-    /// Puts the parts of a domain together. Whoever rings the bell (writes to it) wakes the thread.
+    /// Puts the parts of domain `id` together: its queues, the memory of all domains, and the bells
+    /// of all domain threads. Whoever rings a bell (writes to it) wakes its thread.
     pub fn new(
-        queued: QueuedRing,
-        decided: DecidedRing,
-        shared: SharedDomain,
-        bell: Arc<EventFd>,
+        id: DomainId,
+        (queued, decided): (QueuedRing, DecidedRing),
+        others: Arc<[SharedDomain]>,
+        bells: Arc<[Arc<EventFd>]>,
     ) -> Self {
-        Self { queued, decided, shared, bell }
+        let shared = others[id.index()].clone();
+        let bell = bells[id.index()].clone();
+        Self { queued, decided, shared, bell, others, bells }
     }
 
     /// Sleeps until a message arrives or the bell is rung.
@@ -83,6 +89,15 @@ impl Seam for BpfSeam {
 
     fn idle(&self) -> CpuSet {
         self.shared.idle()
+    }
+
+    fn idle_in(&self, domain: DomainId) -> usize {
+        self.others[domain.index()].idle_count()
+    }
+
+    fn call(&self, domain: DomainId) {
+        // Only a full counter makes this fail, and that bell rings already.
+        let _ = self.bells[domain.index()].write(1);
     }
 
     fn ready(&self) -> usize {

@@ -88,13 +88,26 @@ macro_rules! field {
 }
 
 impl SharedDomain {
-    /// The idle CPUs of the domain, at this moment.
-    pub fn idle(&self) -> CpuSet {
+    fn idle_words(&self) -> &[AtomicU64; MAX_CPUS / 64] {
         // SAFETY: the array lies in the mapping, is aligned, and is only accessed atomically; the
         // type of one of its words is that of an AtomicU64.
-        let words: &[AtomicU64; MAX_CPUS / 64] =
-            unsafe { &*(&raw const (*self.ctx.as_ptr()).idle).cast() };
+        unsafe { &*(&raw const (*self.ctx.as_ptr()).idle).cast() }
+    }
+
+    /// The idle CPUs of the domain, at this moment.
+    pub fn idle(&self) -> CpuSet {
+        let words = self.idle_words();
         CpuSet::from_words(std::array::from_fn(|i| words[i].load(Ordering::Relaxed)))
+    }
+
+    /// How many CPUs of the domain are idle, at this moment.
+    pub fn idle_count(&self) -> usize {
+        let first = field!(self.first_word as AtomicU32).load(Ordering::Relaxed) as usize;
+        let last = field!(self.last_word as AtomicU32).load(Ordering::Relaxed) as usize;
+        self.idle_words()[first..=last]
+            .iter()
+            .map(|word| word.load(Ordering::Relaxed).count_ones() as usize)
+            .sum()
     }
 
     /// Publishes that one more decision is in the ring.
@@ -155,6 +168,8 @@ impl SharedDomain {
             late: load(field!(self.counts.late as AtomicU64)),
             bypassed: load(field!(self.counts.bypassed as AtomicU64)),
             extended: load(field!(self.counts.extended as AtomicU64)),
+            moved_in: load(field!(self.counts.moved_in as AtomicU64)),
+            moved_out: load(field!(self.counts.moved_out as AtomicU64)),
             bounced: load(field!(self.counts.bounced as AtomicU64)),
             stale: load(field!(self.counts.stale as AtomicU64)),
             congested: load(field!(self.counts.congested as AtomicU64)),
@@ -171,6 +186,7 @@ impl SharedDomain {
         let last = words.iter().rposition(|&w| w != 0).unwrap_or(0);
         use std::sync::atomic::AtomicI32;
         field!(self.thread_pid as AtomicI32).store(thread.0, Ordering::Relaxed);
+        field!(self.nr_cpus as AtomicU32).store(cpus.len() as u32, Ordering::Relaxed);
         field!(self.first_word as AtomicU32).store(first as u32, Ordering::Relaxed);
         field!(self.last_word as AtomicU32).store(last as u32, Ordering::Release);
     }

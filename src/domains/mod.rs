@@ -8,12 +8,14 @@
 //! its bell; what it had not decided by then the kernel still holds.
 //!
 //! Below the scheduler lies the [`seam`]; beside it are [`placement`] (which CPU), [`lookahead`] (how
-//! many at once), [`affinity`] (CPU sets) and [`latency`] (how long it took).
+//! many at once), [`affinity`] (CPU sets), [`handover`] (stealing) and [`latency`] (how long it took).
 
 pub mod affinity;
+pub mod handover;
 pub mod latency;
 pub mod lookahead;
 pub mod placement;
 pub mod scheduler;
 pub mod seam;
+pub mod sync;
 pub mod thread;

@@ -1,20 +1,23 @@
 //! One domain's scheduler: takes what was queued, lets the policy decide, places each task, submits.
 //!
 //! ```text
-//! take ──► policy.enqueue          for every message
+//! take back, take, steal ──► policy.enqueue       for every message
+//! share ──► public deque                          while another domain has idle CPUs
 //! policy.next ──► place ──► submit for as many as the policy decides now
 //! ```
 //!
 //! Nothing here makes a system call or allocates. Nothing here knows whether the machine below the
 //! [`Seam`] is real.
 //!
-//! Invariant: a task that was taken is in the policy, or decided and submitted, or (one at most)
-//! held here because the queue was full.
+//! Invariant: a task that was taken is in the policy, or in the public deque (or stolen from there),
+//! or decided and submitted, or (one at most) held here because the queue was full.
 
 use super::affinity::Affinities;
+use super::handover::Exchange;
 use super::lookahead::Lookahead;
 use super::placement::Placement;
 use super::seam::Seam;
+use super::sync::Deque;
 use crate::connector::abi;
 use crate::connector::rings::Message;
 use crate::cpuset::CpuSet;
@@ -28,12 +31,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Board {
     /// Where each domain's virtual time stands.
     virtual_times: Box<[AtomicU64]>,
+    /// The public deques; `None` where domains do not steal.
+    exchange: Option<Exchange<Task>>,
 }
 
 impl Board {
-    /// For so many domains.
-    pub fn new(domains: usize) -> Arc<Self> {
-        Arc::new(Self { virtual_times: (0..domains).map(|_| AtomicU64::new(0)).collect() })
+    /// For so many domains, which steal from each other or not; and the deque of each.
+    pub fn new(domains: usize, steal: bool) -> (Arc<Self>, Vec<Deque<Task>>) {
+        let (exchange, deques) = Exchange::new(domains);
+        let board = Self {
+            virtual_times: (0..domains).map(|_| AtomicU64::new(0)).collect(),
+            exchange: (steal && domains > 1).then_some(exchange),
+        };
+        (Arc::new(board), deques)
     }
 
     fn virtual_time(&self, domain: DomainId) -> Option<u64> {
@@ -58,6 +68,8 @@ pub struct Scheduler<S> {
     placement: Placement,
     lookahead: Lookahead,
     board: Arc<Board>,
+    deque: Deque<Task>,
+    nearest: Box<[DomainId]>,
     /// Counts decisions: the order of those whose policy gives none.
     sequence: u64,
     /// A decision that found the queue full.
@@ -135,6 +147,7 @@ impl View {
                 true => queued.at_ns.saturating_sub(carried.at_ns),
                 false => 0,
             },
+            anywhere: has(queued.flags, abi::queued_flags_QUEUED_ANYWHERE),
             wakeup: has(queued.flags, abi::queued_flags_QUEUED_WAKEUP),
             memo: carried.memo,
             told: Told { used_ns: queued.used_ns, switches: queued.switches },
@@ -155,6 +168,7 @@ impl<S: Seam> Scheduler<S> {
         usable: CpuSet,
         policy: Box<dyn Policy>,
         board: Arc<Board>,
+        deque: Deque<Task>,
     ) -> Self {
         Self {
             seam,
@@ -169,6 +183,8 @@ impl<S: Seam> Scheduler<S> {
             placement: Placement::new(domain),
             lookahead: Lookahead::new(usable.len()),
             board,
+            deque,
+            nearest: domain.nearest.clone().into(),
             sequence: 0,
             held: None,
         }
@@ -181,14 +197,22 @@ impl<S: Seam> Scheduler<S> {
 
     /// Whether a task waits for a decision that could be taken without a new message.
     pub fn is_waiting(&self) -> bool {
-        self.held.is_some() || self.policy.waiting() > 0
+        self.held.is_some() || self.policy.waiting() > 0 || !self.deque.is_empty()
+    }
+
+    /// Whether another domain has called this one to steal.
+    pub fn is_called(&self) -> bool {
+        let me = self.view.domain.index();
+        self.board.exchange.as_ref().is_some_and(|exchange| exchange.is_called(me))
     }
 
     /// Takes all messages and decides. Answers what is left to do.
     pub fn round(&mut self) -> Left {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
+        self.take_back();
         self.take();
+        self.steal();
         if !self.submit_held() {
             return Left::Waiting;
         }
@@ -219,12 +243,68 @@ impl<S: Seam> Scheduler<S> {
         });
     }
 
+    /// Takes back what was published and nobody has stolen.
+    fn take_back(&mut self) {
+        while let Some(task) = self.deque.take_back() {
+            self.policy.enqueue(task, &self.view);
+        }
+    }
+
+    /// Takes tasks of other domains, nearest first, for CPUs that have nothing to do here.
+    fn steal(&mut self) {
+        let Some(exchange) = &self.board.exchange else { return };
+        let me = self.view.domain.index();
+        if !exchange.is_called(me) {
+            return;
+        }
+        exchange.answer(me);
+        let idle = self.seam.idle().intersection(&self.view.cpus).len();
+        let mut room = idle.saturating_sub(self.policy.waiting());
+        for &victim in &self.nearest {
+            let source = self.board.virtual_times[victim.index()].load(Ordering::Relaxed);
+            while room > 0
+                && let Some(mut task) = exchange.steal(victim.index())
+            {
+                room -= 1;
+                self.policy.adopt(&mut task, source);
+                self.policy.enqueue(task, &self.view);
+            }
+        }
+    }
+
+    /// Publishes tasks that find no idle CPU here for domains that have one, and calls those.
+    fn share(&mut self) {
+        let Some(exchange) = &self.board.exchange else { return };
+        let mut surplus = self.policy.waiting().saturating_sub(self.placement.idle_count());
+        for &thief in &self.nearest {
+            if surplus == 0 {
+                return;
+            }
+            let idle = self.seam.idle_in(thief);
+            let mut published = 0;
+            while published < idle.min(surplus)
+                && self.deque.len() < Deque::<Task>::CAPACITY
+                && let Some(task) = self.policy.give_away(&mut |task| task.anywhere)
+            {
+                self.deque.publish(task);
+                published += 1;
+            }
+            if published > 0 {
+                exchange.call(thief.index(), || self.seam.call(thief));
+            } else if idle > 0 {
+                return;
+            }
+            surplus -= published;
+        }
+    }
+
     fn decide(&mut self) {
         let waiting = self.policy.waiting();
         if waiting == 0 {
             return;
         }
         self.placement.start_batch(self.seam.idle().intersection(&self.view.cpus));
+        self.share();
         let late = self.policy.decides_late();
         let mut budget = match late {
             true => self.lookahead.budget(self.view.ready, self.placement.idle_count()),

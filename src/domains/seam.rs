@@ -6,6 +6,7 @@
 use crate::connector::abi;
 use crate::connector::rings::Message;
 use crate::cpuset::CpuSet;
+use crate::ids::DomainId;
 
 /// What a domain thread needs of the machine.
 pub trait Seam {
@@ -22,6 +23,12 @@ pub trait Seam {
     /// The idle CPUs of the domain. A hint: by the time a decision is carried out a CPU may have
     /// got other work.
     fn idle(&self) -> CpuSet;
+
+    /// How many CPUs of another domain are idle. A hint.
+    fn idle_in(&self, domain: DomainId) -> usize;
+
+    /// Rings the bell of another domain's thread: there is work to steal.
+    fn call(&self, domain: DomainId);
 
     /// How many tasks are decided and not yet running. A hint.
     fn ready(&self) -> usize;

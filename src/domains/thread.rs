@@ -5,11 +5,12 @@
 //! touches memory for the first time.
 
 use super::scheduler::{Board, Left, Scheduler};
+use super::sync::Deque;
 use crate::alloc;
 use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
-use crate::policy::Policy;
+use crate::policy::{Policy, Task};
 use crate::topology::Domain;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::eventfd::EventFd;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub partial: bool,
     /// What the domains let each other see.
     pub board: Arc<Board>,
+    /// The domain's public deque.
+    pub deque: Deque<Task>,
     /// Says that the time is up.
     pub stop: Arc<AtomicBool>,
     /// Rung when this thread has ended by itself, which is a failure.
@@ -149,7 +152,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
     let Ok(seam) = queues.recv() else { return };
 
     let entered = alloc::enter(&arena);
-    let mut scheduler = Scheduler::new(seam, &plan.domain, usable, policy, plan.board);
+    let mut scheduler = Scheduler::new(seam, &plan.domain, usable, policy, plan.board, plan.deque);
     match plan.dedicated {
         None => work(&mut scheduler, &plan.stop),
         Some(_) => spin(&mut scheduler, &plan.stop),
@@ -205,7 +208,7 @@ fn work(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
 /// Yields once a batch, which makes the kernel look at it; otherwise it never leaves its CPU.
 fn spin(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
-        if scheduler.seam().has_messages() || scheduler.is_waiting() {
+        if scheduler.seam().has_messages() || scheduler.is_waiting() || scheduler.is_called() {
             scheduler.round();
         }
         if scheduler.seam().has_undrained() {

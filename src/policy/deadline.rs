@@ -57,6 +57,10 @@ impl Policy for Deadline {
         self.fair.front()
     }
 
+    fn give_away(&mut self, may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
+        self.fair.give_away(may)
+    }
+
     fn adopt(&mut self, task: &mut Task, source: u64) {
         self.fair.adopt(task, source);
     }

@@ -134,6 +134,11 @@ impl FairQueue {
         Some(task.run_for(slice).at_virtual_time(key))
     }
 
+    /// The task with the largest key that `may` accepts.
+    pub fn give_away(&mut self, may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
+        self.waiting.take_last(may).map(|(_, task)| task)
+    }
+
     /// How many tasks wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

@@ -102,6 +102,10 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
         (**self).virtual_time()
     }
 
+    fn give_away(&mut self, may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
+        (**self).give_away(may)
+    }
+
     fn adopt(&mut self, task: &mut Task, source: u64) {
         (**self).adopt(task, source);
     }

@@ -55,6 +55,8 @@ pub struct Task {
     pub voluntary_switches: u32,
     /// Time since the policy was last told of it (nanoseconds); 0 the first time.
     pub since_last_ns: u64,
+    /// Whether it may run on every CPU of the machine, so that another domain may take it.
+    pub anywhere: bool,
     /// Whether it woke up (or was just created), rather than used up its slice.
     pub wakeup: bool,
     /// The policy's own memory of the task: what it left here with its last decision comes back
@@ -106,6 +108,7 @@ impl Task {
             burst_ns: 0,
             voluntary_switches: 0,
             since_last_ns: 0,
+            anywhere: true,
             wakeup: true,
             memo: Memo::default(),
             told: Told::default(),
@@ -245,7 +248,13 @@ pub trait Policy: Send {
         0
     }
 
-    /// A task last decided in another domain, whose virtual time is `source`, arrives in this one:
-    /// mend its memo. Called before [`Policy::enqueue`].
+    /// Gives up a waiting task that `may` accepts, preferably the one it would run last: another
+    /// domain has an idle CPU for it. `None` if there is none, or if the policy keeps its tasks.
+    fn give_away(&mut self, _may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
+        None
+    }
+
+    /// A task last decided in another domain, whose virtual time is `source`, arrives in this one,
+    /// or one that was given away there undecided: mend its memo. Called before [`Policy::enqueue`].
     fn adopt(&mut self, _task: &mut Task, _source: u64) {}
 }

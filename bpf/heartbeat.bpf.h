@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What is done now and then rather than on the way of a task: finding wake-ups that were lost in a
+ * race, and levelling the loads of the domains.
+ *
+ * Invariant: nothing depends on the heartbeat but the time after which a rare accident is mended.
+ */
+#ifndef MANYLAND_HEARTBEAT_BPF_H
+#define MANYLAND_HEARTBEAT_BPF_H
+
+#include "home.bpf.h"
+
+struct heartbeat {
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct heartbeat);
+} heartbeats SEC(".maps");
+
+/* Finds tasks that wait beside an idle CPU: the wake-up that the gap in idle.bpf.h has swallowed. */
+static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
+{
+	struct domain_ctx *dom;
+	u32 i;
+
+	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
+	bpf_rcu_read_lock();
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (dom && any_idle(dom) &&
+		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
+			kick_idle(dom, i, 1);
+	}
+	bpf_rcu_read_unlock();
+	if (!no_steal && nr_domains > 1)
+		level_loads();
+	bpf_for(i, 0, nr_cpus) {
+		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
+		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
+			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+	}
+	bpf_timer_start(timer, heartbeat_ns, 0);
+	return 0;
+}
+
+static s32 start_heartbeat(void)
+{
+	struct heartbeat *h;
+	u32 key = 0;
+
+	h = bpf_map_lookup_elem(&heartbeats, &key);
+	if (!h)
+		return -ENOENT;
+	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
+	bpf_timer_set_callback(&h->timer, heartbeat);
+	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
+}
+
+#endif /* MANYLAND_HEARTBEAT_BPF_H */

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where a task has its home, and when that changes.
+ *
+ * A task keeps its home, and with it its cache, until there is a reason to move:
+ *   - its affinity leaves the home without a CPU for it;
+ *   - it is new, or has just started another program, and finds an idle CPU elsewhere but not here;
+ *   - it has run AWAY_MAX times in a row in the same other domain (stolen, or on an idle CPU there);
+ *   - the same other domain has woken it PULLS_MAX times in a row: it talks to a task over there;
+ *   - the load of the domains has been uneven for a while (level_loads), and it was preempted.
+ *
+ * Invariant: `tasks` of a domain is the number of tasks whose home it is; a home has a CPU that the
+ * task may use, or it is replaced before the next message.
+ */
+#ifndef MANYLAND_HOME_BPF_H
+#define MANYLAND_HOME_BPF_H
+
+#include "idle.bpf.h"
+
+#define AWAY_MAX 4
+#define PULLS_MAX 8
+
+/* Loads are leveled when one exceeds the other by a quarter of it. */
+#define LOAD_MARGIN 4
+/* At most so many tasks move from one domain between two looks. */
+#define MOVES_MAX 4
+/* A load is told from so many tasks of a queue, and scaled to its length. */
+#define LOAD_SAMPLE 32
+
+/*
+ * Moves a task's home; its virtual time goes along relative to where both domains stand.
+ * Global, like other functions that are called from many places: so the verifier looks at it once.
+ */
+__weak int set_home(struct task_ctx *t __arg_nonnull, u32 home)
+{
+	struct domain_ctx *from = domain_at(t->home), *to = domain_at(home);
+
+	if (!to || t->home == home)
+		return 0;
+	if (from) {
+		t->vtime -= from->waiting_vtime;
+		__sync_fetch_and_sub(&from->tasks, 1);
+		count(&from->counts.moved_out);
+		count(&to->counts.moved_in);
+	}
+	t->vtime += to->waiting_vtime;
+	__sync_fetch_and_add(&to->tasks, 1);
+	t->home = home;
+	t->away = 0;
+	t->pulls = 0;
+	return 0;
+}
+
+static bool may_run_in(struct task_struct *p, u32 d)
+{
+	const struct cpumask *mask;
+
+	if (p->nr_cpus_allowed >= nr_possible_cpus)
+		return true;
+	mask = domain_mask(d);
+	return mask && bpf_cpumask_intersects(mask, p->cpus_ptr);
+}
+
+/* The home domain of `p`, after making sure that it has a CPU that `p` may use. */
+static u32 home_of(struct task_struct *p, struct task_ctx *t)
+{
+	u32 here;
+
+	if (!may_run_in(p, t->home)) {
+		here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
+		if (here != NO_DOMAIN)
+			set_home(t, here);
+	}
+	return t->home;
+}
+
+/* `p` is switched in, in domain `d`. */
+static void note_place(struct task_struct *p, struct task_ctx *t, u32 d)
+{
+	if (d == t->home || no_steal) {
+		t->away = 0;
+		return;
+	}
+	if (t->away_in != d) {
+		t->away_in = d;
+		t->away = 0;
+	}
+	if (++t->away >= AWAY_MAX)
+		set_home(t, d);
+}
+
+/*
+ * The current task wakes `p`. Both may do that to each other from two domains at the same moment and
+ * change places; then it goes on counting, and one of them will be first.
+ */
+static void note_waker(struct task_struct *p, struct task_ctx *t)
+{
+	struct task_ctx *w = task_ctx(bpf_get_current_task_btf());
+	struct domain_ctx *here, *there;
+
+	if (!w || w->is_thread || no_steal)
+		return;
+	if (w->home == t->home) {
+		t->pulls = 0;
+		return;
+	}
+	if (t->puller != w->home) {
+		t->puller = w->home;
+		t->pulls = 0;
+	}
+	if (++t->pulls < PULLS_MAX)
+		return;
+	t->pulls = 0;
+	here = domain_at(t->home);
+	there = domain_at(w->home);
+	/* Not into a crowd. */
+	if (!here || !there || there->ready > here->ready || !may_run_in(p, w->home))
+		return;
+	set_home(t, w->home);
+	w->pulls = 0;
+}
+
+/* `p` has been preempted and waits again: one of those that level the loads? */
+static void maybe_level(struct task_struct *p, struct task_ctx *t)
+{
+	struct domain_ctx *from = domain_at(t->home), *to;
+	u64 step;
+
+	if (!from || !from->moves)
+		return;
+	to = domain_at(from->move_to);
+	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
+		return;
+	/* Only if it is not simply the other domain that is the fuller one then. */
+	step = p->scx.weight / from->nr_cpus + p->scx.weight / to->nr_cpus;
+	if (from->load < to->load + step)
+		return;
+	from->moves--;
+	from->load -= p->scx.weight / from->nr_cpus;
+	to->load += p->scx.weight / to->nr_cpus;
+	set_home(t, from->move_to);
+}
+
+/* The sum of the weights of a queue, told from its first tasks. Not inlined, for the verifier. */
+static __noinline u64 weight_of(u64 dsq)
+{
+	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	u64 sum = 0;
+
+	if (length <= 0)
+		return 0;
+	bpf_rcu_read_lock();
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		bpf_for(i, 0, LOAD_SAMPLE) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			sum += p->scx.weight;
+			seen = i + 1;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	bpf_rcu_read_unlock();
+	if (seen <= 0)
+		return 0;
+	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
+}
+
+/* Looks at the loads, smoothed over a few looks, and lets the fullest domain give some tasks to the
+ * emptiest. Called by the heartbeat. */
+__weak int level_loads(void)
+{
+	u64 least = ~0ULL, most = 0, now;
+	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
+	struct domain_ctx *dom;
+	struct cpu_ctx *c;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (dom)
+			dom->weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+	}
+	bpf_for(i, 0, nr_cpus) {
+		c = cpu_at(i);
+		dom = c ? domain_at(c->domain) : NULL;
+		if (dom)
+			dom->weight += c->weight;
+	}
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom || !dom->nr_cpus)
+			continue;
+		now = dom->weight / dom->nr_cpus;
+		dom->load = (dom->load * 3 + now) / 4;
+		dom->moves = 0;
+		if (dom->load < least) {
+			least = dom->load;
+			emptiest = i;
+		}
+		if (dom->load >= most) {
+			most = dom->load;
+			fullest = i;
+		}
+	}
+	dom = domain_at(fullest);
+	if (dom && emptiest != fullest && most - least > most / LOAD_MARGIN) {
+		dom->move_to = emptiest;
+		WRITE_ONCE(dom->moves, MOVES_MAX);
+	}
+	return 0;
+}
+
+#endif /* MANYLAND_HOME_BPF_H */
