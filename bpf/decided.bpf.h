@@ -15,19 +15,33 @@
 
 #include "enqueue.bpf.h"
 
+/* Where a decision moves a task. */
+struct transfer {
+	u64 seq; /* the stay that was decided */
+	u64 from, to;
+	u64 slice_ns, order;
+};
+
 /*
- * Moves `p` from one queue to another, if it is still on the first. Not inlined: the verifier wants
- * an iterator opened and closed in a frame of its own when it is inside a callback.
+ * Moves `p` from one queue to another, if it is still on the first for the stay that was decided.
+ *
+ * A change of affinity may put it there anew while the decision is being checked. The move itself
+ * refuses what was queued after the iterator was opened, and ops.enqueue counts `seq` up before it
+ * queues; so `seq` is compared between the two, and an old decision never moves a new stay.
+ *
+ * Not inlined: the verifier wants an iterator opened and closed in a frame of its own when it is
+ * inside a callback.
  */
-static __noinline bool move_task(struct task_struct *p, u64 from, u64 to, u64 slice, u64 order)
+static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 {
+	struct task_ctx *t = task_ctx(p);
 	struct bpf_iter_scx_dsq it;
 	bool moved = false;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
-		scx_bpf_dsq_move_set_slice(&it, slice);
-		scx_bpf_dsq_move_set_vtime(&it, order);
-		moved = scx_bpf_dsq_move_vtime(&it, p, to, 0);
+	if (!bpf_iter_scx_dsq_new(&it, m->from, 0) && t && READ_ONCE(t->seq) == m->seq) {
+		scx_bpf_dsq_move_set_slice(&it, m->slice_ns);
+		scx_bpf_dsq_move_set_vtime(&it, m->order);
+		moved = scx_bpf_dsq_move_vtime(&it, p, m->to, 0);
 	}
 	bpf_iter_scx_dsq_destroy(&it);
 	return moved;
@@ -128,12 +142,12 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 {
 	struct domain_ctx *dom = domain_at(drain->domain);
 	struct task_ctx *t = task_ctx(p);
-	u64 from, to;
+	struct transfer transfer;
 	s32 kick;
 
 	if (!dom)
 		return;
-	if (!t || !t->waits_on || t->seq != d->seq) {
+	if (!t || !t->waits_on || t->seq != d->seq || t->decided_seq == d->seq) {
 		count(&dom->counts.stale);
 		return;
 	}
@@ -141,33 +155,38 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		bounce(p, t, dom);
 		return;
 	}
-	from = t->waits_on;
-	to = destination(t, d, &kick);
+	transfer.seq = d->seq;
+	transfer.from = t->waits_on;
+	transfer.to = destination(t, d, &kick);
+	transfer.slice_ns = d->slice_ns;
+	transfer.order = d->order;
 
-	/* Before the move: it may run on another CPU at once. */
+	/*
+	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and
+	 * must not be taken for decided, so nothing that ops.enqueue writes is written here.
+	 */
+	t->decided_seq = d->seq;
 	t->carried = d->carried;
 	t->decided_by = d->domain;
 	t->slice_ns = d->slice_ns;
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
-	t->ready_on = to;
-	t->waits_on = 0;
+	t->ready_on = transfer.to;
 
 	/*
 	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet. The
 	 * first try then waits for that with the run-queue lock, but fails, as its iterator is older
 	 * than the task's place; the second succeeds.
 	 */
-	if (!move_task(p, from, to, d->slice_ns, d->order) &&
-	    !move_task(p, from, to, d->slice_ns, d->order)) {
+	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
 		count(&dom->counts.stale);
 		return;
 	}
 	count(&dom->counts.decided);
 	note_latency(dom, scx_bpf_now() - t->queued_ns);
 	drain->carried_out++;
-	if (d->domain != t->home && (to & DSQ_KIND) == DSQ_READY)
+	if (d->domain != t->home && (transfer.to & DSQ_KIND) == DSQ_READY)
 		set_home(t, d->domain);
 	if (kick < 0)
 		drain->to_ready++;

@@ -192,7 +192,6 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	t->seq++;
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
-	t->ready_on = 0;
 	t->waits_on = dsq;
 	if (tell(p, t, dom, d, flags)) {
 		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
