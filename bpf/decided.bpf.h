@@ -47,7 +47,10 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 	return moved;
 }
 
-/* What one drain of a ring did. */
+/* A thread that submits without end is not served for longer than so many drains in a row. */
+#define DRAINS_MAX 4
+
+/* What the drains of a ring did. */
 struct drain {
 	u32 domain; /* whose ring it is */
 	s32 cpu; /* the CPU that drains */
@@ -215,20 +218,34 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 	return 0;
 }
 
-/* Step 1 of ops.dispatch. */
+/*
+ * Step 1 of ops.dispatch.
+ *
+ * Only one CPU can drain a ring at a time, and it may have seen the ring's end just before the last
+ * decisions came, while the CPU that the domain thread has left for their sake is turned away. So
+ * whoever has drained looks again for what was submitted meanwhile.
+ */
 static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 {
-	u64 submitted = READ_ONCE(dom->submitted);
 	struct drain drain = { .domain = d, .cpu = cpu };
+	u64 submitted;
 	void *ring;
+	u32 i;
 
-	if (submitted == READ_ONCE(dom->drained))
+	if (READ_ONCE(dom->submitted) == READ_ONCE(dom->drained))
 		return;
 	ring = bpf_map_lookup_elem(&decided_rings, &d);
-	/* Negative: another CPU is at it; it will wake this one if there is work left. */
-	if (!ring || bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
+	if (!ring)
 		return;
-	WRITE_ONCE(dom->drained, submitted);
+	bpf_for(i, 0, DRAINS_MAX) {
+		submitted = READ_ONCE(dom->submitted);
+		if (submitted == READ_ONCE(dom->drained))
+			break;
+		/* Negative: another CPU is at it; it will wake this one if there is work left. */
+		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
+			break;
+		WRITE_ONCE(dom->drained, submitted);
+	}
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
 	if (drain.carried_out && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
