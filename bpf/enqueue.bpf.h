@@ -26,21 +26,32 @@ static void set_home(struct task_ctx *t, u32 home)
 	t->home = home;
 }
 
-/* The home domain of `p`, after making sure that it has a CPU that `p` may use. */
+/* Whether domain `d` offers tasks a CPU of `cpus`. */
+static bool has_cpu_of(u32 d, const struct cpumask *cpus)
+{
+	const struct cpumask *mask = domain_mask(d);
+
+	return mask && bpf_cpumask_intersects(mask, cpus);
+}
+
+/*
+ * The home domain of `p`, after making sure that it has a CPU that `p` may use. NO_DOMAIN if the
+ * domain at hand has none either, because the CPUs are offline or kept for domain threads: a domain
+ * whose CPUs must all pass the task by would keep it waiting for ever.
+ */
 static u32 home_of(struct task_struct *p, struct task_ctx *t)
 {
-	const struct cpumask *mask;
 	u32 here;
 
-	if (p->nr_cpus_allowed < nr_possible_cpus) {
-		mask = domain_mask(t->home);
-		if (!mask || !bpf_cpumask_intersects(mask, p->cpus_ptr)) {
-			here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
-			if (here != NO_DOMAIN)
-				set_home(t, here);
-		}
-	}
-	return t->home;
+	if (p->nr_cpus_allowed >= nr_possible_cpus || has_cpu_of(t->home, p->cpus_ptr))
+		return t->home;
+	here = domain_of_cpu(scx_bpf_task_cpu(p));
+	if (!has_cpu_of(here, p->cpus_ptr))
+		here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
+	if (!has_cpu_of(here, p->cpus_ptr))
+		return NO_DOMAIN;
+	set_home(t, here);
+	return here;
 }
 
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
@@ -147,7 +158,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
 	dom = domain_at(d);
 	if (!dom) {
-		/* Its CPU has come online since: there is no domain thread to ask. */
+		/* Its CPU has come online since, or is a domain thread's: there is nobody to ask. */
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
@@ -181,7 +192,6 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	t->seq++;
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
-	t->ready_on = 0;
 	t->waits_on = dsq;
 	if (tell(p, t, dom, d, flags)) {
 		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
@@ -198,13 +208,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
 {
 	struct task_ctx *t = task_ctx(p);
-	const struct cpumask *mask;
 	u32 here;
 
-	if (!t || t->is_thread)
-		return;
-	mask = domain_mask(t->home);
-	if (mask && bpf_cpumask_intersects(mask, cpumask))
+	if (!t || t->is_thread || has_cpu_of(t->home, cpumask))
 		return;
 	here = domain_of_cpu(bpf_cpumask_any_distribute(cpumask));
 	if (here != NO_DOMAIN)

@@ -167,8 +167,12 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 		if (dom && any_idle(dom) &&
 		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
-		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
+		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0)) {
+			/* Linux 6.16 takes a timer's callback to be as sleepable as ops.init. */
+			bpf_rcu_read_lock();
 			kick_idle(dom, i, 1);
+			bpf_rcu_read_unlock();
+		}
 	}
 	bpf_rcu_read_unlock();
 	bpf_for(i, 0, nr_cpus) {

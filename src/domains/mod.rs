@@ -16,4 +16,6 @@ pub mod lookahead;
 pub mod placement;
 pub mod scheduler;
 pub mod seam;
+#[cfg(test)]
+mod testing;
 pub mod thread;
