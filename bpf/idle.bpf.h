@@ -160,8 +160,6 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 	struct domain_ctx *dom;
 	u32 i;
 
-	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
-	bpf_rcu_read_lock();
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (dom && any_idle(dom) &&
@@ -174,7 +172,6 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			bpf_rcu_read_unlock();
 		}
 	}
-	bpf_rcu_read_unlock();
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
