@@ -15,23 +15,40 @@
 
 #include "enqueue.bpf.h"
 
+/* Where a decision moves a task. */
+struct transfer {
+	u64 seq; /* the stay that was decided */
+	u64 from, to;
+	u64 slice_ns, order;
+};
+
 /*
- * Moves `p` from one queue to another, if it is still on the first. Not inlined: the verifier wants
- * an iterator opened and closed in a frame of its own when it is inside a callback.
+ * Moves `p` from one queue to another, if it is still on the first for the stay that was decided.
+ *
+ * A change of affinity may put it there anew while the decision is being checked. The move itself
+ * refuses what was queued after the iterator was opened, and ops.enqueue counts `seq` up before it
+ * queues; so `seq` is compared between the two, and an old decision never moves a new stay.
+ *
+ * Not inlined: the verifier wants an iterator opened and closed in a frame of its own when it is
+ * inside a callback.
  */
-static __noinline bool move_task(struct task_struct *p, u64 from, u64 to, u64 slice, u64 order)
+static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 {
+	struct task_ctx *t = task_ctx(p);
 	struct bpf_iter_scx_dsq it;
 	bool moved = false;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
-		scx_bpf_dsq_move_set_slice(&it, slice);
-		scx_bpf_dsq_move_set_vtime(&it, order);
-		moved = scx_bpf_dsq_move_vtime(&it, p, to, 0);
+	if (!bpf_iter_scx_dsq_new(&it, m->from, 0) && t && READ_ONCE(t->seq) == m->seq) {
+		scx_bpf_dsq_move_set_slice(&it, m->slice_ns);
+		scx_bpf_dsq_move_set_vtime(&it, m->order);
+		moved = scx_bpf_dsq_move_vtime(&it, p, m->to, 0);
 	}
 	bpf_iter_scx_dsq_destroy(&it);
 	return moved;
 }
+
+/* A thread that submits without end is not served for longer than so many drains in a row. */
+#define DRAINS_MAX 4
 
 /*
  * A drain of a ring. What it counts is in the domain's memory (the kernel lets one CPU drain at a
@@ -146,12 +163,12 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 {
 	struct domain_ctx *dom = domain_at(drain->domain);
 	struct task_ctx *t = task_ctx(p);
-	u64 from, to;
+	struct transfer transfer;
 	s32 kick;
 
 	if (!dom)
 		return;
-	if (!t || !t->waits_on || t->seq != d->seq) {
+	if (!t || !t->waits_on || t->seq != d->seq || t->decided_seq == d->seq) {
 		count(&dom->counts.stale);
 		return;
 	}
@@ -159,26 +176,31 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		bounce(p, t, dom);
 		return;
 	}
-	from = t->waits_on;
-	to = destination(t, d, &kick);
+	transfer.seq = d->seq;
+	transfer.from = t->waits_on;
+	transfer.to = destination(t, d, &kick);
+	transfer.slice_ns = d->slice_ns;
+	transfer.order = d->order;
 
-	/* Before the move: it may run on another CPU at once. */
+	/*
+	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and
+	 * must not be taken for decided, so nothing that ops.enqueue writes is written here.
+	 */
+	t->decided_seq = d->seq;
 	t->carried = d->carried;
 	t->decided_by = d->domain;
 	t->slice_ns = d->slice_ns;
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
-	t->ready_on = to;
-	t->waits_on = 0;
+	t->ready_on = transfer.to;
 
 	/*
 	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet. The
 	 * first try then waits for that with the run-queue lock, but fails, as its iterator is older
 	 * than the task's place; the second succeeds.
 	 */
-	if (!move_task(p, from, to, d->slice_ns, d->order) &&
-	    !move_task(p, from, to, d->slice_ns, d->order)) {
+	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
 		count(&dom->counts.stale);
 		return;
 	}
@@ -216,27 +238,39 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 	return 0;
 }
 
-/* Step 1 of ops.dispatch. */
+/*
+ * Step 1 of ops.dispatch.
+ *
+ * Only one CPU can drain a ring at a time, and it may have seen the ring's end just before the last
+ * decisions came, while the CPU that the domain thread has left for their sake is turned away. So
+ * whoever has drained looks again for what was submitted meanwhile.
+ */
 static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 {
-	u64 submitted = READ_ONCE(dom->submitted);
 	struct drain drain = { .domain = d, .cpu = cpu };
+	u64 submitted;
 	u32 to_ready;
 	void *ring;
+	u32 i;
 
-	if (submitted == READ_ONCE(dom->drained))
+	if (READ_ONCE(dom->submitted) == READ_ONCE(dom->drained))
 		return;
 	ring = bpf_map_lookup_elem(&decided_rings, &d);
-	/* Negative: another CPU is at it; it will wake this one if there is work left. */
-	if (!ring || bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
+	if (!ring)
 		return;
-	WRITE_ONCE(dom->drained, submitted);
+	bpf_for(i, 0, DRAINS_MAX) {
+		submitted = READ_ONCE(dom->submitted);
+		if (submitted == READ_ONCE(dom->drained))
+			break;
+		/* Negative: another CPU is at it; it will wake this one if there is work left. */
+		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
+			return;
+		WRITE_ONCE(dom->drained, submitted);
+	}
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
-	if (dom->carried_out && dom->starved_since_ns)
+	if (__sync_lock_test_and_set(&dom->carried_out, 0) && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
-	to_ready = dom->to_ready;
-	dom->carried_out = 0;
-	dom->to_ready = 0;
+	to_ready = __sync_lock_test_and_set(&dom->to_ready, 0);
 	/* This CPU takes one of them itself. */
 	if (to_ready > 1)
 		kick_idle(dom, d, to_ready - 1);

@@ -120,7 +120,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
 	dom = domain_at(d);
 	if (!dom) {
-		/* Its CPU has come online since: there is no domain thread to ask. */
+		/* Its CPU has come online since, or is a domain thread's: there is nobody to ask. */
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
@@ -154,7 +154,6 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	t->seq++;
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
-	t->ready_on = 0;
 	t->waits_on = dsq;
 	if (tell(p, t, dom, d, flags)) {
 		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
@@ -171,13 +170,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
 {
 	struct task_ctx *t = task_ctx(p);
-	const struct cpumask *mask;
 	u32 here;
 
-	if (!t || t->is_thread)
-		return;
-	mask = domain_mask(t->home);
-	if (mask && bpf_cpumask_intersects(mask, cpumask))
+	if (!t || t->is_thread || has_cpu_of(t->home, cpumask))
 		return;
 	here = domain_of_cpu(bpf_cpumask_any_distribute(cpumask));
 	if (here != NO_DOMAIN)

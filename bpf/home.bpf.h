@@ -51,27 +51,37 @@ __weak int set_home(struct task_ctx *t __arg_nonnull, u32 home)
 	return 0;
 }
 
-static bool may_run_in(struct task_struct *p, u32 d)
+/* Whether domain `d` offers tasks a CPU of `cpus`. */
+static bool has_cpu_of(u32 d, const struct cpumask *cpus)
 {
-	const struct cpumask *mask;
+	const struct cpumask *mask = domain_mask(d);
 
-	if (p->nr_cpus_allowed >= nr_possible_cpus)
-		return true;
-	mask = domain_mask(d);
-	return mask && bpf_cpumask_intersects(mask, p->cpus_ptr);
+	return mask && bpf_cpumask_intersects(mask, cpus);
 }
 
-/* The home domain of `p`, after making sure that it has a CPU that `p` may use. */
+static bool may_run_in(struct task_struct *p, u32 d)
+{
+	return p->nr_cpus_allowed >= nr_possible_cpus || has_cpu_of(d, p->cpus_ptr);
+}
+
+/*
+ * The home domain of `p`, after making sure that it has a CPU that `p` may use. NO_DOMAIN if the
+ * domain at hand has none either, because the CPUs are offline or kept for domain threads: a domain
+ * whose CPUs must all pass the task by would keep it waiting for ever.
+ */
 static u32 home_of(struct task_struct *p, struct task_ctx *t)
 {
 	u32 here;
 
-	if (!may_run_in(p, t->home)) {
+	if (may_run_in(p, t->home))
+		return t->home;
+	here = domain_of_cpu(scx_bpf_task_cpu(p));
+	if (!has_cpu_of(here, p->cpus_ptr))
 		here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
-		if (here != NO_DOMAIN)
-			set_home(t, here);
-	}
-	return t->home;
+	if (!has_cpu_of(here, p->cpus_ptr))
+		return NO_DOMAIN;
+	set_home(t, here);
+	return here;
 }
 
 /* `p` is switched in, in domain `d`. */

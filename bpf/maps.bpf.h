@@ -38,7 +38,8 @@ enum dsq_kind {
 /* What BPF knows of a task. */
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
-	u64 queued_ns; /* when that stay began */
+	u64 decided_seq; /* the last stay that was decided */
+	u64 queued_ns; /* when the stay `seq` began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
 	u64 told_used_ns; /* the same when its domain was last told of it */
 	u64 burst_ns; /* CPU time since it last slept */
@@ -50,7 +51,7 @@ struct task_ctx {
 	u64 order_used_ns; /* `used_ns` when that order was given */
 	u32 pace; /* 0: it gives way at the end of its slice */
 	u32 home; /* the domain whose thread decides for it */
-	u32 waits_on; /* the queue it waits on for a decision; 0: it does not wait */
+	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
 	u32 told; /* the domain that was told of it */
 	u32 ready_on; /* the queue it was moved to by a decision, until it runs */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */

@@ -28,7 +28,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	dom = domain_at(t->told);
-	if (dom && t->waits_on) {
+	if (dom && t->waits_on && t->decided_seq != t->seq) {
 		count(&dom->counts.late);
 		if ((t->waits_on & DSQ_KIND) == DSQ_BOUND)
 			c->bound_vtime = t->vtime;

@@ -36,6 +36,7 @@ impl Lookahead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn asks_for_one_task_a_cpu_to_begin_with() {
@@ -57,5 +58,25 @@ mod tests {
         lookahead.note(8);
         assert_eq!(lookahead.budget(8, 2), 2);
         assert_eq!(Lookahead::new(1).budget(0, 0), 1);
+    }
+
+    proptest! {
+        /// However tasks come and go.
+        #[test]
+        fn stays_between_one_task_and_what_the_cpus_took(
+            cpus in 1..64usize,
+            steps in prop::collection::vec((0..200usize, 0..64usize), 1..50),
+        ) {
+            let mut lookahead = Lookahead::new(cpus);
+            let mut after = 0;
+            for (ready, idle) in steps {
+                let idle = idle.min(cpus);
+                let budget = lookahead.budget(ready, idle);
+                prop_assert!(budget >= idle.max(usize::from(ready == 0)));
+                prop_assert!(budget <= (cpus + after - ready.min(after)).max(1));
+                after = ready + budget;
+                lookahead.note(after);
+            }
+        }
     }
 }

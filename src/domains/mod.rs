@@ -18,4 +18,6 @@ pub mod placement;
 pub mod scheduler;
 pub mod seam;
 pub mod sync;
+#[cfg(test)]
+mod testing;
 pub mod thread;

@@ -16,7 +16,7 @@ pub mod fifo;
 pub mod kind;
 pub mod run_queue;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod vruntime;
 
 use crate::connector::abi;

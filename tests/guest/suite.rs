@@ -59,6 +59,7 @@ pub fn all() -> Vec<GuestTest> {
             60 domains::each_l3_has_its_thread,
             90 affinity::bound_tasks_stay_and_run,
             90 affinity::tasks_moved_while_waiting_stay,
+            90 affinity::tasks_bound_to_dedicated_cpus_run,
             120 load::hackbench_runs_by_decisions,
             240 load::hackbench_is_not_much_slower,
             40 errors::without_root_it_says_so,

@@ -71,6 +71,18 @@ pub fn tasks_moved_while_waiting_stay(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
+/// Tasks that may use nothing but CPUs which domain threads keep to themselves run there all the same.
+pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&["--dedicate"])?;
+    let dedicated = CpuSet::from_iter(cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()));
+    let hog = Hog::on(&dedicated, Duration::from_secs(60))?;
+    // Longer than the kernel's watchdog waits for a task that does not run.
+    thread::sleep(Duration::from_secs(15));
+    ensure!(hog.run_time()? > Duration::from_secs(1), "a hog bound to {dedicated} hardly ran");
+    hog.stop()?;
+    scheduler.stop()
+}
+
 /// Each CPU, each L3 without its last CPU, each L3, and the first CPUs of all L3s.
 fn bindings() -> Result<Vec<CpuSet>> {
     let l3s = cpus::l3s()?;

@@ -1,0 +1,267 @@
+//! The queues of a domain against the kernel's own ring buffers: two BPF programs
+//! (`bpf/rings_test.bpf.c`) write `queued` and read `decided`.
+//!
+//! Needs root and a kernel with BPF; it needs no sched_ext, so no guest.
+
+use libbpf_rs::{Map, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
+use scx_manyland::connector::abi;
+use scx_manyland::connector::rings::{DecidedRing, Message, QueuedRing};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// The size that `bpf/rings_test.bpf.c` gives both rings.
+const RING_BYTES: u32 = 1 << 16;
+const HEADER: usize = 8;
+/// How many decisions a ring holds.
+const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decided>() + HEADER) as u64;
+
+/// The test's BPF side in the kernel.
+struct Kernel {
+    object: Object,
+}
+
+impl Kernel {
+    fn load() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test loads BPF programs: run it as root");
+        let code = include_bytes!(concat!(env!("OUT_DIR"), "/rings_test.bpf.o"));
+        let object = ObjectBuilder::default().open_memory(code).expect("the object can be read");
+        let object = object.load().expect("a kernel with BPF (CONFIG_BPF_SYSCALL) takes the rings");
+        Self { object }
+    }
+
+    /// Runs a program for up to `count` records from number `first` on, and answers how many it
+    /// dealt with and how many of those were wrong (`struct errand` of the programs).
+    fn run(&self, name: &str, first: u64, count: u64) -> (u64, u64) {
+        let program = self.object.progs_mut().find(|program| program.name() == name);
+        let program = program.expect("the program is in the object");
+        let mut errand = [first, count, 0, 0].map(u64::to_ne_bytes);
+        let context_in = Some(errand.as_flattened_mut());
+        program
+            .test_run(ProgramInput { context_in, ..Default::default() })
+            .expect("the kernel runs the program");
+        let [_, _, done, wrong] = errand.map(u64::from_ne_bytes);
+        (done, wrong)
+    }
+
+    /// Writes records of `queued` until there are `count` or the ring is full.
+    fn write(&self, first: u64, count: u64) -> u64 {
+        self.run("write_queued", first, count).0
+    }
+
+    /// Lets the kernel take up to `count` decisions, the first of which must be number `first`.
+    fn read(&self, first: u64, count: u64) -> u64 {
+        let (done, wrong) = self.run("read_decided", first, count);
+        assert_eq!(wrong, 0, "of {done} decisions from {first} on");
+        done
+    }
+
+    fn map(&self, name: &str) -> Map<'_> {
+        self.object.maps().find(|map| map.name() == name).expect("the map is in the object")
+    }
+
+    fn queued(&self) -> QueuedRing {
+        let ring = self.map("queued").as_fd().try_clone_to_owned().expect("a descriptor");
+        QueuedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    }
+
+    fn decided(&self) -> DecidedRing {
+        let ring = self.map("decided").as_fd().try_clone_to_owned().expect("a descriptor");
+        DecidedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    }
+}
+
+/// The record that `write_queued` makes of a number.
+fn queued(n: u64, flags: u32) -> abi::queued {
+    abi::queued {
+        pid: n as u32,
+        cpu: n as u32 + 1,
+        seq: !n,
+        at_ns: n + 2,
+        used_ns: n + 3,
+        burst_ns: n + 4,
+        switches: n + 5,
+        weight: n as u32 + 6,
+        flags: flags as u16,
+        decided_by: n as u16,
+        comm: std::array::from_fn(|i| (n + i as u64) as std::ffi::c_char),
+        carried: carried(n),
+    }
+}
+
+fn carried(n: u64) -> abi::carried {
+    abi::carried { memo: [n, n << 1], used_ns: n + 7, switches: n + 8, at_ns: n + 9 }
+}
+
+/// The decision that `read_decided` expects of a number.
+fn decided(n: u64) -> abi::decided {
+    abi::decided {
+        seq: !n,
+        slice_ns: n + 1,
+        order: n + 2,
+        pid: n as u32,
+        cpu: n as u32 + 3,
+        flags: n as u32 + 4,
+        domain: n as u32 + 5,
+        pace: n as u32 + 6,
+        unused: 0,
+        carried: carried(n),
+    }
+}
+
+/// The numbers of `write_queued`'s records that are not discarded.
+fn submitted(first: u64, count: u64) -> Vec<u64> {
+    (first..first + count).filter(|n| n % 11 != 5).collect()
+}
+
+/// Takes what is there, checks every field, and answers the numbers.
+fn take(ring: &mut QueuedRing) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let taken = ring.take(|message| {
+        let n = !message.queued().seq;
+        match message {
+            Message::Plain(found) => {
+                assert_eq!(format!("{found:?}"), format!("{:?}", queued(n, 0)))
+            }
+            Message::Part(found) => {
+                assert_eq!(n % 3, 0, "record {n} is a small one");
+                let expected = queued(n, abi::queued_flags_QUEUED_PART);
+                assert_eq!(format!("{:?}", found.queued), format!("{expected:?}"));
+                assert_eq!(found.cpus, std::array::from_fn(|i| n * (i as u64 + 1)));
+            }
+        }
+        numbers.push(n);
+    });
+    assert_eq!(taken, numbers.len());
+    numbers
+}
+
+#[test]
+fn takes_every_record_however_often_the_ring_wraps() {
+    let kernel = Kernel::load();
+    let mut ring = kernel.queued();
+    assert!(!ring.has_messages() && take(&mut ring).is_empty());
+    let mut next = 0;
+    // Batches of every size up to more than half a ring, which is passed some hundred times.
+    for batch in (1..200).chain((1..200).rev()) {
+        assert_eq!(kernel.write(next, batch), batch);
+        assert!(ring.has_messages());
+        assert_eq!(take(&mut ring), submitted(next, batch));
+        assert!(!ring.has_messages());
+        next += batch;
+    }
+    assert!(next * size_of::<abi::queued>() as u64 > 50 * u64::from(RING_BYTES));
+}
+
+#[test]
+fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied() {
+    let kernel = Kernel::load();
+    let mut ring = kernel.queued();
+    let mut next = 0;
+    for _ in 0..50 {
+        let written = kernel.write(next, 100_000);
+        let small = (size_of::<abi::queued>() + HEADER) as u64;
+        let large = (size_of::<abi::queued_part>() + HEADER) as u64;
+        // The kernel leaves a ring at least one byte short of full.
+        let bytes = |records: u64| {
+            (next..next + records).map(|n| if n % 3 == 0 { large } else { small }).sum::<u64>()
+        };
+        assert!(bytes(written) < u64::from(RING_BYTES));
+        assert!(bytes(written + 1) >= u64::from(RING_BYTES), "{written} records were all");
+        assert_eq!(kernel.write(next + written, 1), 0, "a full ring takes no more");
+        assert_eq!(take(&mut ring), submitted(next, written));
+        next += written;
+    }
+}
+
+#[test]
+fn a_discarded_record_is_passed_over() {
+    let kernel = Kernel::load();
+    let mut ring = kernel.queued();
+    assert_eq!(kernel.write(5, 1), 1);
+    assert!(ring.has_messages());
+    assert!(take(&mut ring).is_empty());
+    assert!(!ring.has_messages());
+}
+
+#[test]
+fn what_is_behind_an_unfinished_record_waits_for_it() {
+    const REACHED: [u8; 4] = 0u32.to_ne_bytes();
+    const RELEASED: [u8; 4] = 1u32.to_ne_bytes();
+    let kernel = Kernel::load();
+    let steps = kernel.map("steps");
+    let mut ring = kernel.queued();
+    std::thread::scope(|scope| {
+        let holder = scope.spawn(|| kernel.run("hold", 100, 2));
+        let begin = Instant::now();
+        while steps.lookup(&REACHED, MapFlags::ANY).unwrap().unwrap() == [0; 8] {
+            assert!(begin.elapsed() < Duration::from_secs(5), "the program does not begin");
+            std::thread::yield_now();
+        }
+        assert!(ring.has_messages());
+        assert!(take(&mut ring).is_empty());
+        assert!(ring.has_messages());
+        steps.update(&RELEASED, &1u64.to_ne_bytes(), MapFlags::ANY).unwrap();
+        assert_eq!(holder.join().unwrap().0, 2);
+        assert_eq!(take(&mut ring), [100, 101]);
+    });
+}
+
+#[test]
+fn messages_are_taken_while_others_are_written() {
+    const RECORDS: u64 = 200_000;
+    let kernel = Kernel::load();
+    let mut ring = kernel.queued();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut next = 0;
+            while next < RECORDS {
+                next += kernel.write(next, RECORDS - next);
+            }
+        });
+        let expected = submitted(0, RECORDS);
+        let mut taken = 0;
+        while taken < expected.len() {
+            let numbers = take(&mut ring);
+            assert_eq!(numbers, expected[taken..taken + numbers.len()]);
+            taken += numbers.len();
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn the_kernel_sees_every_decision_however_often_the_ring_wraps() {
+    let kernel = Kernel::load();
+    let mut ring = kernel.decided();
+    assert_eq!(kernel.read(0, u64::MAX), 0);
+    let mut next = 0;
+    for batch in (1..200).chain((1..200).rev()) {
+        for n in next..next + batch {
+            assert!(ring.submit(&decided(n)));
+        }
+        assert_eq!(kernel.read(next, u64::MAX), batch);
+        next += batch;
+    }
+    assert!(next > 50 * DECISIONS);
+}
+
+#[test]
+fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken() {
+    let kernel = Kernel::load();
+    let mut ring = kernel.decided();
+    let (mut submitted, mut read) = (0, 0);
+    let mut fill = |submitted: &mut u64| {
+        while ring.submit(&decided(*submitted)) {
+            *submitted += 1;
+        }
+    };
+    fill(&mut submitted);
+    assert_eq!(submitted, DECISIONS);
+    for batch in (1..=DECISIONS).step_by(7) {
+        assert_eq!(kernel.read(read, batch), batch);
+        read += batch;
+        fill(&mut submitted);
+        assert_eq!(submitted - read, DECISIONS);
+    }
+    assert_eq!(kernel.read(read, u64::MAX), DECISIONS);
+}
