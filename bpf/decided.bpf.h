@@ -50,12 +50,13 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 /* A thread that submits without end is not served for longer than so many drains in a row. */
 #define DRAINS_MAX 4
 
-/* What the drains of a ring did. */
+/*
+ * A drain of a ring. What it counts is in the domain's memory (the kernel lets one CPU drain at a
+ * time): numbers that change here would make every round a new state for the verifier.
+ */
 struct drain {
 	u32 domain; /* whose ring it is */
 	s32 cpu; /* the CPU that drains */
-	u32 carried_out;
-	u32 to_ready; /* tasks that any CPU of the domain may take now */
 };
 
 static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
@@ -188,11 +189,11 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	}
 	count(&dom->counts.decided);
 	note_latency(dom, scx_bpf_now() - t->queued_ns);
-	drain->carried_out++;
+	dom->carried_out++;
 	if (d->domain != t->home && (transfer.to & DSQ_KIND) == DSQ_READY)
 		set_home(t, d->domain);
 	if (kick < 0)
-		drain->to_ready++;
+		dom->to_ready++;
 	else if (kick != drain->cpu)
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 }
@@ -229,6 +230,7 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 {
 	struct drain drain = { .domain = d, .cpu = cpu };
 	u64 submitted;
+	u32 to_ready;
 	void *ring;
 	u32 i;
 
@@ -243,15 +245,16 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 			break;
 		/* Negative: another CPU is at it; it will wake this one if there is work left. */
 		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
-			break;
+			return;
 		WRITE_ONCE(dom->drained, submitted);
 	}
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
-	if (drain.carried_out && dom->starved_since_ns)
+	if (__sync_lock_test_and_set(&dom->carried_out, 0) && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
+	to_ready = __sync_lock_test_and_set(&dom->to_ready, 0);
 	/* This CPU takes one of them itself. */
-	if (drain.to_ready > 1)
-		kick_idle(dom, d, drain.to_ready - 1);
+	if (to_ready > 1)
+		kick_idle(dom, d, to_ready - 1);
 }
 
 #endif /* MANYLAND_DECIDED_BPF_H */
