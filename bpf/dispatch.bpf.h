@@ -55,6 +55,24 @@ static bool net_is_open(struct domain_ctx *dom, u64 now)
 	return dom->state == THREAD_ASLEEP || starved > (s64)patience_ns;
 }
 
+/*
+ * Whether the thread has been gone for so long that ready tasks may go round without it: while
+ * `queued` is full, nobody being told, tasks become ready at once and READY need never be empty.
+ */
+static bool thread_is_gone(struct domain_ctx *dom, u64 now)
+{
+	u64 limit = strict ? stall_ns : PARKED_MAX_NS;
+
+	return (dom->state == THREAD_ASLEEP || dom->state == THREAD_PREEMPTED) &&
+	       (s64)(now - dom->state_since_ns) > (s64)limit;
+}
+
+static bool run_waiting(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+{
+	return run_from_either(DSQ_BOUND | cpu, DSQ_WAITING | d,
+			       !before(dom->waiting_vtime, c->bound_vtime));
+}
+
 /* Step 5: the kernel's half of stealing. */
 static bool run_from_others(u32 d, u64 now)
 {
@@ -116,6 +134,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct domain_ctx *dom, u
 	if (!scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(t, prev);
+	t->free = 0;
 	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
 	if (head_is_before(DSQ_OWN | cpu, order) || head_is_before(DSQ_READY | d, order))
 		return false;
@@ -138,6 +157,9 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	if (goes_on(prev, cpu, dom, d))
 		return true;
 
+	if (thread_is_gone(dom, now) && dom->turn++ % 2 && run_waiting(cpu, c, dom, d))
+		return true;
+
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
 	if (c->dedicated ? run_from(DSQ_OWN | cpu) :
 			   run_from_either(DSQ_OWN | cpu, DSQ_READY | d, own_first)) {
@@ -152,9 +174,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 		return true;
 
 	if (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 || scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
-		if (net_is_open(dom, now) &&
-		    run_from_either(DSQ_BOUND | cpu, DSQ_WAITING | d,
-				    !before(dom->waiting_vtime, c->bound_vtime)))
+		if (net_is_open(dom, now) && run_waiting(cpu, c, dom, d))
 			return true;
 	} else if (dom->starved_since_ns) {
 		dom->starved_since_ns = 0;
@@ -182,7 +202,7 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 		t = task_ctx(prev);
 		if (t) {
 			charge(t, prev);
-			forgive(t);
+			t->free = 1;
 		}
 	}
 }

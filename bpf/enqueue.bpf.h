@@ -19,7 +19,7 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 	t->waits_on = 0;
 	t->ready_on = 0;
 	t->pace = 0;
-	forgive(t);
+	t->free = 1;
 	if (dom)
 		count(&dom->counts.bypassed);
 	scx_bpf_dsq_insert(p, dsq, slice_ns, enq_flags);
@@ -152,6 +152,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	t->seq++;
+	t->free = 0;
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
 	t->waits_on = dsq;

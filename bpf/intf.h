@@ -134,8 +134,9 @@ struct domain_ctx {
 	u64 state_since_ns; /* since when the thread is in its state */
 	u32 state; /* enum thread_state */
 	u32 ready; /* decided and not yet running, at the last look */
-	u32 carried_out; /* decisions of the drain under way, and how many of them went to READY */
+	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */
 	u32 to_ready;
+	u32 turn; /* while the thread is gone, ready and waiting tasks take turns */
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */

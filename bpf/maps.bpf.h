@@ -41,7 +41,6 @@ struct task_ctx {
 	u64 decided_seq; /* the last stay that was decided */
 	u64 queued_ns; /* when the stay `seq` began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
-	u64 told_used_ns; /* the same when its domain was last told of it */
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
@@ -60,6 +59,7 @@ struct task_ctx {
 	u16 puller; /* the home, not its own, of the task that woke it last */
 	u16 pulls; /* how many times in a row */
 	u8 fresh; /* it has started another program since it last woke up */
+	u8 free; /* it runs because nobody else wanted the CPU */
 	u8 is_thread; /* a domain thread; `home` is its domain */
 };
 
@@ -166,25 +166,20 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
-/* Puts what `p` has used since it was switched in, or since the last call, on its account. */
+/*
+ * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
+ * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an
+ * idle machine as soon as that becomes busy.
+ */
 static void charge(struct task_ctx *t, struct task_struct *p)
 {
 	u64 now = scx_bpf_now(), used = now - t->started_ns;
 
 	t->started_ns = now;
-	t->used_ns += used;
+	if (!t->free)
+		t->used_ns += used;
 	t->burst_ns += used;
 	t->vtime += used * 100 / (p->scx.weight ?: 100);
-}
-
-/*
- * Takes off the account what was used since the last message: nobody else wanted the CPU. Otherwise
- * a task would have to make up for time on an idle machine as soon as it becomes busy.
- */
-static void forgive(struct task_ctx *t)
-{
-	t->used_ns = t->told_used_ns;
-	t->order_used_ns = t->told_used_ns;
 }
 
 static bool before(u64 a, u64 b)

@@ -29,7 +29,6 @@ static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u1
 	m->seq = t->seq;
 	m->at_ns = t->queued_ns;
 	m->used_ns = t->used_ns;
-	t->told_used_ns = t->used_ns;
 	m->burst_ns = t->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;

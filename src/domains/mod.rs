@@ -17,6 +17,8 @@ pub mod lookahead;
 pub mod placement;
 pub mod scheduler;
 pub mod seam;
+#[cfg(test)]
+mod stealing_tests;
 pub mod sync;
 #[cfg(test)]
 mod testing;

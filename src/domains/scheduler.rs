@@ -565,7 +565,9 @@ mod tests {
         usable.remove(CpuId(7));
         let queues = Queues { room: usize::MAX, ..Queues::default() };
         let policy = Box::new(Witness::new().0);
-        let mut scheduler = Scheduler::new(queues, domain, usable, policy, Board::new(2));
+        let (board, mut deques) = Board::new(2, false);
+        let deque = deques.pop().unwrap();
+        let mut scheduler = Scheduler::new(queues, domain, usable, policy, board, deque);
         // CPU 7 belongs to the domain's thread alone; the others' idle bits are not the domain's.
         scheduler.seam().idle = cpus([0, 1, 4, 6, 7]);
         let mut place = |allowed: &[u32]| {
@@ -618,14 +620,15 @@ mod tests {
     #[test]
     fn a_task_from_another_domain_is_adopted_at_its_virtual_time() {
         let domains = domains("L3Cache:2 Core:2 PU:1", Granularity::L3);
-        let board = Board::new(2);
-        let make = |id: usize, virtual_time| {
+        let (board, mut deques) = Board::new(2, false);
+        let mut make = |id: usize, virtual_time| {
             let (mut witness, log) = Witness::new();
             witness.virtual_time = virtual_time;
             let domain = domains.iter().nth(id).unwrap();
             let queues = Queues { room: usize::MAX, ..Queues::default() };
             let policy = Box::new(witness);
-            (Scheduler::new(queues, domain, domain.cpus, policy, board.clone()), log)
+            let deque = deques.remove(0);
+            (Scheduler::new(queues, domain, domain.cpus, policy, board.clone(), deque), log)
         };
         let (mut here, here_log) = make(0, 500);
         let (mut there, there_log) = make(1, 90);

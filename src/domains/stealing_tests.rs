@@ -1,0 +1,222 @@
+//! Stealing among many domains in a simulated machine: nothing is lost, nothing runs twice, no CPU
+//! is idle for long while another domain has a task for it.
+
+use super::scheduler::{Board, Scheduler};
+use super::testing::{Kept, Queues, Sent, domains};
+use crate::connector::abi;
+use crate::cpuset::CpuSet;
+use crate::ids::{CpuId, DomainId};
+use crate::policy::Slices;
+use crate::policy::kind::PolicyKind;
+use crate::topology::{Domains, Granularity};
+use std::time::Duration;
+
+const SLICES: Slices = Slices { base: Duration::from_millis(5), min: Duration::from_micros(500) };
+
+/// A small generator of numbers (xorshift64), so that a run can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum State {
+    Asleep,
+    Waiting,
+    Running(CpuId),
+}
+
+struct Actor {
+    kept: Kept,
+    home: usize,
+    state: State,
+    runs: u64,
+    wakes: u64,
+    anywhere: bool,
+}
+
+/// A machine of domains that decide in turn: who is called takes its turn soon.
+struct World {
+    domains: Domains,
+    schedulers: Vec<Scheduler<Queues>>,
+    actors: Vec<Actor>,
+    stolen: usize,
+}
+
+impl World {
+    fn new(machine: &str, tasks: usize, policy: PolicyKind) -> Self {
+        let domains = domains(machine, Granularity::L3);
+        let (board, deques) = Board::new(domains.len(), true);
+        let schedulers = domains
+            .iter()
+            .zip(deques)
+            .map(|(domain, deque)| {
+                let queues = Queues { room: usize::MAX, idle: domain.cpus, ..Queues::default() };
+                let policy = policy.build(SLICES);
+                Scheduler::new(queues, domain, domain.cpus, policy, board.clone(), deque)
+            })
+            .collect();
+        let actors = (0..tasks)
+            .map(|i| Actor {
+                kept: Kept::new(i as u32),
+                home: 0,
+                state: State::Asleep,
+                runs: 0,
+                wakes: 0,
+                anywhere: true,
+            })
+            .collect();
+        Self { domains, schedulers, actors, stolen: 0 }
+    }
+
+    fn wake(&mut self, actor: usize, now: u64) {
+        let actor = &mut self.actors[actor];
+        assert_eq!(actor.state, State::Asleep);
+        actor.state = State::Waiting;
+        actor.wakes += 1;
+        let mut message = actor.kept.queue(now);
+        message.flags = abi::queued_flags_QUEUED_WAKEUP as u16;
+        if actor.anywhere {
+            message.flags |= abi::queued_flags_QUEUED_ANYWHERE as u16;
+        }
+        self.schedulers[actor.home].seam().sent.push_back(Sent::Plain(message));
+    }
+
+    /// A turn of one domain thread, and what the kernel makes of its decisions.
+    fn turn(&mut self, domain: usize) -> Vec<DomainId> {
+        let elsewhere: Vec<usize> =
+            self.schedulers.iter_mut().map(|s| s.seam().idle.len()).collect();
+        self.schedulers[domain].seam().idle_elsewhere = elsewhere;
+        self.schedulers[domain].round();
+        let queues = self.schedulers[domain].seam();
+        let called = queues.called.take();
+        for decision in std::mem::take(&mut queues.decided) {
+            self.carry_out(domain, &decision);
+        }
+        called
+    }
+
+    fn carry_out(&mut self, domain: usize, decision: &abi::decided) {
+        assert_eq!(decision.domain as usize, domain, "a domain decides for itself only");
+        let actor = &mut self.actors[decision.pid as usize];
+        assert_eq!(actor.state, State::Waiting, "task {} is decided twice", decision.pid);
+        actor.kept.carry_out(decision);
+        if actor.home != domain {
+            assert!(actor.anywhere, "task {} has left where it may run", decision.pid);
+            actor.home = domain;
+            self.stolen += 1;
+        }
+        let queues = self.schedulers[domain].seam();
+        // READY: the lowest idle CPU comes first; if there is none the task waits for its turn.
+        let cpu = match decision.cpu {
+            abi::none_NO_CPU => queues.idle.first(),
+            cpu => Some(CpuId(cpu)),
+        };
+        let actor = &mut self.actors[decision.pid as usize];
+        let runs_on = cpu.filter(|&cpu| queues.idle.contains(cpu));
+        if let Some(cpu) = runs_on {
+            queues.idle.remove(cpu);
+        }
+        actor.runs += 1;
+        actor.state = State::Running(runs_on.unwrap_or(CpuId(u32::MAX)));
+    }
+
+    fn end_run(&mut self, actor: usize) {
+        let State::Running(cpu) = self.actors[actor].state else { panic!("it does not run") };
+        self.actors[actor].state = State::Asleep;
+        self.actors[actor].kept.used_ns += 1_000_000;
+        if let Some(domain) = self.domains.domain_of(cpu) {
+            self.schedulers[domain.index()].seam().idle.insert(cpu);
+        }
+    }
+}
+
+#[test]
+fn a_random_run_over_64_domains_loses_no_task_and_runs_none_twice() {
+    for (seed, policy) in
+        [(1, PolicyKind::Vruntime), (2, PolicyKind::Deadline), (3, PolicyKind::Fifo)]
+    {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+        let mut world = World::new("Package:4 L3Cache:16 Core:4 PU:1", 4000, policy);
+        assert_eq!(world.schedulers.len(), 64);
+        for actor in &mut world.actors {
+            actor.home = random.below(8); // all begin in a few domains
+            actor.anywhere = random.below(10) > 0;
+        }
+        let mut called = Vec::new();
+        for step in 0..20_000u64 {
+            let actor = random.below(4000);
+            match world.actors[actor].state {
+                State::Asleep => world.wake(actor, step),
+                State::Running(_) => world.end_run(actor),
+                State::Waiting => (),
+            }
+            let next = match random.below(3) {
+                0 => called.pop().map_or(0, |d: DomainId| d.index()),
+                _ => random.below(64),
+            };
+            called.extend(world.turn(next));
+        }
+        // Everybody has a few turns more: whatever still waits is decided.
+        for _ in 0..3 {
+            for domain in 0..64 {
+                called.extend(world.turn(domain));
+            }
+        }
+        for (i, actor) in world.actors.iter().enumerate() {
+            assert_ne!(actor.state, State::Waiting, "seed {seed}: task {i} is lost");
+            assert_eq!(actor.runs, actor.wakes, "seed {seed}: task {i}");
+        }
+        if policy != PolicyKind::Fifo {
+            assert!(world.stolen > 100, "seed {seed}: {} tasks were stolen", world.stolen);
+        }
+    }
+}
+
+#[test]
+fn an_idle_domain_is_called_and_takes_what_it_has_room_for() {
+    let mut world = World::new("L3Cache:2 Core:2 PU:1", 5, PolicyKind::Vruntime);
+    world.schedulers[0].seam().idle = CpuSet::EMPTY;
+    for actor in 0..5 {
+        world.wake(actor, 1 + actor as u64);
+    }
+    assert_eq!(world.turn(0), [DomainId(1)]);
+    let decided = |world: &World| world.actors.iter().filter(|a| a.state != State::Waiting).count();
+    assert_eq!(decided(&world), 3, "two are left for the two idle CPUs over there");
+    assert_eq!(world.turn(1), []);
+    assert_eq!((decided(&world), world.stolen), (5, 2));
+    assert!(world.schedulers[1].seam().idle.is_empty());
+}
+
+#[test]
+fn what_nobody_steals_returns_to_its_domain() {
+    let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
+    world.schedulers[0].seam().idle = CpuSet::EMPTY;
+    for actor in 0..4 {
+        world.wake(actor, 1);
+    }
+    world.turn(0);
+    world.schedulers[1].seam().idle = CpuSet::EMPTY;
+    world.turn(0);
+    assert!(world.actors.iter().all(|a| a.state != State::Waiting && a.home == 0));
+    world.turn(1);
+    assert_eq!(world.stolen, 0, "a thief without an idle CPU takes nothing");
+}
+
+#[test]
+fn a_task_that_may_not_leave_stays() {
+    let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
+    world.schedulers[0].seam().idle = CpuSet::EMPTY;
+    for actor in 0..4 {
+        world.actors[actor].anywhere = false;
+        world.wake(actor, 1);
+    }
+    assert_eq!(world.turn(0), [], "nobody is called for what he may not take");
+    assert!(world.actors.iter().all(|a| a.state != State::Waiting));
+}
