@@ -5,6 +5,7 @@ use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 /// The CPUs of each L3, in ascending order.
 pub fn l3s() -> Result<Vec<CpuSet>> {
@@ -54,4 +55,16 @@ pub fn parse_list(list: &str) -> Result<CpuSet> {
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}
+
+/// How long a CPU has had nothing to do since boot.
+pub fn idle_time(cpu: CpuId) -> Result<Duration> {
+    /// USER_HZ: what `/proc/stat` counts in.
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let name = format!("cpu{cpu}");
+    let line = stat.lines().find(|line| line.split(' ').next() == Some(&name));
+    let fields = line.with_context(|| format!("/proc/stat has no {name}"))?.split(' ');
+    let ticks: Vec<u64> = fields.skip(4).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS_PER_SECOND))
 }

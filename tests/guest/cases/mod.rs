@@ -9,3 +9,4 @@ pub mod guest;
 pub mod harness;
 pub mod idle;
 pub mod load;
+pub mod stealing;
