@@ -33,6 +33,12 @@ static __noinline bool move_task(struct task_struct *p, u64 from, u64 to, u64 sl
 	return moved;
 }
 
+/*
+ * Zero, but the verifier does not know it. It would follow a counter that starts from a known value
+ * through thousands of messages, each with a state of its own.
+ */
+volatile u32 unknown_zero;
+
 /* What one drain of a ring did. */
 struct drain {
 	u32 domain; /* whose ring it is */
@@ -200,7 +206,12 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 {
 	u64 submitted = READ_ONCE(dom->submitted);
-	struct drain drain = { .domain = d, .cpu = cpu };
+	struct drain drain = {
+		.domain = d,
+		.cpu = cpu,
+		.carried_out = unknown_zero,
+		.to_ready = unknown_zero,
+	};
 	void *ring;
 
 	if (submitted == READ_ONCE(dom->drained))
