@@ -134,6 +134,8 @@ struct domain_ctx {
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
+	u64 untold_since_ns; /* since when tasks wait that the thread was not told of */
+	u32 untold; /* how many do */
 	u32 waiting; /* filled in by the program `gauge` */
 	u32 tasks; /* tasks whose home this is */
 
@@ -158,7 +160,8 @@ struct cpu_ctx {
 	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
 	u32 dedicated; /* kept free of tasks for the domain thread */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
-	u64 bound_vtime; /* the vtime of the last one that the safety net ran from BOUND */
+	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
+	u32 unused;
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

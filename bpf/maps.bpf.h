@@ -50,7 +50,8 @@ struct task_ctx {
 	u32 pace; /* 0: it gives way at the end of its slice */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue it waits on for a decision; 0: it does not wait */
-	u32 told; /* the domain that was told of it */
+	u32 told; /* the domain that was told of it, or should have been */
+	u32 untold; /* that domain could not be told: no decision will come */
 	u32 ready_on; /* the queue it was moved to by a decision, until it runs */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	u8 is_thread; /* a domain thread; `home` is its domain */
