@@ -160,6 +160,8 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 	struct domain_ctx *dom;
 	u32 i;
 
+	/* For the masks: Linux 6.16 takes the callback of a sleepable program for sleepable. */
+	bpf_rcu_read_lock();
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (dom && any_idle(dom) &&
@@ -168,6 +170,7 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
 			kick_idle(dom, i, 1);
 	}
+	bpf_rcu_read_unlock();
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
