@@ -112,8 +112,8 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 	u16 flags = (t->waits_on & DSQ_KIND) == DSQ_BOUND ? QUEUED_BOUND : 0;
 
 	count(&dom->counts.bounced);
-	if (told)
-		tell(p, t, told, t->told, flags);
+	if (told && !tell(p, t, told, t->told, flags))
+		note_untold(t, told);
 }
 
 /* The bucket of a latency: four times the power of two, plus the next two bits. */

@@ -19,6 +19,44 @@ static bool run_from(u64 dsq)
 	return scx_bpf_dsq_move_to_local(dsq, 0);
 }
 
+/*
+ * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as in
+ * decided.bpf.h.
+ */
+static __noinline bool head_is_before(u64 dsq, u64 order)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p = NULL;
+	bool earlier = false;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		p = bpf_iter_scx_dsq_next(&it);
+		if (p)
+			earlier = before(p->scx.dsq_vtime, order);
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return earlier;
+}
+
+/* The same where both are queues. An empty one is before nothing. */
+static __noinline bool head_is_before_head(u64 dsq, u64 other)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p = NULL;
+	bool found = false;
+	u64 order = 0;
+
+	if (!bpf_iter_scx_dsq_new(&it, other, 0)) {
+		p = bpf_iter_scx_dsq_next(&it);
+		if (p) {
+			found = true;
+			order = p->scx.dsq_vtime;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return !found || head_is_before(dsq, order);
+}
+
 /* Runs from one of two ordered queues, the one that is behind first. */
 static bool run_from_either(u64 a, u64 b, bool a_first)
 {
@@ -56,21 +94,32 @@ static bool net_is_open(struct domain_ctx *dom, u64 now)
 }
 
 /*
- * Whether the thread has been gone for so long that ready tasks may go round without it: while
- * `queued` is full, nobody being told, tasks become ready at once and READY need never be empty.
+ * Runs a waiting task: of those bound to the CPU and those of the domain, the one that had least.
+ * Not static, so that the verifier looks at it once, and not on each path to a call of it.
  */
-static bool thread_is_gone(struct domain_ctx *dom, u64 now)
+__noinline int run_waiting(u32 cpu, u32 d)
 {
-	u64 limit = strict ? stall_ns : PARKED_MAX_NS;
+	u64 bound = DSQ_BOUND | cpu, waiting = DSQ_WAITING | d;
 
-	return (dom->state == THREAD_ASLEEP || dom->state == THREAD_PREEMPTED) &&
-	       (s64)(now - dom->state_since_ns) > (s64)limit;
+	if (!scx_bpf_dsq_nr_queued(bound))
+		return run_from(waiting);
+	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
 }
 
-static bool run_waiting(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+/*
+ * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
+ * has every second turn.
+ */
+static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d, u64 now)
 {
-	return run_from_either(DSQ_BOUND | cpu, DSQ_WAITING | d,
-			       !before(dom->waiting_vtime, c->bound_vtime));
+	if (!READ_ONCE(dom->untold))
+		return false;
+	if (strict && (s64)(now - dom->untold_since_ns) < (s64)stall_ns)
+		return false;
+	c->net_turn ^= 1;
+	if (!c->net_turn)
+		return false;
+	return c->dedicated ? run_from(DSQ_BOUND | cpu) : run_waiting(cpu, d);
 }
 
 /* Step 5: the kernel's half of stealing. */
@@ -96,22 +145,6 @@ static bool run_from_others(u32 d, u64 now)
 			return true;
 	}
 	return false;
-}
-
-/* Whether a ready task is before `order`. Not inlined, for the verifier, as in decided.bpf.h. */
-static __noinline bool head_is_before(u64 dsq, u64 order)
-{
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p = NULL;
-	bool earlier = false;
-
-	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
-		p = bpf_iter_scx_dsq_next(&it);
-		if (p)
-			earlier = before(p->scx.dsq_vtime, order);
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return earlier;
 }
 
 /*
@@ -154,10 +187,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
 		return true;
-	if (goes_on(prev, cpu, dom, d))
-		return true;
-
-	if (thread_is_gone(dom, now) && dom->turn++ % 2 && run_waiting(cpu, c, dom, d))
+	if (run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
 		return true;
 
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
@@ -174,7 +204,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 		return true;
 
 	if (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 || scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
-		if (net_is_open(dom, now) && run_waiting(cpu, c, dom, d))
+		if (net_is_open(dom, now) && run_waiting(cpu, d))
 			return true;
 	} else if (dom->starved_since_ns) {
 		dom->starved_since_ns = 0;

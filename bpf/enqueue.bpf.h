@@ -3,7 +3,8 @@
  * A task becomes runnable: onto an idle CPU at once, or into a queue and a message to its domain.
  *
  * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is
- * WAITING or BOUND, the domain thread has been told; if it could not be told, the task is on READY.
+ * WAITING or BOUND, the domain thread has been told; if it could not be told, the task is counted
+ * as untold, and while there are any the safety net has every second turn.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -151,19 +152,15 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		t->vtime = floor;
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
+	settle_untold(t);
 	t->seq++;
 	t->free = 0;
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
 	t->waits_on = dsq;
-	if (tell(p, t, dom, d, flags)) {
-		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
-	} else {
-		/* The thread has thousands to decide already; this one is not kept for it. */
-		count(&dom->counts.congested);
-		dsq = bound ? DSQ_OWN | cpu : DSQ_READY | d;
-		scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, dom->ready_order, enq_flags);
-	}
+	if (!tell(p, t, dom, d, flags))
+		note_untold(t, dom);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
 	kick_if_idle(cpu);
 }
 

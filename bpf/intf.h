@@ -136,7 +136,7 @@ struct domain_ctx {
 	u32 ready; /* decided and not yet running, at the last look */
 	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */
 	u32 to_ready;
-	u32 turn; /* while the thread is gone, ready and waiting tasks take turns */
+	u32 unused;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
@@ -144,6 +144,8 @@ struct domain_ctx {
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
 	u32 moves; /* how many */
+	u64 untold_since_ns; /* since when tasks wait that the thread was not told of */
+	u32 untold; /* how many do */
 	u32 waiting; /* filled in by the program `gauge` */
 	u32 tasks; /* tasks whose home this is */
 
@@ -170,8 +172,7 @@ struct cpu_ctx {
 	u32 dedicated; /* kept free of tasks for the domain thread */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
 	u32 weight; /* of the task that runs; 0: none of ours */
-	u32 unused;
-	u64 bound_vtime; /* the vtime of the last one that the safety net ran from BOUND */
+	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -77,4 +77,26 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 	return true;
 }
 
+/* The thread of `dom` has thousands to decide already; this one is the safety net's to run. */
+static void note_untold(struct task_ctx *t, struct domain_ctx *dom)
+{
+	count(&dom->counts.congested);
+	if (__sync_lock_test_and_set(&t->untold, 1))
+		return;
+	if (!__sync_fetch_and_add(&dom->untold, 1))
+		dom->untold_since_ns = scx_bpf_now();
+}
+
+/* The task runs, waits anew, or is gone. */
+static void settle_untold(struct task_ctx *t)
+{
+	struct domain_ctx *dom;
+
+	if (!t->untold || !__sync_lock_test_and_set(&t->untold, 0))
+		return;
+	dom = domain_at(t->told);
+	if (dom)
+		__sync_fetch_and_sub(&dom->untold, 1);
+}
+
 #endif /* MANYLAND_QUEUED_BPF_H */

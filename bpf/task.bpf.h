@@ -30,8 +30,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	dom = domain_at(t->told);
 	if (dom && t->waits_on && t->decided_seq != t->seq) {
 		count(&dom->counts.late);
-		if ((t->waits_on & DSQ_KIND) == DSQ_BOUND)
-			c->bound_vtime = t->vtime;
 		note_theft(t->told, c->domain);
 	} else if (t->ready_on) {
 		u32 kind = t->ready_on & DSQ_KIND;
@@ -44,6 +42,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 			note_theft(t->ready_on & ~DSQ_KIND, c->domain);
 		}
 	}
+	settle_untold(t);
 	t->waits_on = 0;
 	t->ready_on = 0;
 	c->weight = p->scx.weight;
@@ -159,6 +158,7 @@ void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_t
 
 	if (!t || t->is_thread)
 		return;
+	settle_untold(t);
 	dom = domain_at(t->home);
 	if (dom)
 		__sync_fetch_and_sub(&dom->tasks, 1);

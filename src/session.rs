@@ -30,6 +30,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use std::io::{ErrorKind, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -54,14 +55,14 @@ pub fn run(options: RunOptions) -> Result<()> {
     loop {
         match attach_once(&options, &signals)? {
             Ended::Asked => return Ok(()),
-            Ended::MachineChanged => eprintln!("the machine has changed; reading it again"),
+            Ended::MachineChanged => tell("the machine has changed; reading it again\n"),
         }
     }
 }
 
 /// Why an attachment ended without an error.
 enum Ended {
-    /// By Ctrl-C or SIGTERM.
+    /// By Ctrl-C, SIGTERM, or the reader of the statistics, who has left.
     Asked,
     /// CPUs came or went.
     MachineChanged,
@@ -80,16 +81,21 @@ fn block_signals() -> Result<SignalFd> {
 
 fn attach_once(options: &RunOptions, signals: &SignalFd) -> Result<Ended> {
     // First of all: reading the machine forks, which must not meet locked memory or other threads.
+    let changes = kernel::hotplugs();
     let topology = Topology::load(&Source::Live)?;
     let domains = topology.partition(options.domain)?;
-    eprint!("{}", topology.map(&domains));
-
     let dedicated = dedicated_cpus(options, &domains)?;
+    tell(&topology.map(&domains));
+
     let mut storage = MaybeUninit::uninit();
     let loaded = Loaded::new(&mut storage, options, &domains)?;
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
-    let mut crew = Crew::start(options, &domains, &dedicated, &board, deques)?;
-    let ended = crew.serve(options, &domains, &dedicated, loaded, signals);
+    let mut crew = match Crew::start(options, &domains, &dedicated, &board, deques) {
+        // A thread cannot be bound to CPUs that have gone.
+        Err(_) if kernel::hotplugs() != changes => return Ok(Ended::MachineChanged),
+        crew => crew?,
+    };
+    let ended = crew.serve(options, &domains, &dedicated, loaded, signals, changes);
     // A panic says more than what followed from it.
     crew.dismiss()?;
     ended
@@ -170,6 +176,7 @@ impl Crew {
         dedicated: &CpuSet,
         loaded: Loaded<'_>,
         signals: &SignalFd,
+        changes: u64,
     ) -> Result<Ended> {
         let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
         let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
@@ -185,18 +192,26 @@ impl Crew {
 
         let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
         let attached = loaded.attach(domains, &pids, dedicated)?;
+        // From here on the kernel asks for a restart; of what was before, it does not know that we
+        // have not seen it.
+        if kernel::hotplugs() != changes {
+            return match attached.detach() {
+                Some(Exit::Failed(why)) => bail!("the kernel refused the scheduler: {why}"),
+                _ => Ok(Ended::MachineChanged),
+            };
+        }
         for (thread, seam) in self.threads.iter().zip(seams) {
             thread.go(seam)?;
         }
         let format = options.stats.map_or(Format::Text, |stats| stats.format);
         let mut statistics = Statistics::new(&attached, domains.len(), format)?;
-        eprintln!(
-            "attached: {} domain thread{} ({}), policy {}",
+        tell(&format!(
+            "attached: {} domain thread{} ({}), policy {}\n",
             self.threads.len(),
             if self.threads.len() == 1 { "" } else { "s" },
             domains.granularity(),
             options.policy
-        );
+        ));
         let reason = self.wait(&attached, &timer, &mut statistics, signals);
         let faults = statistics.page_faults();
         let exit = attached.detach();
@@ -208,7 +223,7 @@ impl Crew {
             (Reason::Left, Some(Exit::Restart)) => Ok(Ended::MachineChanged),
             (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),
             _ => {
-                eprintln!("detached; {faults} page faults while attached");
+                tell(&format!("detached; {faults} page faults while attached\n"));
                 Ok(Ended::Asked)
             }
         }
@@ -245,7 +260,10 @@ impl Crew {
             }
             if due {
                 timer.wait().context("cannot read the timer of the statistics")?;
-                statistics.print(attached)?;
+                match statistics.print(attached) {
+                    Err(error) if is_unread(&error) => return Ok(Reason::Unread),
+                    result => result?,
+                }
             }
         }
     }
@@ -267,8 +285,19 @@ enum Reason {
     Asked,
     /// The kernel has detached the scheduler.
     Left,
+    /// The reader of the statistics has left (`| head -1`).
+    Unread,
     /// A domain thread is gone.
     ThreadEnded,
+}
+
+/// Writes to stderr. That nobody reads it is no reason to stop scheduling, let alone to panic.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn is_unread(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Fires when statistics are due; never without `--stats`.

@@ -10,7 +10,7 @@ use crate::connector::shared::SharedDomain;
 use crate::domains::latency::Snapshot;
 use crate::ids::DomainId;
 use crate::options::Format;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::Write;
 
@@ -114,9 +114,9 @@ impl Statistics {
             Format::Text => self.write_text()?,
         }
         let mut out = std::io::stdout().lock();
-        out.write_all(&self.text)?;
-        out.flush()?;
-        Ok(())
+        out.write_all(&self.text)
+            .and_then(|()| out.flush())
+            .context("cannot write the statistics to standard output")
     }
 
     /// How many page faults the program took since attach.

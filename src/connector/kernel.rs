@@ -50,6 +50,12 @@ pub fn attached() -> Option<String> {
     Some(read("root/ops").map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()))
 }
 
+/// How often CPUs came or went since boot.
+pub fn hotplugs() -> u64 {
+    let count = fs::read_to_string(Path::new(SCHED_EXT).join("hotplug_seq"));
+    count.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 /// The kernel's type information.
 ///
 /// # Errors

@@ -27,11 +27,36 @@ pub fn nodes() -> Result<usize> {
     Ok(parse_list(&read("/sys/devices/system/node/online")?)?.len())
 }
 
-/// The distinct groups that the CPUs say they belong to.
+/// A CPU that is offline until this is dropped.
+pub struct Offline(CpuId);
+
+impl Offline {
+    /// Takes a CPU offline.
+    pub fn take(cpu: CpuId) -> Result<Offline> {
+        set_online(cpu, false)?;
+        Ok(Offline(cpu))
+    }
+}
+
+impl Drop for Offline {
+    fn drop(&mut self) {
+        set_online(self.0, true).expect("bringing a CPU back online");
+    }
+}
+
+fn set_online(cpu: CpuId, online: bool) -> Result<()> {
+    let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+    fs::write(&path, if online { "1" } else { "0" }).with_context(|| format!("cannot write {path}"))
+}
+
+/// The distinct groups that the online CPUs say they belong to.
 fn groups(file: &str) -> Result<Vec<CpuSet>> {
     let mut distinct = BTreeSet::new();
-    for cpu in online()?.iter() {
-        distinct.insert(parse_list(&read(&format!("/sys/devices/system/cpu/cpu{cpu}/{file}"))?)?);
+    let online = online()?;
+    for cpu in online.iter() {
+        let group = parse_list(&read(&format!("/sys/devices/system/cpu/cpu{cpu}/{file}"))?)?;
+        // The kernel may go on listing a CPU that has gone offline.
+        distinct.insert(group.intersection(&online));
     }
     let mut groups: Vec<CpuSet> = distinct.into_iter().collect();
     groups.sort_by_key(|group| group.first());

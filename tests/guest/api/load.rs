@@ -6,10 +6,12 @@ use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The argument that makes this program a hog: `--hog SECONDS CPUS`.
+/// The argument that makes this program a hog: `--hog SECONDS [on|off CPUS]`.
 pub const HOG: &str = "--hog";
 
 /// A process that computes without a pause, and fails if it finds itself on a CPU that it may not use.
@@ -20,18 +22,23 @@ pub struct Hog {
 impl Hog {
     /// A hog bound to CPUs.
     pub fn on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
-        Self::spawn(Some(cpus), limit)
+        Self::spawn(&["on", &cpus.to_string()], limit)
+    }
+
+    /// A hog that is not bound, and yet is not to run on some CPUs.
+    pub fn off(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["off", &cpus.to_string()], limit)
     }
 
     /// A hog that may run anywhere, and can be bound from outside.
     pub fn anywhere(limit: Duration) -> Result<Hog> {
-        Self::spawn(None, limit)
+        Self::spawn(&[], limit)
     }
 
-    fn spawn(cpus: Option<&CpuSet>, limit: Duration) -> Result<Hog> {
+    fn spawn(place: &[&str], limit: Duration) -> Result<Hog> {
         let process = Command::new("/proc/self/exe")
             .args([HOG, &limit.as_secs().to_string()])
-            .args(cpus.map(CpuSet::to_string))
+            .args(place)
             .stdin(Stdio::null())
             .spawn()
             .context("cannot start a hog")?;
@@ -66,20 +73,56 @@ impl Drop for Hog {
 /// What a hog's process does.
 pub fn hog_main() -> ExitCode {
     let mut args = std::env::args().skip(2);
-    let seconds = args.next().and_then(|text| text.parse().ok()).expect("--hog SECONDS [CPUS]");
-    let bound_to = args.next().map(|list| cpus::parse_list(&list).expect("a list of CPUs"));
-    if let Some(cpus) = &bound_to {
+    let seconds = args.next().and_then(|text| text.parse().ok()).expect("--hog SECONDS ...");
+    let place = args.next().map(|place| {
+        let cpus = args.next().and_then(|list| cpus::parse_list(&list).ok());
+        (place == "on", cpus.expect("a list of CPUs"))
+    });
+    if let Some((true, cpus)) = &place {
         process::bind(0, cpus).expect("binding to CPUs");
     }
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         let cpu = CpuId(sched_getcpu().expect("sched_getcpu") as u32);
-        if bound_to.is_some_and(|cpus| !cpus.contains(cpu)) {
-            eprintln!("a hog bound to {} runs on CPU {cpu}", bound_to.unwrap_or_default());
+        if let Some((on, cpus)) = &place
+            && cpus.contains(cpu) != *on
+        {
+            eprintln!("a hog to run {} {cpus} is on CPU {cpu}", if *on { "on" } else { "off" });
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// A task that sleeps and wakes, and measures how late it runs.
+pub struct Probe {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Probe {
+    const PERIOD: Duration = Duration::from_millis(10);
+
+    pub fn start() -> Probe {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let slept_at = Instant::now();
+                thread::sleep(Self::PERIOD);
+                worst = worst.max(slept_at.elapsed() - Self::PERIOD);
+            }
+            worst
+        });
+        Probe { stop, thread }
+    }
+
+    /// Ends it, and tells the longest that it had to wait.
+    pub fn worst_delay(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a probe does not panic")
+    }
 }
 
 /// A running hackbench.

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet as NixCpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
@@ -84,6 +86,50 @@ pub fn renice(tid: i32, nice: i32) -> Result<()> {
     nix::errno::Errno::result(done)
         .with_context(|| format!("cannot set the niceness of {tid} to {nice}"))?;
     Ok(())
+}
+
+/// `SCHED_EXT` of `<linux/sched.h>`.
+const SCHED_EXT: libc::c_int = 7;
+
+/// Puts a task into the scheduling class SCHED_EXT.
+pub fn choose_sched_ext(tid: i32) -> Result<()> {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` lives through the call.
+    let done = unsafe { libc::sched_setscheduler(tid, SCHED_EXT, &param) };
+    nix::errno::Errno::result(done)
+        .with_context(|| format!("cannot put {tid} into the class SCHED_EXT"))?;
+    Ok(())
+}
+
+/// Whether the attached sched_ext scheduler schedules a task.
+pub fn is_ours(tid: i32) -> Result<bool> {
+    let path = format!("/proc/{tid}/sched");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find(|line| line.starts_with("ext.enabled"));
+    let line = line.with_context(|| format!("no ext.enabled in {path}"))?;
+    Ok(line.trim_end().ends_with('1'))
+}
+
+/// One thread of another process that does not run until this is dropped, while its siblings do.
+pub struct Frozen(Pid);
+
+impl Frozen {
+    /// Stops a thread, as a debugger does.
+    pub fn freeze(tid: i32) -> Result<Frozen> {
+        let tid = Pid::from_raw(tid);
+        ptrace::seize(tid, ptrace::Options::empty())
+            .with_context(|| format!("cannot trace {tid}"))?;
+        let frozen = Frozen(tid);
+        ptrace::interrupt(tid).with_context(|| format!("cannot interrupt {tid}"))?;
+        waitpid(tid, Some(WaitPidFlag::__WALL)).with_context(|| format!("{tid} does not stop"))?;
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
 }
 
 /// The load average over one minute.

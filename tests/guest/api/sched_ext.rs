@@ -14,6 +14,11 @@ pub fn scheduler() -> String {
     read("root/ops")
 }
 
+/// How many schedulers have been attached since boot.
+pub fn attachments() -> u64 {
+    read("enable_seq").parse().unwrap_or(0)
+}
+
 /// Waits until sched_ext is in a state.
 pub fn wait_for_state(wanted: &str, limit: Duration) -> Result<()> {
     super::wait_until(&format!("sched_ext is {wanted}"), limit, || state() == wanted)

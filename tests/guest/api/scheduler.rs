@@ -68,6 +68,25 @@ impl Scheduler {
         Ok(threads)
     }
 
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.output.stdout()
+    }
+
+    /// What it has told the user so far.
+    pub fn said(&self) -> String {
+        self.output.stderr()
+    }
+
+    /// Waits for so many lines of statistics more than there are now: the load of before is in them.
+    pub fn await_stats(&self, more: usize) -> Result<Stats> {
+        let wanted = self.stats()?.lines.len() + more;
+        wait_until("statistics are printed", Duration::from_secs(10), || {
+            self.stats().map_or(true, |stats| stats.lines.len() >= wanted)
+        })?;
+        self.stats()
+    }
+
     /// The lines of statistics so far, for a scheduler started with [`STATS`].
     pub fn stats(&self) -> Result<Stats> {
         let lines = self.output.stdout();
@@ -87,14 +106,19 @@ impl Scheduler {
     }
 
     /// Ends it as Ctrl-C does. It must detach and exit with 0.
-    pub fn stop(mut self) -> Result<()> {
+    pub fn stop(self) -> Result<()> {
+        self.stop_with(Signal::SIGINT)
+    }
+
+    /// Ends it by a signal that asks it to leave. It must detach and exit with 0.
+    pub fn stop_with(mut self, signal: Signal) -> Result<()> {
         let signalled = Instant::now();
-        kill(Pid::from_raw(self.pid()), Signal::SIGINT).context("cannot signal the scheduler")?;
+        self.send(signal)?;
         let status = wait_for_exit(&mut self.process, DETACH_LIMIT)
-            .with_context(|| format!("after SIGINT; it said:\n{}", self.output.all()))?;
+            .with_context(|| format!("after {signal}; it said:\n{}", self.output.all()))?;
         ensure!(
             status.code() == Some(0),
-            "the scheduler's exit after SIGINT: {status}:\n{}",
+            "the scheduler's exit after {signal}: {status}:\n{}",
             self.output.all()
         );
         sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
@@ -102,13 +126,26 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Kills it with SIGKILL and waits until the kernel's own scheduler is back.
-    pub fn kill9(mut self) -> Result<()> {
-        self.process.kill().context("cannot kill the scheduler")?;
-        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)?;
+    /// Sends it a signal.
+    pub fn send(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.pid()), signal).context("cannot signal the scheduler")
+    }
+
+    /// Kills it by a signal that it does not handle and waits until the kernel's own scheduler is back.
+    pub fn kill_with(mut self, signal: Signal) -> Result<()> {
+        let deadline = Instant::now() + DETACH_LIMIT;
+        let status = loop {
+            // Again, because Rust's runtime takes the first SIGSEGV to look for an overflow of the stack.
+            self.send(signal)?;
+            thread::sleep(Duration::from_millis(50));
+            if let Some(status) = self.process.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < deadline, "{signal} does not kill the scheduler");
+        };
         ensure!(
-            status.signal() == Some(Signal::SIGKILL as i32),
-            "the scheduler was killed and yet: {status}"
+            status.signal() == Some(signal as i32),
+            "the scheduler was killed by {signal} and yet: {status}"
         );
         wait_until("the kernel's own scheduler is back", Duration::from_secs(5), || {
             sched_ext::state() == "disabled"
@@ -142,6 +179,13 @@ impl Stats {
         Ok(sum)
     }
 
+    /// How many in a hundred of the tasks that found no idle CPU ran by a decision of user space.
+    pub fn percent_decided(&self) -> Result<f64> {
+        let (decided, late) = (self.sum("decided")?, self.sum("late")?);
+        ensure!(decided > 1000, "user space decided {decided} times under load");
+        Ok(100.0 * decided as f64 / (decided + late) as f64)
+    }
+
     /// A count of the whole process summed over all lines.
     pub fn sum_of_process(&self, field: &str) -> Result<u64> {
         self.lines
@@ -162,6 +206,11 @@ pub struct Run {
 /// Runs the program to its end.
 pub fn run(args: &[&str]) -> Result<Run> {
     run_to_end(Command::new(PROGRAM).args(args))
+}
+
+/// Runs a line of the shell that the program is part of to its end.
+pub fn run_in_shell(line: &str) -> Result<Run> {
+    run_to_end(Command::new("sh").args(["-c", line]))
 }
 
 /// Runs the program to its end as a user without rights.

@@ -4,6 +4,7 @@ use crate::api::load::{self, Hackbench};
 use crate::api::scheduler::Scheduler;
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use std::thread;
 use std::time::Duration;
 
@@ -17,12 +18,47 @@ pub fn attaches_and_detaches(_: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Attaches and detaches ten times while a load runs on.
+pub fn attaches_ten_times_under_load(_: &Machine) -> Result<()> {
+    let mut hackbench = Hackbench::start(1, 1_000_000, Duration::from_secs(100))?;
+    for _ in 0..10 {
+        let scheduler = Scheduler::start(&[])?;
+        thread::sleep(Duration::from_millis(200));
+        ensure!(hackbench.is_running()?, "hackbench has ended");
+        scheduler.stop()?;
+    }
+    ensure!(hackbench.is_running()?, "hackbench has ended");
+    drop(hackbench);
+    load::hackbench(1, 10, Duration::from_secs(30))?;
+    Ok(())
+}
+
+/// SIGTERM and SIGHUP are as polite as Ctrl-C.
+pub fn detaches_when_asked(_: &Machine) -> Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let scheduler = Scheduler::start(&[])?;
+        load::hackbench(1, 10, Duration::from_secs(30))?;
+        scheduler.stop_with(signal)?;
+    }
+    Ok(())
+}
+
+/// A crash leaves the load to the kernel's own scheduler.
+pub fn load_survives_a_crash(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let mut hackbench = Hackbench::start(2, 300, Duration::from_secs(60))?;
+    thread::sleep(Duration::from_millis(500));
+    ensure!(hackbench.is_running()?, "hackbench was done before the scheduler could crash");
+    scheduler.kill_with(Signal::SIGSEGV)?;
+    hackbench.finish()
+}
+
 /// Killed under load, it leaves the load to the kernel's own scheduler.
 pub fn load_survives_kill_9(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     let mut hackbench = Hackbench::start(2, 1000, Duration::from_secs(90))?;
     thread::sleep(Duration::from_secs(1));
     ensure!(hackbench.is_running()?, "hackbench was done before the scheduler could be killed");
-    scheduler.kill9()?;
+    scheduler.kill_with(Signal::SIGKILL)?;
     hackbench.finish()
 }

@@ -57,6 +57,11 @@ pub fn a_broken_topology_is_refused(_: &Machine) -> Result<()> {
     is_one_clear_line(&scheduler::run(&["topology", "--synthetic", "Castle:2"])?, "Castle:2")
 }
 
+/// There is no CPU to dedicate where a domain has only one.
+pub fn the_only_cpu_cannot_be_dedicated(_: &Machine) -> Result<()> {
+    is_one_clear_line(&scheduler::run(&["--domain", "core", "--dedicate"])?, "cannot dedicate")
+}
+
 /// The run failed with exit status 1 and one line that has `word` in it.
 fn is_one_clear_line(run: &Run, word: &str) -> Result<()> {
     println!("{}", run.stderr.trim_end());

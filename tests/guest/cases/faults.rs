@@ -1,0 +1,125 @@
+//! RULE 1: user space can be late, stopped or gone, and no task is lost or starved.
+
+use crate::api::load::{Hackbench, Hog, Probe};
+use crate::api::process::{self, Frozen};
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{cpus, sched_ext};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use scx_manyland::cpuset::CpuSet;
+use std::thread;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// How long user space is away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// A task that becomes runnable has to run before this, whoever is away.
+const HANG: Duration = Duration::from_secs(3);
+
+/// The whole scheduler is stopped under load, and goes on.
+pub fn tasks_run_while_the_scheduler_is_stopped(_: &Machine) -> Result<()> {
+    stop_and_continue(&[])
+}
+
+/// With `--strict` the same holds once the scheduler is stopped for longer than the stall limit.
+pub fn tasks_run_while_the_strict_scheduler_is_stopped(_: &Machine) -> Result<()> {
+    stop_and_continue(&["--strict"])
+}
+
+fn stop_and_continue(args: &[&str]) -> Result<()> {
+    let scheduler = Scheduler::start(&[&STATS[..], args].concat())?;
+    // Two bound to each CPU, so that one of them wants it whenever a CPU is free.
+    let mut hogs = hogs_on(&cpus::online()?)?;
+    hogs.extend(hogs_on(&cpus::online()?)?);
+    let mut hackbench = Hackbench::start(1, 1_000_000, LONG)?;
+    thread::sleep(Duration::from_secs(2));
+    let probe = Probe::start();
+    scheduler.send(Signal::SIGSTOP)?;
+    thread::sleep(Duration::from_millis(500));
+    let threads = scheduler.domain_threads()?;
+    for thread in &threads {
+        let state = process::state(thread.tid)?;
+        ensure!(state == 'T', "{} is in state {state} after SIGSTOP", thread.name);
+    }
+    they_run(&hogs, AWAY)?;
+    let worst = probe.worst_delay();
+    println!("while it was stopped a task waited for {} ms at most", worst.as_millis());
+    ensure!(worst < HANG, "while the scheduler was stopped a task waited for {worst:?}");
+    ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
+    scheduler.send(Signal::SIGCONT)?;
+    decisions_resume(&scheduler, threads.len())?;
+    ensure!(hackbench.is_running()?, "hackbench has ended");
+    scheduler.stop()
+}
+
+/// One domain thread does not run for a while; the tasks of its domain do, and so do those of the others.
+pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    let threads = scheduler.domain_threads()?;
+    let victim = threads.last().context("there are no domain threads")?;
+    // Two for each CPU, of which neither domain can rid itself.
+    let mut hogs = Vec::new();
+    for l3 in cpus::l3s()? {
+        for _ in 0..l3.len() * 2 {
+            hogs.push((l3, Hog::on(&l3, LONG)?));
+        }
+    }
+    hogs.extend(hogs_on(&process::affinity(victim.tid)?)?);
+    thread::sleep(Duration::from_secs(2));
+    let frozen = Frozen::freeze(victim.tid)?;
+    let probe = Probe::start();
+    they_run(&hogs, AWAY)?;
+    let worst = probe.worst_delay();
+    println!("while {} was frozen a task waited for {} ms", victim.name, worst.as_millis());
+    ensure!(worst < HANG, "while {} was frozen a task waited for {worst:?}", victim.name);
+    ensure!(process::state(victim.tid)? == 't', "{} was not frozen", victim.name);
+    drop(frozen);
+    decisions_resume(&scheduler, threads.len())?;
+    for (_, hog) in hogs {
+        hog.stop()?;
+    }
+    scheduler.stop()
+}
+
+/// A hog bound to each of some CPUs.
+fn hogs_on(cpus: &CpuSet) -> Result<Vec<(CpuSet, Hog)>> {
+    cpus.iter()
+        .map(|cpu| {
+            let cpu = CpuSet::from_iter([cpu]);
+            Ok((cpu, Hog::on(&cpu, LONG)?))
+        })
+        .collect()
+}
+
+/// All of them run within the time.
+fn they_run(hogs: &[(CpuSet, Hog)], time: Duration) -> Result<()> {
+    let before = hogs.iter().map(|(_, hog)| hog.run_time()).collect::<Result<Vec<_>>>()?;
+    thread::sleep(time);
+    for ((cpus, hog), before) in hogs.iter().zip(before) {
+        let ran = hog.run_time()? - before;
+        println!("a hog on {cpus} ran for {} ms of {} s", ran.as_millis(), time.as_secs());
+        ensure!(ran > time / 100, "a hog bound to {cpus} ran for {ran:?} in {time:?}");
+    }
+    Ok(())
+}
+
+/// Each domain decides again.
+fn decisions_resume(scheduler: &Scheduler, domains: usize) -> Result<()> {
+    scheduler.await_stats(2)?;
+    let stats = scheduler.await_stats(2)?;
+    for id in 0..domains {
+        let decided: u64 = stats
+            .lines
+            .iter()
+            .rev()
+            .take(2)
+            .map(|line| line["domains"][id]["decided"].as_u64().context("no count of decisions"))
+            .sum::<Result<_>>()?;
+        println!("domain {id} decided {decided} times in 2 s afterwards");
+        ensure!(decided > 0, "domain {id} decides no more");
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! CPUs come and go: the scheduler reads the machine again and attaches again, by itself.
+
+use crate::api::cpus::{self, Offline};
+use crate::api::load::{self, Hackbench};
+use crate::api::scheduler::Scheduler;
+use crate::api::{process, sched_ext, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use std::thread;
+use std::time::Duration;
+
+/// For an attachment under load.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A CPU goes and comes back under load.
+pub fn a_cpu_goes_and_comes(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let mut hackbench = Hackbench::start(1, 1_000_000, LIMIT * 2)?;
+    let last = cpus::online()?.iter().last().context("no CPU is online")?;
+    let gone = after(&scheduler, || Offline::take(last))??;
+    after(&scheduler, || drop(gone))?;
+    ensure!(hackbench.is_running()?, "hackbench has ended");
+    drop(hackbench);
+    load::hackbench(1, 10, Duration::from_secs(30))?;
+    scheduler.stop()
+}
+
+/// A CPU goes and comes so quickly that it happens while the scheduler is attaching, and ends where it began.
+pub fn a_cpu_goes_and_comes_again_and_again(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let last = cpus::online()?.iter().last().context("no CPU is online")?;
+    for round in 0..6 {
+        after(&scheduler, || -> Result<()> {
+            let gone = Offline::take(last)?;
+            thread::sleep(Duration::from_millis(100 * round));
+            drop(gone);
+            Ok(())
+        })??;
+    }
+    scheduler.stop()
+}
+
+/// All CPUs of a domain go, which leaves one domain, and come back.
+pub fn a_domain_goes_and_comes(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let l3s = cpus::l3s()?;
+    let last = l3s.last().context("no L3")?;
+    let gone = after(&scheduler, || last.iter().map(Offline::take).collect::<Result<Vec<_>>>())??;
+    ensure!(scheduler.domain_threads()?.len() == l3s.len() - 1);
+    load::hackbench(1, 10, Duration::from_secs(30))?;
+    after(&scheduler, || drop(gone))?;
+    ensure!(scheduler.domain_threads()?.len() == l3s.len());
+    load::hackbench(1, 10, Duration::from_secs(30))?;
+    scheduler.stop()
+}
+
+/// Changes the machine and waits until the scheduler is attached again, with a thread for each L3 that there is then.
+fn after<T>(scheduler: &Scheduler, change: impl FnOnce() -> T) -> Result<T> {
+    let before = sched_ext::attachments();
+    let changed = change();
+    let l3s = cpus::l3s()?;
+    let is_attached_to_them = || {
+        sched_ext::state() == "enabled"
+            && sched_ext::attachments() > before
+            && affinities(scheduler).is_ok_and(|affinities| affinities == l3s)
+    };
+    wait_until(&format!("attached with domains {l3s:?}"), LIMIT, is_attached_to_them)
+        .with_context(|| {
+            format!(
+                "sched_ext is {}, {} attachments (there were {before}), the threads may run on {:?}; \
+                 the scheduler said:\n{}",
+                sched_ext::state(),
+                sched_ext::attachments(),
+                affinities(scheduler),
+                scheduler.said()
+            )
+        })?;
+    println!("{} attachments, now {l3s:?}", sched_ext::attachments() - before);
+    Ok(changed)
+}
+
+/// The CPUs that each domain thread may run on, in ascending order.
+fn affinities(scheduler: &Scheduler) -> Result<Vec<CpuSet>> {
+    let threads = scheduler.domain_threads()?;
+    let mut affinities =
+        threads.iter().map(|thread| process::affinity(thread.tid)).collect::<Result<Vec<_>>>()?;
+    affinities.sort_by_key(|cpus| cpus.first());
+    Ok(affinities)
+}

@@ -1,0 +1,105 @@
+//! What the options promise.
+
+use crate::api::load::{self, Hog};
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{cpus, process};
+use crate::machine::Machine;
+use anyhow::{Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use std::thread;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU.
+pub fn each_policy_decides(_: &Machine) -> Result<()> {
+    for policy in ["vruntime", "deadline", "fifo"] {
+        let scheduler = Scheduler::start(&[&STATS[..], &["--policy", policy]].concat())?;
+        load::hackbench(2, 200, LONG)?;
+        let share = scheduler.await_stats(2)?.percent_decided()?;
+        println!("{policy}: {share:.1} % decided");
+        ensure!(share >= 95.0, "{policy}: user space decided for {share:.1} %");
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// With `--strict` no task runs without a decision.
+pub fn strict_runs_by_decisions_only(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[&STATS[..], &["--strict"]].concat())?;
+    load::hackbench(2, 200, LONG)?;
+    let stats = scheduler.await_stats(2)?;
+    let (decided, late) = (stats.sum("decided")?, stats.sum("late")?);
+    println!("{decided} decided, {late} late");
+    ensure!(decided > 1000, "user space decided {decided} times under load");
+    ensure!(late == 0, "with --strict {late} tasks ran without a decision");
+    scheduler.stop()
+}
+
+/// With `--partial` only tasks that chose SCHED_EXT are ours, and both kinds run.
+pub fn partial_leaves_the_others_alone(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[&STATS[..], &["--partial"]].concat())?;
+    let ordinary = Hog::anywhere(LONG)?;
+    let chosen: Vec<Hog> =
+        (0..cpus::online()?.len() + 2).map(|_| Hog::anywhere(LONG)).collect::<Result<_>>()?;
+    for hog in &chosen {
+        process::choose_sched_ext(hog.pid())?;
+    }
+    ensure!(!process::is_ours(ordinary.pid())?, "an ordinary task is scheduled by us");
+    for hog in &chosen {
+        ensure!(process::is_ours(hog.pid())?, "a task that chose SCHED_EXT is not scheduled by us");
+    }
+    let decided_before = scheduler.stats()?.sum("decided")?;
+    let before = chosen.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
+    let ordinary_before = ordinary.run_time()?;
+    thread::sleep(Duration::from_secs(4));
+    ensure!(ordinary.run_time()? > ordinary_before, "an ordinary task does not run");
+    for (hog, before) in chosen.iter().zip(before) {
+        ensure!(hog.run_time()? > before, "a task that chose SCHED_EXT does not run");
+    }
+    let decided = scheduler.await_stats(1)?.sum("decided")? - decided_before;
+    ensure!(decided > 0, "user space decided nothing for {} hogs", chosen.len());
+    scheduler.stop()
+}
+
+/// With `--dedicate` the last CPU of each domain is its thread's, and nobody else's who is not bound to it.
+pub fn dedicated_cpus_are_kept_free(_: &Machine) -> Result<()> {
+    let dedicated: CpuSet = cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()).collect();
+    let early =
+        (0..cpus::online()?.len() * 2).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
+    let scheduler = Scheduler::start(&["--dedicate"])?;
+    for thread in scheduler.domain_threads()? {
+        let cpus = process::affinity(thread.tid)?;
+        ensure!(
+            cpus.len() == 1 && cpus.is_subset(&dedicated),
+            "{} may run on {cpus}, the CPUs to dedicate are {dedicated}",
+            thread.name
+        );
+    }
+    let fresh = (0..cpus::online()?.len())
+        .map(|_| Hog::off(&dedicated, LONG))
+        .collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(2));
+    for _ in 0..100 {
+        for hog in &early {
+            let cpu = process::processor(hog.pid())?;
+            ensure!(!dedicated.contains(cpu), "a hog runs on the dedicated CPU {cpu}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    for cpu in dedicated.iter() {
+        let bound = Hog::on(&CpuSet::from_iter([cpu]), LONG)?;
+        thread::sleep(Duration::from_secs(2));
+        let ran = bound.run_time()?;
+        println!("a hog bound to the dedicated CPU {cpu} ran for {} ms in 2 s", ran.as_millis());
+        ensure!(ran > Duration::from_millis(20), "a hog bound to CPU {cpu} does not run");
+        bound.stop()?;
+    }
+    drop(early);
+    for hog in fresh {
+        ensure!(hog.run_time()? > Duration::ZERO, "a hog did not run");
+        hog.stop()?;
+    }
+    load::hackbench(2, 50, LONG)?;
+    scheduler.stop()
+}

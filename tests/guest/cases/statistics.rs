@@ -1,0 +1,126 @@
+//! The statistics: their form, what they count, and who reads them.
+
+use crate::api::load;
+use crate::api::scheduler::{self, STATS, Scheduler};
+use crate::api::{cpus, sched_ext, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// What each line says of each domain. More is allowed.
+const COUNTS: [&str; 11] = [
+    "id",
+    "queued",
+    "decided",
+    "late",
+    "bypassed",
+    "bounced",
+    "stolen_in",
+    "stolen_out",
+    "waiting",
+    "ready",
+    "activations",
+];
+
+/// The most that the program may keep resident, of itself and for each domain.
+const RSS_KIB: u64 = 16 << 10;
+const RSS_KIB_PER_DOMAIN: u64 = 4 << 10;
+
+/// Each line of JSON has all fields, counts from the line before it on, and tells of little memory.
+pub fn json_lines_are_complete(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    load::hackbench(2, 200, LONG)?;
+    let busy = scheduler.await_stats(1)?;
+    // The line after the next covers nothing but idle time.
+    let stats = scheduler.await_stats(2)?;
+    let domains = cpus::l3s()?.len();
+    let whole = scheduler.stdout();
+    ensure!(
+        whole.lines().all(|line| line.starts_with('{')),
+        "there is more than JSON on standard output:\n{whole}"
+    );
+    for line in &stats.lines {
+        is_complete(line, domains).with_context(|| format!("in {line}"))?;
+        let rss = line["rss_kib"].as_u64().context("no rss_kib")?;
+        let limit = RSS_KIB + RSS_KIB_PER_DOMAIN * domains as u64;
+        ensure!(rss > 0 && rss <= limit, "{rss} KiB are resident; {limit} KiB are allowed");
+    }
+    ensure!(busy.sum("decided")? > 1000, "too little was decided under load to tell");
+    let idle = stats.lines.last().context("no lines")?;
+    for domain in idle["domains"].as_array().context("no domains")? {
+        for field in ["queued", "decided", "late", "bypassed", "bounced", "activations"] {
+            let count = domain[field].as_u64().unwrap_or(u64::MAX);
+            ensure!(count < 500, "after the load, {field} is {count} in a second: {idle}");
+        }
+        ensure!(domain["waiting"] == 0, "on an idle system tasks wait: {idle}");
+    }
+    println!("after the load: {idle}");
+    scheduler.stop()
+}
+
+fn is_complete(line: &Value, domains: usize) -> Result<()> {
+    ensure!(line["page_faults"].is_u64(), "no page_faults");
+    let listed = line["domains"].as_array().context("no domains")?;
+    ensure!(listed.len() == domains, "{} domains of {domains}", listed.len());
+    for (id, domain) in listed.iter().enumerate() {
+        for field in COUNTS {
+            ensure!(domain[field].is_u64(), "domain {id} has no {field}");
+        }
+        ensure!(domain["id"] == id, "the domains are not in order");
+        for percentile in ["p50", "p99"] {
+            let value = domain["decision_us"].get(percentile);
+            let value = value.with_context(|| format!("decision_us has no {percentile}"))?;
+            ensure!(
+                value.is_number() || domain["decided"] == 0,
+                "domain {id} decided, and its {percentile} is {value}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// As text, each domain has a row.
+pub fn text_has_a_row_for_each_domain(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&["--stats", "1"])?;
+    wait_until("statistics are printed twice", Duration::from_secs(10), || {
+        scheduler.stdout().matches("page faults").count() >= 2
+    })?;
+    let text = scheduler.stdout();
+    println!("{text}");
+    let mut lines = text.lines();
+    let head = lines.next().context("no head")?;
+    ensure!(head.trim_start().starts_with("domain"), "not a head: {head:?}");
+    for _ in 0..2 {
+        for id in 0..cpus::l3s()?.len() {
+            let row: Vec<&str> = lines.next().context("no row")?.split_whitespace().collect();
+            ensure!(row.first() == Some(&id.to_string().as_str()), "not domain {id}: {row:?}");
+        }
+        let last = lines.next().context("no last line")?;
+        ensure!(last.contains("page faults") && last.contains("KiB"), "not the last: {last:?}");
+    }
+    scheduler.stop()
+}
+
+/// When nobody reads the statistics any more the program detaches and ends quietly, like other programs.
+pub fn ends_when_nobody_reads(_: &Machine) -> Result<()> {
+    for output in ["2>/tmp/errors", "--stats-format json 2>/tmp/errors", "2>&1"] {
+        fs::write("/tmp/errors", "")?;
+        let run = scheduler::run_in_shell(&format!(
+            "set -o pipefail; scx_manyland --stats 1 {output} | head -n 1"
+        ))?;
+        let errors = fs::read_to_string("/tmp/errors")?;
+        println!("{run:?} {errors:?}");
+        ensure!(run.code == Some(0), "{output}: the exit status is not 0: {run:?} {errors}");
+        ensure!(run.stdout.lines().count() == 1, "{output}: not one line: {run:?}");
+        ensure!(
+            !errors.contains("panicked") && !errors.contains("pipe"),
+            "{output}: there is an error: {errors}"
+        );
+        sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
+    }
+    Ok(())
+}
