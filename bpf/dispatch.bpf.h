@@ -94,13 +94,16 @@ static bool net_is_open(struct domain_ctx *dom, u64 now)
 }
 
 /*
- * Runs a waiting task: of those bound to the CPU and those of the domain, the one that had least.
+ * Runs a waiting task: of those bound to the CPU and those of the domain, the one that had least. A
+ * dedicated CPU is only for the former.
  * Not static, so that the verifier looks at it once, and not on each path to a call of it.
  */
-__noinline int run_waiting(u32 cpu, u32 d)
+__noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 {
 	u64 bound = DSQ_BOUND | cpu, waiting = DSQ_WAITING | d;
 
+	if (dedicated)
+		return run_from(bound);
 	if (!scx_bpf_dsq_nr_queued(bound))
 		return run_from(waiting);
 	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
@@ -117,9 +120,7 @@ static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d
 	if (strict && (s64)(now - dom->untold_since_ns) < (s64)stall_ns)
 		return false;
 	c->net_turn ^= 1;
-	if (!c->net_turn)
-		return false;
-	return c->dedicated ? run_from(DSQ_BOUND | cpu) : run_waiting(cpu, d);
+	return c->net_turn && run_waiting(cpu, d, c->dedicated);
 }
 
 /* Step 5: the kernel's half of stealing. */
@@ -203,10 +204,11 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	if (dom->state == THREAD_PARKED && run_from(DSQ_THREAD | d))
 		return true;
 
-	if (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 || scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
-		if (net_is_open(dom, now) && run_waiting(cpu, d))
+	if ((!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
+	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
+		if (net_is_open(dom, now) && run_waiting(cpu, d, c->dedicated))
 			return true;
-	} else if (dom->starved_since_ns) {
+	} else if (!c->dedicated && dom->starved_since_ns) {
 		dom->starved_since_ns = 0;
 	}
 
