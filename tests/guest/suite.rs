@@ -61,6 +61,14 @@ pub fn all() -> Vec<GuestTest> {
             90 affinity::tasks_moved_while_waiting_stay,
             120 load::hackbench_runs_by_decisions,
             240 load::hackbench_is_not_much_slower,
+            120 hybrid::a_lone_hog_runs_on_a_fast_core,
+            60 hybrid::without_preference_a_lone_hog_stays,
+            120 hybrid::efficiency_starts_hogs_on_slow_cores,
+            120 hybrid::a_waking_task_gets_the_preferred_kind,
+            60 hybrid::strict_and_dedicate_are_kept,
+            90 hybrid::hogs_spill_to_slow_cores_and_come_back,
+            60 hybrid::affinity_goes_before_speed,
+            60 hybrid::one_kind_is_not_worth_a_word,
             40 errors::without_root_it_says_so,
             90 errors::a_second_scheduler_is_refused,
             60 errors::bad_options_are_usage_errors,
@@ -72,6 +80,7 @@ pub fn all() -> Vec<GuestTest> {
             60 domains::each_l3_has_its_thread,
             240 domains::each_granularity_has_its_threads,
             90 affinity::bound_tasks_stay_and_run,
+            60 hybrid::whole_cores_go_before_siblings,
         },
     ];
     tests.into_iter().flatten().collect()

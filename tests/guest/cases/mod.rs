@@ -7,5 +7,6 @@ pub mod errors;
 pub mod fairness;
 pub mod guest;
 pub mod harness;
+pub mod hybrid;
 pub mod idle;
 pub mod load;
