@@ -68,6 +68,7 @@ pub fn all() -> Vec<GuestTest> {
             60 hybrid::strict_and_dedicate_are_kept,
             90 hybrid::hogs_spill_to_slow_cores_and_come_back,
             60 hybrid::affinity_goes_before_speed,
+            150 hybrid::load_runs_on_all_kinds,
             60 hybrid::one_kind_is_not_worth_a_word,
             40 errors::without_root_it_says_so,
             90 errors::a_second_scheduler_is_refused,

@@ -3,7 +3,7 @@
 use crate::api::kinds::Kinds;
 use crate::api::load::Hog;
 use crate::api::scheduler;
-use crate::api::{cpus, process, wait_until};
+use crate::api::{cpus, load, process, wait_until};
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
 use nix::sched::sched_getcpu;
@@ -172,6 +172,26 @@ pub fn affinity_goes_before_speed(_: &Machine) -> Result<()> {
     hog.stop()?;
     other.stop()?;
     scheduler.stop()
+}
+
+/// Under load, with hogs that may use a part of the CPUs among it, the work gets done.
+pub fn load_runs_on_all_kinds(_: &Machine) -> Result<()> {
+    for (kinds, prefer) in
+        [(Kinds::in_each_l3()?, "performance"), (Kinds::dense_l3_first()?, "efficiency")]
+    {
+        let scheduler = kinds.start("kind", prefer)?;
+        let l3s = cpus::l3s()?;
+        let bindings = [kinds.slow(), kinds.fast(), l3s[0], l3s[1]];
+        let hogs = bindings.iter().map(|cpus| Hog::on(cpus, LIMIT)).collect::<Result<Vec<_>>>()?;
+        let time = load::hackbench(1, 200, LIMIT)?;
+        println!("{prefer}: hackbench took {} ms beside four hogs", time.as_millis());
+        for hog in hogs {
+            ensure!(hog.run_time()? > time / 10, "a hog ran {} ms", hog.run_time()?.as_millis());
+            hog.stop()?;
+        }
+        scheduler.stop()?;
+    }
+    Ok(())
 }
 
 /// The guest itself has one kind of core: nothing is chosen, and nothing said.
