@@ -65,7 +65,7 @@ static bool core_is_idle(s32 cpu)
 
 /*
  * Claims an idle CPU of a set that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and(): that
- * takes every running task for one that must not migrate on kernels before 6.18.
+ * takes a running task for one that must not migrate on kernels without is_bpf_migration_disabled().
  */
 static s32 claim_in_set(struct task_struct *p, struct preference *step, s32 prev_cpu)
 {
