@@ -218,24 +218,29 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom;
+	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
 	struct task_ctx *t;
 
-	if (!c)
+	if (dom && run_next(cpu, c, dom, c->domain, prev))
 		return;
-	dom = domain_at(c->domain);
-	if (!dom)
+	/* Nobody else wants the CPU. */
+	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
 		return;
-	if (run_next(cpu, c, dom, c->domain, prev))
+	t = task_ctx(prev);
+	if (c && t && !t->is_thread && !goes_straight(prev) && can_climb(prev, t, c)) {
+		/*
+		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where the
+		 * kernel keeps it from there (it must not migrate now, or exits). The kernel does not
+		 * look at that queue again by itself: the CPU would go idle beside the task.
+		 */
+		scx_bpf_kick_cpu(cpu, 0);
 		return;
-	/* Nobody else wants the CPU: whoever had it goes on, at nobody's cost. */
-	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
-		scx_bpf_task_set_slice(prev, slice_ns);
-		t = task_ctx(prev);
-		if (t) {
-			charge(t, prev);
-			t->free = 1;
-		}
+	}
+	/* Whoever had it goes on, at nobody's cost. */
+	scx_bpf_task_set_slice(prev, slice_ns);
+	if (t) {
+		charge(t, prev);
+		t->free = 1;
 	}
 }
 

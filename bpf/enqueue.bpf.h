@@ -10,6 +10,7 @@
 #define MANYLAND_ENQUEUE_BPF_H
 
 #include "home.bpf.h"
+#include "prefer.bpf.h"
 #include "queued.bpf.h"
 
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
@@ -26,14 +27,35 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 	scx_bpf_dsq_insert(p, dsq, slice_ns, enq_flags);
 }
 
+/*
+ * `p` had `cpu` for itself, and ops.dispatch has seen a faster core idle. If that is taken by now, it
+ * goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
+ */
+static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_flags)
+{
+	s32 faster = claim_faster(p, t, cpu);
+
+	if (faster < 0) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	bypass(p, t, t->home, SCX_DSQ_LOCAL_ON | faster, enq_flags);
+	scx_bpf_kick_cpu(faster, SCX_KICK_IDLE);
+}
+
 static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
 {
 	u32 home = home_of(p, t);
-	s32 cpu = claim_idle(p, home, prev_cpu, wake_flags);
+	s32 cpu;
 
-	if (cpu >= 0 || strict || no_steal)
-		return cpu;
-	cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+	if (by_kind) {
+		cpu = claim_preferred(p, home, prev_cpu);
+	} else {
+		cpu = claim_idle(p, home, prev_cpu, wake_flags);
+		if (cpu >= 0 || strict || no_steal)
+			return cpu;
+		cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+	}
 	/* A task without a cache to stay near lives where it finds room. */
 	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))
 		set_home(t, domain_of_cpu(cpu));
@@ -114,6 +136,10 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		park_thread(p, t, enq_flags);
 		return;
 	}
+	if (climbs && enq_flags & SCX_ENQ_LAST) {
+		climb(p, t, cpu, enq_flags);
+		return;
+	}
 
 	bound = p->nr_cpus_allowed == 1;
 	if (!bound && !(enq_flags & SCX_ENQ_WAKEUP))
@@ -132,8 +158,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 			bypass(p, t, d, SCX_DSQ_LOCAL, enq_flags);
 			return;
 		}
-	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags) && any_idle(dom)) {
-		idle = claim_idle(p, d, cpu, 0);
+	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags) && (by_kind || any_idle(dom))) {
+		idle = by_kind ? claim_preferred(p, d, cpu) : claim_idle(p, d, cpu, 0);
 		if (idle >= 0) {
 			bypass(p, t, d, SCX_DSQ_LOCAL_ON | idle, enq_flags);
 			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);

@@ -166,10 +166,23 @@ struct domain_order {
 	u16 nearest[MAX_DOMAINS];
 };
 
-/* One CPU. `domain` and `dedicated` are written by the loader, the rest by BPF. */
+/*
+ * One step of the order in which a domain's tasks look for an idle CPU, where there is more than one
+ * kind of core. Written by the loader, before attach.
+ */
+struct preference {
+	u32 set; /* the CPUs of one kind in one domain */
+	u16 domain; /* where they are */
+	u16 rank; /* of that kind: higher is faster */
+	u32 whole_core; /* 1: only with all its SMT siblings idle */
+};
+
+/* One CPU. The first four are written by the loader, the rest by BPF. */
 struct cpu_ctx {
 	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
 	u32 dedicated; /* kept free of tasks for the domain thread */
+	u32 set; /* as in `struct preference` */
+	u32 rank; /* of its kind: higher is faster */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */

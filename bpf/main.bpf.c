@@ -5,8 +5,8 @@
  *
  * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), queued.bpf.h (its
  * domain thread is told), decided.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
- * it), task.bpf.h (it runs). home.bpf.h says which domain is asked, idle.bpf.h knows the idle CPUs, heartbeat.bpf.h
- * mends accidents, maps.bpf.h has the state.
+ * it), task.bpf.h (it runs). home.bpf.h says which domain is asked, idle.bpf.h knows the idle CPUs,
+ * prefer.bpf.h the kinds of core; heartbeat.bpf.h mends accidents, maps.bpf.h has the state.
  *
  * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
  * does not do, some CPU that the task may use will find it there.
@@ -80,6 +80,9 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 		if (err)
 			return err;
 	}
+	err = create_set_masks();
+	if (err)
+		return err;
 	return start_heartbeat();
 }
 

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Error, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use scx_manyland::domains::preference::Prefer;
 use scx_manyland::options::{
     Format, PATIENCE_US, RunOptions, SLICE_MIN_US, SLICE_US, STATS_SECONDS, StatsOptions,
 };
@@ -72,6 +73,10 @@ struct RunArgs {
     /// at the price of that CPU
     #[arg(long)]
     dedicate: bool,
+    /// Which kind of core tasks get first, where a machine has fast and slow ones
+    /// [default: efficiency on battery, else performance]
+    #[arg(long, value_name = "KIND", value_enum)]
+    prefer: Option<Prefer>,
     /// Print statistics every SECS seconds (1 to 3600) [default: none]
     #[arg(long, value_name = "SECS", value_parser = in_range(STATS_SECONDS))]
     stats: Option<u64>,
@@ -137,6 +142,7 @@ impl TryFrom<RunArgs> for RunOptions {
             no_steal: args.no_steal,
             partial: args.partial,
             dedicate: args.dedicate,
+            prefer: args.prefer,
             stats: args.stats.map(|seconds| StatsOptions {
                 every: Duration::from_secs(seconds),
                 format: args.stats_format,
@@ -222,7 +228,7 @@ mod tests {
     #[test]
     fn every_option_arrives() {
         let args = "--domain llc --policy fifo --slice-us 1000 --slice-min-us 20 --patience-us 10 \
-                    --strict --partial --dedicate --stats 2 --stats-format json -v";
+                    --strict --partial --dedicate --prefer none --stats 2 --stats-format json -v";
         let expected = RunOptions {
             domain: Granularity::L3,
             policy: PolicyKind::Fifo,
@@ -231,6 +237,7 @@ mod tests {
             strict: true,
             partial: true,
             dedicate: true,
+            prefer: Some(Prefer::None),
             stats: Some(StatsOptions { every: Duration::from_secs(2), format: Format::Json }),
             verbose: true,
         };

@@ -2,7 +2,7 @@
 //!
 //! The modules are the nouns of the design. The way of a task goes through them in this order:
 //! `bpf/` (kernel side) → [`connector`] → [`domains`] → [`policy`] → [`domains`] → [`connector`] →
-//! `bpf/`. [`topology`] says which domains there are, [`alloc`] gives each its memory, [`session`]
+//! `bpf/`. [`topology`] says which domains there are, [`power`] what they run on, [`alloc`] gives each its memory, [`session`]
 //! runs it all, [`statistics`] shows it.
 
 #![warn(missing_docs)]
@@ -15,6 +15,7 @@ pub mod domains;
 pub mod ids;
 pub mod options;
 pub mod policy;
+pub mod power;
 pub mod session;
 pub mod statistics;
 pub mod topology;

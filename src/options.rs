@@ -3,6 +3,7 @@
 //! Invariant: options that passed [`RunOptions::check`] are within the ranges below, which are
 //! also those of the command line.
 
+use crate::domains::preference::Prefer;
 use crate::policy::Slices;
 use crate::policy::kind::PolicyKind;
 use crate::topology::Granularity;
@@ -69,6 +70,9 @@ pub struct RunOptions {
     pub partial: bool,
     /// Each domain thread keeps one CPU of its domain to itself, spinning.
     pub dedicate: bool,
+    /// Which kind of core goes first on a machine that has several; `None` asks the power supply
+    /// ([`crate::power`]): performance on mains power or where that is unknown, else efficiency.
+    pub prefer: Option<Prefer>,
     /// Print statistics.
     pub stats: Option<StatsOptions>,
     /// Say more of what is being done.
@@ -86,6 +90,7 @@ impl Default for RunOptions {
             no_steal: false,
             partial: false,
             dedicate: false,
+            prefer: None,
             stats: None,
             verbose: false,
         }

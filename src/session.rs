@@ -15,15 +15,17 @@ use crate::connector::kernel;
 use crate::connector::load::{Attached, Loaded};
 use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
+use crate::domains::preference::{Prefer, Preferences};
 use crate::domains::scheduler::Board;
 use crate::domains::sync::Deque;
 use crate::domains::thread::{DomainThread, Plan};
 use crate::ids::{CpuId, Pid};
 use crate::options::{Format, RunOptions};
 use crate::policy::Task;
+use crate::power;
 use crate::statistics::Statistics;
 use crate::topology::{Domain, Domains, Source, Topology};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
@@ -33,6 +35,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use std::io::{ErrorKind, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,13 +50,44 @@ const SPARE_STACK_KIB: usize = 128;
 /// # Errors
 /// One line each: what was being done, to what, what to do next. The kernel's own scheduler is back.
 pub fn run(options: RunOptions) -> Result<()> {
+    run_while(&options, || Topology::load(&Source::Live))
+}
+
+/// The same on a description of this machine that is better than what it tells of itself, such as
+/// one in which kinds of core were registered with hwloc.
+///
+/// ```no_run
+/// use scx_manyland::{options::RunOptions, session, topology::{Source, Topology}};
+/// let machine = Topology::load(&Source::XmlFile("with-kinds.xml".into()))?;
+/// session::run_on(machine, RunOptions::default())?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`run`], and if the description has not exactly the online CPUs of this machine, also when
+/// some come or go later.
+pub fn run_on(machine: Topology, options: RunOptions) -> Result<()> {
+    run_while(&options, || {
+        let live = Topology::load(&Source::Live)?;
+        ensure!(
+            machine.cpus() == live.cpus(),
+            "the description of the machine has CPUs {}, and {} are online",
+            machine.cpus(),
+            live.cpus()
+        );
+        Ok(machine.clone())
+    })
+}
+
+/// Runs on what `read` tells of the machine, which is asked again when the machine has changed.
+fn run_while(options: &RunOptions, read: impl Fn() -> Result<Topology>) -> Result<()> {
     options.check()?;
     kernel::check()?;
     alloc::limit_malloc_arenas()?;
     alloc::set_thread_policy(None)?;
     let signals = block_signals()?;
     loop {
-        match attach_once(&options, &signals)? {
+        match attach_once(options, &read, &signals)? {
             Ended::Asked => return Ok(()),
             Ended::MachineChanged => tell("the machine has changed; reading it again\n"),
         }
@@ -79,26 +113,55 @@ fn block_signals() -> Result<SignalFd> {
         .context("cannot wait for signals")
 }
 
-fn attach_once(options: &RunOptions, signals: &SignalFd) -> Result<Ended> {
+fn attach_once(
+    options: &RunOptions,
+    read: &impl Fn() -> Result<Topology>,
+    signals: &SignalFd,
+) -> Result<Ended> {
     // First of all: reading the machine forks, which must not meet locked memory or other threads.
     let changes = kernel::hotplugs();
-    let topology = Topology::load(&Source::Live)?;
+    let topology = read()?;
     let domains = topology.partition(options.domain)?;
     let dedicated = dedicated_cpus(options, &domains)?;
     tell(&topology.map(&domains));
 
+    let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
-    let loaded = Loaded::new(&mut storage, options, &domains)?;
+    let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
-    let mut crew = match Crew::start(options, &domains, &dedicated, &board, deques) {
+    let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
+    let mut crew = match Crew::start(options, machine, &board, deques) {
         // A thread cannot be bound to CPUs that have gone.
         Err(_) if kernel::hotplugs() != changes => return Ok(Ended::MachineChanged),
         crew => crew?,
     };
-    let ended = crew.serve(options, &domains, &dedicated, loaded, signals, changes);
+    let ended = crew.serve(options, machine, loaded, signals, changes);
     // A panic says more than what followed from it.
     crew.dismiss()?;
     ended
+}
+
+/// A machine, cut and described.
+#[derive(Clone, Copy)]
+struct Machine<'a> {
+    domains: &'a Domains,
+    dedicated: &'a CpuSet,
+    preferences: &'a Preferences,
+}
+
+/// Chooses which kind of core goes first, and says so where the machine has more than one.
+fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> Preferences {
+    let (prefer, why) = match options.prefer {
+        Some(prefer) => (prefer, "as asked".to_string()),
+        None => {
+            let supply = power::supply(Path::new(power::SUPPLIES));
+            (Prefer::on(supply), supply.to_string())
+        }
+    };
+    if Preferences::has_kinds(domains) {
+        eprintln!("prefer: {prefer} ({why})");
+    }
+    Preferences::new(domains, prefer, dedicated)
 }
 
 /// The CPU that each domain thread keeps to itself: the last of its domain.
@@ -137,11 +200,11 @@ impl Crew {
     /// Starts the threads; they wait for their queues.
     fn start(
         options: &RunOptions,
-        domains: &Domains,
-        dedicated: &CpuSet,
+        machine: Machine<'_>,
         board: &Arc<Board>,
         deques: Vec<Deque<Task>>,
     ) -> Result<Self> {
+        let Machine { domains, dedicated, preferences } = machine;
         let stop = Arc::new(AtomicBool::new(false));
         let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
         let mut crew = Self { threads: Vec::with_capacity(domains.len()), stop, alarm };
@@ -149,6 +212,7 @@ impl Crew {
             let (policy, slices) = (options.policy, options.slices);
             let plan = Plan {
                 domain: domain.clone(),
+                order: preferences.within(domain),
                 dedicated: dedicated_of(domain, dedicated),
                 policy: Box::new(move || policy.build(slices)),
                 partial: options.partial,
@@ -172,12 +236,12 @@ impl Crew {
     fn serve(
         &mut self,
         options: &RunOptions,
-        domains: &Domains,
-        dedicated: &CpuSet,
+        machine: Machine<'_>,
         loaded: Loaded<'_>,
         signals: &SignalFd,
         changes: u64,
     ) -> Result<Ended> {
+        let Machine { domains, dedicated, preferences } = machine;
         let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
         let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
         let mut seams = Vec::with_capacity(self.threads.len());
@@ -191,7 +255,7 @@ impl Crew {
         alloc::prefault_stack(SPARE_STACK_KIB);
 
         let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
-        let attached = loaded.attach(domains, &pids, dedicated)?;
+        let attached = loaded.attach(domains, &pids, dedicated, preferences)?;
         // From here on the kernel asks for a restart; of what was before, it does not know that we
         // have not seen it.
         if kernel::hotplugs() != changes {

@@ -14,6 +14,7 @@ use super::rings::{DecidedRing, QueuedRing};
 use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::cpuset::CpuSet;
+use crate::domains::preference::{Prefer, Preferences};
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::options::RunOptions;
 use crate::topology::Domains;
@@ -72,15 +73,16 @@ impl<'obj> Loaded<'obj> {
         storage: &'obj mut MaybeUninit<OpenObject>,
         options: &RunOptions,
         domains: &Domains,
+        preferences: &Preferences,
     ) -> Result<Self> {
         listen(options.verbose);
         let btf = kernel::vmlinux()?;
         let mut open =
             BpfSkelBuilder::default().open(storage).context("cannot open the BPF side")?;
         set_enumerators(&mut open, &btf)?;
-        set_options(&mut open, options, domains)?;
-        set_flags(&mut open, options, &btf);
-        set_sizes(&mut open, domains)?;
+        set_options(&mut open, options, domains, preferences)?;
+        set_flags(&mut open, options, preferences, &btf);
+        set_sizes(&mut open, domains, preferences)?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
         )?;
@@ -138,7 +140,8 @@ impl<'obj> Loaded<'obj> {
     }
 
     /// Describes the domains and attaches. `threads` are the domain threads, in the order of the
-    /// domains; `dedicated` are the CPUs they keep to themselves.
+    /// domains; `dedicated` are the CPUs they keep to themselves. `preferences` are those that it was
+    /// loaded with.
     ///
     /// # Errors
     /// If the kernel refuses; another scheduler may have come first.
@@ -147,6 +150,7 @@ impl<'obj> Loaded<'obj> {
         domains: &Domains,
         threads: &[Pid],
         dedicated: &CpuSet,
+        preferences: &Preferences,
     ) -> Result<Attached<'obj>> {
         for (domain, &thread) in domains.iter().zip(threads) {
             self.shared.domain(domain.id).describe(thread, &domain.cpus);
@@ -166,12 +170,17 @@ impl<'obj> Loaded<'obj> {
             let mut value = [0u8; size_of::<abi::cpu_ctx>()];
             value[..4].copy_from_slice(&domain.to_ne_bytes());
             value[4..8].copy_from_slice(&u32::from(dedicated.contains(CpuId(cpu))).to_ne_bytes());
+            if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
+                value[8..12].copy_from_slice(&(set as u32).to_ne_bytes());
+                value[12..16].copy_from_slice(&u32::from(rank).to_ne_bytes());
+            }
             self.skeleton
                 .maps
                 .cpus
                 .update(&cpu.to_ne_bytes(), &value, MapFlags::ANY)
                 .context("cannot describe the CPUs to the kernel")?;
         }
+        self.describe_preferences(domains, preferences)?;
         let link = self.skeleton.maps.manyland_ops.attach_struct_ops().context(
             match kernel::attached() {
                 Some(other) => format!("cannot attach: scheduler \"{other}\" is already running"),
@@ -185,6 +194,25 @@ impl<'obj> Loaded<'obj> {
             .attach()
             .context("cannot be told of tasks that start another program")?;
         Ok(Attached { loaded: self, link: Some(link), _exec: exec })
+    }
+
+    /// Writes the table of preferences: the lists of all domains, one after the other.
+    fn describe_preferences(&self, domains: &Domains, preferences: &Preferences) -> Result<()> {
+        let steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
+        for (key, step) in (0_u32..).zip(steps) {
+            let set = preferences.set(step.set);
+            let mut value = [0u8; size_of::<abi::preference>()];
+            value[..4].copy_from_slice(&(step.set as u32).to_ne_bytes());
+            value[4..6].copy_from_slice(&(set.domain.0 as u16).to_ne_bytes());
+            value[6..8].copy_from_slice(&set.rank.to_ne_bytes());
+            value[8..].copy_from_slice(&u32::from(step.whole_core).to_ne_bytes());
+            self.skeleton
+                .maps
+                .preferences
+                .update(&key.to_ne_bytes(), &value, MapFlags::ANY)
+                .context("cannot describe the kinds of core to the kernel")?;
+        }
+        Ok(())
     }
 }
 
@@ -275,7 +303,12 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn set_options(open: &mut OpenBpfSkel<'_>, options: &RunOptions, domains: &Domains) -> Result<()> {
+fn set_options(
+    open: &mut OpenBpfSkel<'_>,
+    options: &RunOptions,
+    domains: &Domains,
+    preferences: &Preferences,
+) -> Result<()> {
     let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
     data.nr_cpus = cpu_count(domains);
     data.nr_domains = u32::try_from(domains.len())?;
@@ -289,20 +322,41 @@ fn set_options(open: &mut OpenBpfSkel<'_>, options: &RunOptions, domains: &Domai
     data.no_steal = options.no_steal;
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
+    data.by_kind = preferences.by_kind();
+    data.climbs = climbs(preferences);
+    data.nr_steps = u32::try_from(preferences.steps(DomainId(0)).len())?;
+    data.nr_sets = u32::try_from(preferences.set_count())?;
     Ok(())
 }
 
-fn set_flags(open: &mut OpenBpfSkel<'_>, options: &RunOptions, btf: &libbpf_rs::btf::Btf<'_>) {
+/// Whether a task that is alone on a slow core is to leave it when a faster one is idle.
+fn climbs(preferences: &Preferences) -> bool {
+    preferences.by_kind() && preferences.prefer() == Prefer::Performance
+}
+
+fn set_flags(
+    open: &mut OpenBpfSkel<'_>,
+    options: &RunOptions,
+    preferences: &Preferences,
+    btf: &libbpf_rs::btf::Btf<'_>,
+) {
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| kernel::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
     let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }
+    if climbs(preferences) {
+        flags |= flag("SCX_OPS_ENQ_LAST");
+    }
     open.struct_ops.manyland_ops_mut().flags = flags;
 }
 
-fn set_sizes(open: &mut OpenBpfSkel<'_>, domains: &Domains) -> Result<()> {
+fn set_sizes(
+    open: &mut OpenBpfSkel<'_>,
+    domains: &Domains,
+    preferences: &Preferences,
+) -> Result<()> {
     let count = u32::try_from(domains.len())?;
     let maps = &mut open.maps;
     for map in [
@@ -315,6 +369,9 @@ fn set_sizes(open: &mut OpenBpfSkel<'_>, domains: &Domains) -> Result<()> {
         map.set_max_entries(count)?;
     }
     maps.cpus.set_max_entries(cpu_count(domains))?;
+    let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
+    maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
+    maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;
     Ok(())
 }
 
@@ -333,7 +390,8 @@ fn set_enumerators(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) ->
             __SCX_DSQ_LOCAL = "SCX_DSQ_LOCAL",
             __SCX_DSQ_LOCAL_ON = "SCX_DSQ_LOCAL_ON";
         "scx_enq_flags":
-            __SCX_ENQ_WAKEUP = "SCX_ENQ_WAKEUP";
+            __SCX_ENQ_WAKEUP = "SCX_ENQ_WAKEUP",
+            __SCX_ENQ_LAST = "SCX_ENQ_LAST";
         "scx_kick_flags":
             __SCX_KICK_IDLE = "SCX_KICK_IDLE";
         "scx_ent_flags":

@@ -7,14 +7,16 @@
 //! are left that cannot be decided yet it yields. It ends when the main thread says so and rings
 //! its bell; what it had not decided by then the kernel still holds.
 //!
-//! Below the scheduler lies the [`seam`]; beside it are [`placement`] (which CPU), [`lookahead`] (how
-//! many at once), [`affinity`] (CPU sets), [`handover`] (stealing) and [`latency`] (how long it took).
+//! Below the scheduler lies the [`seam`]; beside it are [`placement`] (which CPU), [`preference`] (in
+//! which order, where there are several kinds of core), [`lookahead`] (how many at once),
+//! [`affinity`] (CPU sets), [`handover`] (stealing) and [`latency`] (how long it took).
 
 pub mod affinity;
 pub mod handover;
 pub mod latency;
 pub mod lookahead;
 pub mod placement;
+pub mod preference;
 pub mod scheduler;
 pub mod seam;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::affinity::Affinities;
 use super::handover::Exchange;
 use super::lookahead::Lookahead;
 use super::placement::Placement;
+use super::preference::Place;
 use super::seam::Seam;
 use super::sync::Deque;
 use crate::connector::abi;
@@ -161,10 +162,11 @@ fn has(flags: u16, flag: u32) -> bool {
 
 impl<S: Seam> Scheduler<S> {
     /// A scheduler for `domain` that offers tasks the CPUs `usable` (all of the domain's, but for
-    /// one that its thread keeps to itself).
+    /// one that its thread keeps to itself) in the order of `places`.
     pub fn new(
         seam: S,
         domain: &Domain,
+        places: &[Place],
         usable: CpuSet,
         policy: Box<dyn Policy>,
         board: Arc<Board>,
@@ -180,7 +182,7 @@ impl<S: Seam> Scheduler<S> {
                 now_ns: 0,
                 ready: 0,
             },
-            placement: Placement::new(domain),
+            placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
             board,
             deque,

@@ -4,6 +4,7 @@
 //! it spins on a CPU that is its own). From `go` on it neither allocates outside its arena nor
 //! touches memory for the first time.
 
+use super::preference::Place;
 use super::scheduler::{Board, Left, Scheduler};
 use super::sync::Deque;
 use crate::alloc;
@@ -31,6 +32,8 @@ const ARENA_KIB: usize = 2048;
 pub struct Plan {
     /// Its domain.
     pub domain: Domain,
+    /// The order in which tasks get its idle CPUs.
+    pub order: Vec<Place>,
     /// The CPU it keeps to itself, with `--dedicate`.
     pub dedicated: Option<CpuId>,
     /// Makes the policy; called on the thread, so that the policy's memory is the domain's.
@@ -152,7 +155,8 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
     let Ok(seam) = queues.recv() else { return };
 
     let entered = alloc::enter(&arena);
-    let mut scheduler = Scheduler::new(seam, &plan.domain, usable, policy, plan.board, plan.deque);
+    let mut scheduler =
+        Scheduler::new(seam, &plan.domain, &plan.order, usable, policy, plan.board, plan.deque);
     match plan.dedicated {
         None => work(&mut scheduler, &plan.stop),
         Some(_) => spin(&mut scheduler, &plan.stop),

@@ -19,7 +19,12 @@ mod machine;
 mod protocol;
 mod suite;
 
+use scx_manyland::alloc::DomainAllocator;
 use std::process::ExitCode;
+
+/// For [`api::kinds`], which runs the scheduler in this program.
+#[global_allocator]
+static ALLOCATOR: DomainAllocator = DomainAllocator;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -27,6 +32,7 @@ fn main() -> ExitCode {
         Some(agent::SERVE) => agent::serve(),
         Some(agent::CASE) => agent::run_case(&args[2]),
         Some(api::load::HOG) => api::load::hog_main(),
+        Some(api::kinds::RUN_ON) => api::kinds::run_on_main(),
         _ => host::main(),
     }
 }

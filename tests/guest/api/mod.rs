@@ -1,6 +1,7 @@
 //! What guest tests are written with.
 
 pub mod cpus;
+pub mod kinds;
 pub mod load;
 pub mod process;
 pub mod sched_ext;

@@ -36,9 +36,13 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts it and waits until it is attached.
     pub fn start(args: &[&str]) -> Result<Scheduler> {
+        Self::spawn(Command::new(PROGRAM).args(args))
+    }
+
+    /// Runs a command that is the scheduler, and waits until it is attached.
+    pub fn spawn(command: &mut Command) -> Result<Scheduler> {
         let output = Output::new();
-        let mut scheduler =
-            Scheduler { process: output.spawn(Command::new(PROGRAM).args(args))?, output };
+        let mut scheduler = Scheduler { process: output.spawn(command)?, output };
         let deadline = Instant::now() + ATTACH_LIMIT;
         while !(sched_ext::state() == "enabled" && sched_ext::scheduler() == OPS) {
             if let Some(status) = scheduler.process.try_wait()? {
@@ -57,6 +61,11 @@ impl Scheduler {
 
     pub fn pid(&self) -> i32 {
         self.process.id() as i32
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.output.all()
     }
 
     /// Its domain threads, in the order of their domains.

@@ -32,25 +32,3 @@ pub fn hackbench_runs_by_decisions(_: &Machine) -> Result<()> {
     ensure!(page_faults == 0, "the scheduler took {page_faults} page faults");
     scheduler.stop()
 }
-
-/// hackbench takes at most one and a half times as long as under the kernel's own scheduler, by the medians of runs that
-/// take turns.
-pub fn hackbench_is_not_much_slower(_: &Machine) -> Result<()> {
-    const ROUNDS: usize = 3;
-    let (mut kernel, mut ours) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        kernel.push(load::hackbench(2, 300, Duration::from_secs(60))?);
-        let scheduler = Scheduler::start(&[])?;
-        ours.push(load::hackbench(2, 300, Duration::from_secs(60))?);
-        scheduler.stop()?;
-    }
-    kernel.sort();
-    ours.sort();
-    let ratio = ours[ROUNDS / 2].as_secs_f64() / kernel[ROUNDS / 2].as_secs_f64();
-    println!("the kernel's own scheduler {kernel:.2?}, ours {ours:.2?}, ratio {ratio:.2}");
-    ensure!(
-        ratio <= 1.5,
-        "hackbench takes {ratio:.2} times as long as under the kernel's own scheduler"
-    );
-    Ok(())
-}

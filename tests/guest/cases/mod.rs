@@ -9,6 +9,7 @@ pub mod faults;
 pub mod guest;
 pub mod harness;
 pub mod hotplug;
+pub mod hybrid;
 pub mod idle;
 pub mod load;
 pub mod options;

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Kinds of core: which idle CPU a task gets where they are not all alike.
+ *
+ * The order is a table that the loader has written (src/domains/preference.rs computes it, and user
+ * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
+ * one kind in one domain and whether a whole idle core is wanted. Here it is only walked.
+ *
+ * A task that runs alone on a slow core asks for no CPU ever again. So at the end of its slice, with
+ * nobody else waiting, ops.dispatch looks whether a faster core is idle. If so it gives the task no
+ * new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to ops.enqueue, which claims that core.
+ *
+ * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets hold
+ * no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
+ */
+#ifndef MANYLAND_PREFER_BPF_H
+#define MANYLAND_PREFER_BPF_H
+
+#include "idle.bpf.h"
+
+/* Options, set before load. */
+const volatile bool by_kind; /* there is a table */
+const volatile bool climbs; /* a lone task leaves a slow core when a faster one is idle */
+const volatile u32 nr_steps; /* of each domain's list */
+const volatile u32 nr_sets; /* that the steps name */
+
+/* The lists of all domains, one after the other. Written by the loader, before attach. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct preference);
+} preferences SEC(".maps");
+
+/* The CPUs of one kind in one domain, for each set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_mask);
+} set_masks SEC(".maps");
+
+static const struct cpumask *set_mask(u32 set)
+{
+	struct domain_mask *m = bpf_map_lookup_elem(&set_masks, &set);
+
+	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
+}
+
+static struct preference *preference_at(u32 home, u32 i)
+{
+	u32 key = home * nr_steps + i;
+
+	return bpf_map_lookup_elem(&preferences, &key);
+}
+
+static bool core_is_idle(s32 cpu)
+{
+	const struct cpumask *cores = scx_bpf_get_idle_smtmask();
+	bool idle = bpf_cpumask_test_cpu(cpu, cores);
+
+	scx_bpf_put_idle_cpumask(cores);
+	return idle;
+}
+
+/*
+ * Claims an idle CPU of a set that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and(): that
+ * takes a running task for one that must not migrate on kernels without is_bpf_migration_disabled().
+ */
+static s32 claim_in_set(struct task_struct *p, struct preference *step, s32 prev_cpu)
+{
+	const struct cpumask *mask = set_mask(step->set);
+	s32 cpu;
+
+	if (!mask)
+		return -1;
+	if (bpf_cpumask_test_cpu(prev_cpu, mask) && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
+	    (!step->whole_core || core_is_idle(prev_cpu)) &&
+	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+	if (p->nr_cpus_allowed >= nr_possible_cpus || bpf_cpumask_subset(mask, p->cpus_ptr))
+		return scx_bpf_pick_idle_cpu(mask, step->whole_core ? SCX_PICK_IDLE_CORE : 0);
+	bpf_for(cpu, 0, nr_cpus) {
+		if (bpf_cpumask_test_cpu(cpu, mask) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) &&
+		    (!step->whole_core || core_is_idle(cpu)) &&
+		    scx_bpf_test_and_clear_cpu_idle(cpu))
+			return cpu;
+	}
+	return -1;
+}
+
+/* Claims the most preferred idle CPU for `p`, with --strict in its home domain only. */
+static s32 claim_preferred(struct task_struct *p, u32 home, s32 prev_cpu)
+{
+	struct domain_ctx *dom;
+	struct preference *step;
+	u32 i;
+	s32 cpu;
+
+	bpf_for(i, 0, nr_steps) {
+		step = preference_at(home, i);
+		if (!step)
+			break;
+		if (strict && step->domain != home)
+			continue;
+		dom = domain_at(step->domain);
+		if (!dom || !any_idle(dom))
+			continue;
+		cpu = claim_in_set(p, step, prev_cpu);
+		if (cpu >= 0)
+			return cpu;
+	}
+	return -1;
+}
+
+/* Whether a whole core of a set that `p` may use is idle, without claiming it. */
+static bool core_of_set_is_idle(struct task_struct *p, u32 set)
+{
+	const struct cpumask *mask = set_mask(set), *cores;
+	bool found = false;
+	s32 cpu;
+
+	if (!mask)
+		return false;
+	cores = scx_bpf_get_idle_smtmask();
+	if (bpf_cpumask_intersects(mask, cores)) {
+		if (bpf_cpumask_subset(mask, p->cpus_ptr)) {
+			found = true;
+		} else {
+			bpf_for(cpu, 0, nr_cpus) {
+				if (bpf_cpumask_test_cpu(cpu, mask) &&
+				    bpf_cpumask_test_cpu(cpu, cores) &&
+				    bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+					found = true;
+					break;
+				}
+			}
+		}
+	}
+	scx_bpf_put_idle_cpumask(cores);
+	return found;
+}
+
+/* Whether a step leads from the kind `rank` up to a whole core of a faster one. */
+static bool leads_up(struct preference *step, u32 home, u32 rank)
+{
+	return step->whole_core && step->rank > rank && !(strict && step->domain != home);
+}
+
+/* Whether `p`, alone on the CPU of `c`, would rather run on a faster core that is idle. */
+static bool can_climb(struct task_struct *p, struct task_ctx *t, struct cpu_ctx *c)
+{
+	struct preference *step;
+	u32 i;
+
+	if (!climbs || p->nr_cpus_allowed == 1)
+		return false;
+	bpf_for(i, 0, nr_steps) {
+		step = preference_at(t->home, i);
+		/* Fastest first: nothing that follows leads up. */
+		if (!step || step->rank <= c->rank)
+			break;
+		if (leads_up(step, t->home, c->rank) && core_of_set_is_idle(p, step->set))
+			return true;
+	}
+	return false;
+}
+
+/* Claims such a core, or answers a negative number if it has been taken meanwhile. */
+static s32 claim_faster(struct task_struct *p, struct task_ctx *t, s32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct preference *step;
+	s32 faster;
+	u32 i;
+
+	if (!c)
+		return -1;
+	bpf_for(i, 0, nr_steps) {
+		step = preference_at(t->home, i);
+		if (!step || step->rank <= c->rank)
+			break;
+		if (!leads_up(step, t->home, c->rank))
+			continue;
+		faster = claim_in_set(p, step, cpu);
+		if (faster >= 0)
+			return faster;
+	}
+	return -1;
+}
+
+static s32 create_set_mask(u32 set)
+{
+	struct domain_mask *m = bpf_map_lookup_elem(&set_masks, &set);
+	struct bpf_cpumask *mask, *old;
+	struct cpu_ctx *c;
+	u32 cpu;
+
+	if (!m)
+		return -ENOENT;
+	mask = bpf_cpumask_create();
+	if (!mask)
+		return -ENOMEM;
+	bpf_for(cpu, 0, nr_cpus) {
+		c = cpu_at(cpu);
+		if (c && c->domain != NO_DOMAIN && c->set == set && !c->dedicated)
+			bpf_cpumask_set_cpu(cpu, mask);
+	}
+	old = bpf_kptr_xchg(&m->mask, mask);
+	if (old)
+		bpf_cpumask_release(old);
+	return 0;
+}
+
+static s32 create_set_masks(void)
+{
+	s32 err;
+	u32 set;
+
+	bpf_for(set, 0, nr_sets) {
+		err = create_set_mask(set);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+#endif /* MANYLAND_PREFER_BPF_H */

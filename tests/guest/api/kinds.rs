@@ -1,0 +1,100 @@
+//! The scheduler on a guest whose cores are taken for different ones.
+//!
+//! QEMU has one kind of core, and the kernel's files that tell of kinds cannot be written. But the library schedules on
+//! a description of the machine as well ([`session::run_on`]), and hwloc's XML can name kinds. All else is as it is
+//! on a machine with kinds: the table, the BPF side and the domain threads do not ask where the ranks came from.
+
+use super::scheduler::Scheduler;
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::domains::preference::Prefer;
+use scx_manyland::options::RunOptions;
+use scx_manyland::session;
+use scx_manyland::topology::{Granularity, Source, Topology};
+use std::fs;
+use std::process::{Command, ExitCode};
+
+/// The argument that makes this program the scheduler: `--run-on FILE DOMAIN PREFER [strict] [dedicate]`.
+pub const RUN_ON: &str = "--run-on";
+
+/// A description of the guest's machine with kinds of core.
+pub struct Kinds {
+    xml: &'static str,
+    topology: Topology,
+}
+
+impl Kinds {
+    /// Two L3s of two cores; those of the second are the fast ones.
+    pub fn dense_l3_first() -> Result<Kinds> {
+        Self::load(include_str!("../../machines/dense-l3-first.xml"))
+    }
+
+    /// Two L3s of two cores; the second of each is a fast one.
+    pub fn in_each_l3() -> Result<Kinds> {
+        Self::load(include_str!("../../machines/kinds-in-each-l3.xml"))
+    }
+
+    /// Four L3s of a core with two threads; the last two are fast.
+    pub fn fast_l3s_last() -> Result<Kinds> {
+        Self::load(include_str!("../../machines/fast-l3s-last.xml"))
+    }
+
+    fn load(xml: &'static str) -> Result<Kinds> {
+        fs::write(FILE, xml)?;
+        Ok(Kinds { xml, topology: Topology::load(&Source::XmlFile(FILE.into()))? })
+    }
+
+    /// The CPUs of the fast kind.
+    pub fn fast(&self) -> CpuSet {
+        self.topology.kinds()[0].cpus
+    }
+
+    /// The CPUs of the slow kind.
+    pub fn slow(&self) -> CpuSet {
+        self.topology.cpus().difference(&self.fast())
+    }
+
+    /// Starts the scheduler on this description.
+    pub fn start(&self, domain: &str, prefer: &str) -> Result<Scheduler> {
+        self.start_with(domain, prefer, &[])
+    }
+
+    /// The same with `strict` or `dedicate`.
+    pub fn start_with(&self, domain: &str, prefer: &str, with: &[&str]) -> Result<Scheduler> {
+        fs::write(FILE, self.xml)?;
+        let mut command = Command::new("/proc/self/exe");
+        let scheduler = Scheduler::spawn(command.args([RUN_ON, FILE, domain, prefer]).args(with))?;
+        let line = format!("prefer: {prefer} (as asked)");
+        ensure!(scheduler.said().contains(&line), "not said: {line}: {}", scheduler.said());
+        Ok(scheduler)
+    }
+}
+
+const FILE: &str = "/tmp/kinds.xml";
+
+/// What the scheduler's process does.
+pub fn run_on_main() -> ExitCode {
+    match run_on(&std::env::args().skip(2).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_on(args: &[String]) -> Result<()> {
+    let [file, domain, prefer, with @ ..] = args else {
+        bail!("{RUN_ON} FILE DOMAIN PREFER [strict] [dedicate]")
+    };
+    let with = |option: &str| with.iter().any(|arg| arg == option);
+    let options = RunOptions {
+        domain: Granularity::from_str(domain, false).ok().context("a granularity")?,
+        prefer: Some(Prefer::from_str(prefer, false).ok().context("a preference")?),
+        strict: with("strict"),
+        dedicate: with("dedicate"),
+        ..RunOptions::default()
+    };
+    session::run_on(Topology::load(&Source::XmlFile(file.into()))?, options)
+}
