@@ -235,6 +235,7 @@ mod tests {
             slices: Slices { base: Duration::from_millis(1), min: Duration::from_micros(20) },
             patience: Duration::from_micros(10),
             strict: true,
+            no_steal: true,
             partial: true,
             dedicate: true,
             prefer: Some(Prefer::None),

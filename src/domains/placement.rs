@@ -89,17 +89,21 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domains::testing::{cpus, domains};
+    use crate::domains::testing::{cpus, domains, places};
     use crate::topology::{Domains, Granularity};
     use proptest::prelude::*;
 
     /// Two L3s of four cores of two CPUs each.
     const MACHINE: &str = "L3Cache:2 Core:4 PU:2";
 
+    fn placement(domain: &Domain) -> Placement {
+        Placement::new(domain, &places(domain))
+    }
+
     /// hwloc's synthetic machines number the CPUs of a core in a row: 8-9, 10-11, 12-13, 14-15.
     fn second_l3() -> (Domains, Placement) {
         let domains = domains(MACHINE, Granularity::L3);
-        let placement = Placement::new(domains.iter().nth(1).unwrap());
+        let placement = placement(domains.iter().nth(1).unwrap());
         (domains, placement)
     }
 
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn one_cpu_to_a_core_means_that_an_idle_cpu_is_an_idle_core() {
         let domains = domains("Core:4 PU:1", Granularity::Machine);
-        let mut placement = Placement::new(domains.iter().next().unwrap());
+        let mut placement = placement(domains.iter().next().unwrap());
         placement.start_batch(cpus([1, 3]));
         assert_eq!(placement.take(CpuId(3), None), Some(CpuId(3)));
         assert_eq!(placement.take(CpuId(3), None), Some(CpuId(1)));

@@ -376,7 +376,7 @@ impl<S: Seam> Scheduler<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domains::testing::{Kept, Queues, Sent, cpus, domains, scheduler};
+    use crate::domains::testing::{Kept, Queues, Sent, cpus, domains, places, scheduler};
     use crate::policy::deadline::Deadline;
     use crate::policy::fifo::Fifo;
     use crate::policy::vruntime::Vruntime;
@@ -569,7 +569,8 @@ mod tests {
         let policy = Box::new(Witness::new().0);
         let (board, mut deques) = Board::new(2, false);
         let deque = deques.pop().unwrap();
-        let mut scheduler = Scheduler::new(queues, domain, usable, policy, board, deque);
+        let mut scheduler =
+            Scheduler::new(queues, domain, &places(domain), usable, policy, board, deque);
         // CPU 7 belongs to the domain's thread alone; the others' idle bits are not the domain's.
         scheduler.seam().idle = cpus([0, 1, 4, 6, 7]);
         let mut place = |allowed: &[u32]| {
@@ -630,7 +631,8 @@ mod tests {
             let queues = Queues { room: usize::MAX, ..Queues::default() };
             let policy = Box::new(witness);
             let deque = deques.remove(0);
-            (Scheduler::new(queues, domain, domain.cpus, policy, board.clone(), deque), log)
+            let (places, cpus) = (places(domain), domain.cpus);
+            (Scheduler::new(queues, domain, &places, cpus, policy, board.clone(), deque), log)
         };
         let (mut here, here_log) = make(0, 500);
         let (mut there, there_log) = make(1, 90);

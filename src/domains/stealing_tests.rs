@@ -2,7 +2,7 @@
 //! is idle for long while another domain has a task for it.
 
 use super::scheduler::{Board, Scheduler};
-use super::testing::{Kept, Queues, Sent, domains};
+use super::testing::{Kept, Queues, Sent, domains, places};
 use crate::connector::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
@@ -59,7 +59,8 @@ impl World {
             .map(|(domain, deque)| {
                 let queues = Queues { room: usize::MAX, idle: domain.cpus, ..Queues::default() };
                 let policy = policy.build(SLICES);
-                Scheduler::new(queues, domain, domain.cpus, policy, board.clone(), deque)
+                let places = places(domain);
+                Scheduler::new(queues, domain, &places, domain.cpus, policy, board.clone(), deque)
             })
             .collect();
         let actors = (0..tasks)

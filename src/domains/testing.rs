@@ -3,6 +3,7 @@
 //! Invariant: it does what the BPF side does with messages and decisions, and nothing by itself: a
 //! test says when there is room, which CPUs are idle, what is carried out and what comes too late.
 
+use super::preference::Place;
 use super::scheduler::{Board, Scheduler};
 use super::seam::Seam;
 use crate::connector::abi;
@@ -10,7 +11,7 @@ use crate::connector::rings::Message;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::policy::Policy;
-use crate::topology::{Domains, Granularity, Source, Topology};
+use crate::topology::{Domain, Domains, Granularity, Source, Topology};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
@@ -151,6 +152,11 @@ pub fn domains(machine: &str, granularity: Granularity) -> Domains {
     topology.partition(granularity).expect("the machine can be cut")
 }
 
+/// The order in which a domain's CPUs are offered where there is one kind of core.
+pub fn places(domain: &Domain) -> [Place; 2] {
+    [true, false].map(|whole_core| Place { cpus: domain.cpus, whole_core })
+}
+
 /// A scheduler of the first domain of a machine without SMT that has `cpus` CPUs, with room for any
 /// number of decisions.
 pub fn scheduler(cpus: usize, policy: Box<dyn Policy>) -> Scheduler<Queues> {
@@ -159,7 +165,7 @@ pub fn scheduler(cpus: usize, policy: Box<dyn Policy>) -> Scheduler<Queues> {
     let queues = Queues { room: usize::MAX, ..Queues::default() };
     let (board, mut deques) = Board::new(1, false);
     let deque = deques.pop().expect("a domain has a deque");
-    Scheduler::new(queues, domain, domain.cpus, policy, board, deque)
+    Scheduler::new(queues, domain, &places(domain), domain.cpus, policy, board, deque)
 }
 
 /// The CPUs of these numbers.

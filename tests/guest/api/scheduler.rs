@@ -63,11 +63,6 @@ impl Scheduler {
         self.process.id() as i32
     }
 
-    /// What it has said so far.
-    pub fn said(&self) -> String {
-        self.output.all()
-    }
-
     /// Its domain threads, in the order of their domains.
     pub fn domain_threads(&self) -> Result<Vec<Thread>> {
         let domain = |thread: &Thread| thread.name.strip_prefix("manyland/")?.parse::<u32>().ok();
