@@ -15,7 +15,10 @@ build: setup ## Build the scheduler: target/release/scx_manyland
 test: ## Formatting, lints, and all tests, those in guests included
 	@tools/test
 
+compare: ## Times of hackbench under the kernel's scheduler and ours, taking turns in a guest
+	@tools/compare
+
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: help run run-here build test setup
+.PHONY: help compare run run-here build test setup

@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn every_option_arrives() {
         let args = "--domain llc --policy fifo --slice-us 1000 --slice-min-us 20 --patience-us 10 \
-                    --strict --partial --dedicate --prefer none --stats 2 --stats-format json -v";
+                    --strict --no-steal --partial --dedicate --prefer none --stats 2 --stats-format json -v";
         let expected = RunOptions {
             domain: Granularity::L3,
             policy: PolicyKind::Fifo,
