@@ -212,13 +212,13 @@ impl<S: Seam> Scheduler<S> {
     pub fn round(&mut self) -> Left {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
-        self.take_back();
+        let left_over = self.take_back();
         self.take();
         self.steal();
         if !self.submit_held() {
             return Left::Waiting;
         }
-        self.decide();
+        self.decide(!left_over);
         self.board.virtual_times[self.view.domain.index()]
             .store(self.policy.virtual_time(), Ordering::Relaxed);
         match self.is_waiting() {
@@ -245,11 +245,14 @@ impl<S: Seam> Scheduler<S> {
         });
     }
 
-    /// Takes back what was published and nobody has stolen.
-    fn take_back(&mut self) {
+    /// Takes back what was published and nobody has stolen; whether there was any.
+    fn take_back(&mut self) -> bool {
+        let mut any = false;
         while let Some(task) = self.deque.take_back() {
             self.policy.enqueue(task, &self.view);
+            any = true;
         }
+        any
     }
 
     /// Takes tasks of other domains, nearest first, for CPUs that have nothing to do here.
@@ -300,13 +303,17 @@ impl<S: Seam> Scheduler<S> {
         }
     }
 
-    fn decide(&mut self) {
+    /// Places and submits what the policy decides now. Where nobody came for what was published last
+    /// time, nothing is published again: those thieves may be stopped, and the tasks have waited.
+    fn decide(&mut self, may_share: bool) {
         let waiting = self.policy.waiting();
         if waiting == 0 {
             return;
         }
         self.placement.start_batch(self.seam.idle().intersection(&self.view.cpus));
-        self.share();
+        if may_share {
+            self.share();
+        }
         let late = self.policy.decides_late();
         let mut budget = match late {
             true => self.lookahead.budget(self.view.ready, self.placement.idle_count()),

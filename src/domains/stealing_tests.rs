@@ -211,6 +211,19 @@ fn what_nobody_steals_returns_to_its_domain() {
 }
 
 #[test]
+fn a_thief_that_never_comes_delays_nobody_twice() {
+    let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
+    world.schedulers[0].seam().idle = CpuSet::EMPTY;
+    for actor in 0..4 {
+        world.wake(actor, 1);
+    }
+    assert_eq!(world.turn(0), [DomainId(1)]);
+    assert!(world.actors.iter().any(|a| a.state == State::Waiting));
+    assert_eq!(world.turn(0), [], "the other domain is idle still, and its thread did not come");
+    assert!(world.actors.iter().all(|a| a.state != State::Waiting));
+}
+
+#[test]
 fn a_task_that_may_not_leave_stays() {
     let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
     world.schedulers[0].seam().idle = CpuSet::EMPTY;
