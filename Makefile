@@ -15,10 +15,13 @@ build: setup ## Build the scheduler: target/release/scx_manyland
 test: ## Formatting, lints, and all tests, those in guests included
 	@tools/test
 
+test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take some minutes
+	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored
+
 compare: ## Times of hackbench under the kernel's scheduler and ours, taking turns in a guest
 	@tools/compare
 
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: help compare run run-here build test setup
+.PHONY: help compare run run-here build test test-large setup

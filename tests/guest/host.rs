@@ -36,10 +36,12 @@ pub fn main() -> ExitCode {
 }
 
 fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
+    let slow = test.machine.is_slow();
     Trial::test(test.name(), move || {
         let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
         hall.run(&test).map_err(|e| format!("{e:#}").into())
     })
+    .with_ignored_flag(slow)
 }
 
 /// Where the guests are received: at most one is in at a time.

@@ -28,7 +28,16 @@ pub const L3X2: Machine =
 pub const L3X4: Machine =
     Machine { name: "l3x4", sockets: 4, cores: 1, threads: 2, nodes: 2, memory_mib: 2048 };
 
+/// Four L3s of sixteen CPUs, each on a NUMA node. It takes minutes, so its tests run when asked for (`make test-large`).
+pub const LARGE: Machine =
+    Machine { name: "large", sockets: 4, cores: 16, threads: 1, nodes: 4, memory_mib: 4096 };
+
 impl Machine {
+    /// Whether its tests run only when asked for.
+    pub fn is_slow(&self) -> bool {
+        self.cpus() > 16
+    }
+
     pub fn cpus(&self) -> u32 {
         self.sockets * self.cores * self.threads
     }

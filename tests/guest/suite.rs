@@ -1,7 +1,7 @@
 //! The list of guest tests: what runs on which machine, and for how long at most.
 
 use crate::cases::*;
-use crate::machine::{L3X1, L3X2, L3X4, Machine};
+use crate::machine::{L3X1, L3X2, L3X4, LARGE, Machine};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -103,6 +103,10 @@ pub fn all() -> Vec<GuestTest> {
             240 domains::each_granularity_has_its_threads,
             90 affinity::bound_tasks_stay_and_run,
             60 hybrid::whole_cores_go_before_siblings,
+        },
+        tests_on! { LARGE:
+            60 guest::has_the_asked_topology,
+            900 domains::each_granularity_has_its_threads,
         },
     ];
     tests.into_iter().flatten().collect()

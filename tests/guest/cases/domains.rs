@@ -1,12 +1,13 @@
 //! The domains and their threads.
 
 use crate::api::scheduler::{self, Scheduler};
-use crate::api::{cpus, process};
+use crate::api::{cpus, load, process};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use serde_json::Value;
+use std::time::Duration;
 
 /// There is one thread for each L3, which may run on exactly its CPUs, and the memory is locked.
 pub fn each_l3_has_its_thread(_: &Machine) -> Result<()> {
@@ -25,7 +26,7 @@ pub fn each_l3_has_its_thread(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Each granularity attaches, with the domains that `topology` tells of.
+/// Each granularity attaches, with the domains that `topology` tells of, and schedules a load.
 pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
     for granularity in ["machine", "package", "numa", "l3", "l2", "kind", "core"] {
         let domains = domains(granularity)?;
@@ -35,6 +36,7 @@ pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
             affinities == domains,
             "{granularity}: the threads may run on {affinities:?}, the domains are {domains:?}"
         );
+        load::hackbench(1, 50, Duration::from_secs(120))?;
         scheduler.stop()?;
         let expected = match granularity {
             "machine" => 1,
