@@ -77,17 +77,11 @@ __weak int note_theft(u32 from, u32 to)
 
 static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
 {
-	const struct cpumask *mask;
-
 	if (!d->slice_ns || d->slice_ns > slice_max_ns || d->domain >= nr_domains)
 		return false;
 	if (d->cpu != NO_CPU && (d->cpu >= nr_cpus || !bpf_cpumask_test_cpu(d->cpu, p->cpus_ptr)))
 		return false;
-	if (d->domain != t->told) {
-		mask = domain_mask(d->domain);
-		return mask && bpf_cpumask_intersects(mask, p->cpus_ptr);
-	}
-	return true;
+	return d->domain == t->told || has_cpu_of(d->domain, p->cpus_ptr);
 }
 
 /* The queue that a sound decision means. A hint at a CPU that is no longer idle means READY. */

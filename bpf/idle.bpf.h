@@ -15,6 +15,33 @@
 
 #include "maps.bpf.h"
 
+/*
+ * Fills a mask with the CPUs of domain `number`, or of the set of that number (prefer.bpf.h), but for
+ * those that domain threads keep to themselves. For ops.init.
+ */
+static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
+{
+	struct bpf_cpumask *mask, *old;
+	struct cpu_ctx *c;
+	u32 cpu;
+
+	if (!m)
+		return -ENOENT;
+	mask = bpf_cpumask_create();
+	if (!mask)
+		return -ENOMEM;
+	bpf_for(cpu, 0, nr_cpus) {
+		c = cpu_at(cpu);
+		if (c && c->domain != NO_DOMAIN && !c->dedicated &&
+		    (of_set ? c->set : c->domain) == number)
+			bpf_cpumask_set_cpu(cpu, mask);
+	}
+	old = bpf_kptr_xchg(&m->mask, mask);
+	if (old)
+		bpf_cpumask_release(old);
+	return 0;
+}
+
 static const struct cpumask *domain_mask(u32 d)
 {
 	struct domain_mask *m = bpf_map_lookup_elem(&masks, &d);

@@ -136,7 +136,6 @@ struct domain_ctx {
 	u32 ready; /* decided and not yet running, at the last look */
 	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */
 	u32 to_ready;
-	u32 unused;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */

@@ -45,29 +45,6 @@ static s32 create_queues(void)
 	return 0;
 }
 
-static s32 create_mask(u32 d)
-{
-	struct domain_mask *m = bpf_map_lookup_elem(&masks, &d);
-	struct bpf_cpumask *mask, *old;
-	struct cpu_ctx *c;
-	u32 cpu;
-
-	if (!m)
-		return -ENOENT;
-	mask = bpf_cpumask_create();
-	if (!mask)
-		return -ENOMEM;
-	bpf_for(cpu, 0, nr_cpus) {
-		c = cpu_at(cpu);
-		if (c && c->domain == d && !c->dedicated)
-			bpf_cpumask_set_cpu(cpu, mask);
-	}
-	old = bpf_kptr_xchg(&m->mask, mask);
-	if (old)
-		bpf_cpumask_release(old);
-	return 0;
-}
-
 s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 {
 	s32 err = create_queues();
@@ -76,7 +53,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 	if (err)
 		return err;
 	bpf_for(d, 0, nr_domains) {
-		err = create_mask(d);
+		err = create_mask(bpf_map_lookup_elem(&masks, &d), d, false);
 		if (err)
 			return err;
 	}

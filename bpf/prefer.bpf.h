@@ -189,36 +189,13 @@ static s32 claim_faster(struct task_struct *p, struct task_ctx *t, s32 cpu)
 	return -1;
 }
 
-static s32 create_set_mask(u32 set)
-{
-	struct domain_mask *m = bpf_map_lookup_elem(&set_masks, &set);
-	struct bpf_cpumask *mask, *old;
-	struct cpu_ctx *c;
-	u32 cpu;
-
-	if (!m)
-		return -ENOENT;
-	mask = bpf_cpumask_create();
-	if (!mask)
-		return -ENOMEM;
-	bpf_for(cpu, 0, nr_cpus) {
-		c = cpu_at(cpu);
-		if (c && c->domain != NO_DOMAIN && c->set == set && !c->dedicated)
-			bpf_cpumask_set_cpu(cpu, mask);
-	}
-	old = bpf_kptr_xchg(&m->mask, mask);
-	if (old)
-		bpf_cpumask_release(old);
-	return 0;
-}
-
 static s32 create_set_masks(void)
 {
 	s32 err;
 	u32 set;
 
 	bpf_for(set, 0, nr_sets) {
-		err = create_set_mask(set);
+		err = create_mask(bpf_map_lookup_elem(&set_masks, &set), set, true);
 		if (err)
 			return err;
 	}

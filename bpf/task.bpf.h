@@ -2,8 +2,8 @@
 /*
  * The life of a task under the scheduler: it joins, runs, stops, leaves.
  *
- * Invariant: `used_ns` grows by exactly the time between running and stopping; `waits_on` and
- * `ready_on` are 0 while a task runs.
+ * Invariant: all time between running and stopping is charged (charge() says what of it is free);
+ * `waits_on` and `ready_on` are 0 while a task runs.
  */
 #ifndef MANYLAND_TASK_BPF_H
 #define MANYLAND_TASK_BPF_H
