@@ -221,6 +221,8 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
 	struct task_ctx *t;
 
+	if (c)
+		c->asked++;
 	if (dom && run_next(cpu, c, dom, c->domain, prev))
 		return;
 	/* Nobody else wants the CPU. */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What is done now and then rather than on the way of a task: finding wake-ups that were lost in a
- * race, and levelling the loads of the domains.
+ * race, and tasks whose CPU was taken (taken.bpf.h), and levelling the loads of the domains.
  *
  * Invariant: nothing depends on the heartbeat but the time after which a rare accident is mended.
  */
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
 
-#include "home.bpf.h"
+#include "taken.bpf.h"
 
 struct heartbeat {
 	struct bpf_timer timer;
@@ -42,8 +42,10 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 		level_loads();
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
-		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0)
+		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+			rescue(i);
+		}
 	}
 	bpf_timer_start(timer, heartbeat_ns, 0);
 	return 0;

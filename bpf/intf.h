@@ -185,6 +185,8 @@ struct cpu_ctx {
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
+	u32 asked; /* how often it has asked for work */
+	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -19,6 +19,7 @@ const volatile u64 stall_ns = 1000000000; /* after that the safety net serves ev
 const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
 const volatile bool strict; /* no safety net, no stealing */
 const volatile bool no_steal; /* domains do not help each other */
+const volatile bool partial; /* only tasks that chose SCHED_EXT are ours */
 const volatile s32 scheduler_tgid; /* our own process */
 const volatile s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 

@@ -19,6 +19,7 @@ use crate::ids::{CpuId, DomainId, Pid};
 use crate::options::RunOptions;
 use crate::topology::Domains;
 use anyhow::{Context, Result};
+use libbpf_rs::btf::types;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, ProgramInput,
@@ -82,6 +83,7 @@ impl<'obj> Loaded<'obj> {
         set_enumerators(&mut open, &btf)?;
         set_options(&mut open, options, domains, preferences)?;
         set_flags(&mut open, options, preferences, &btf);
+        choose_take_hook(&mut open, &btf);
         set_sizes(&mut open, domains, preferences)?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
@@ -193,7 +195,15 @@ impl<'obj> Loaded<'obj> {
             .note_exec
             .attach()
             .context("cannot be told of tasks that start another program")?;
-        Ok(Attached { loaded: self, link: Some(link), _exec: exec })
+        let switches = self
+            .skeleton
+            .progs
+            .note_switch
+            .autoload()
+            .then(|| self.skeleton.progs.note_switch.attach())
+            .transpose()
+            .context("cannot be told of CPUs that a higher scheduling class takes")?;
+        Ok(Attached { loaded: self, link: Some(link), _exec: exec, _switches: switches })
     }
 
     /// Writes the table of preferences: the lists of all domains, one after the other.
@@ -221,6 +231,7 @@ pub struct Attached<'obj> {
     loaded: Loaded<'obj>,
     link: Option<Link>,
     _exec: Link,
+    _switches: Option<Link>,
 }
 
 impl Attached<'_> {
@@ -320,6 +331,7 @@ fn set_options(
     data.heartbeat_ns = ns(HEARTBEAT);
     data.strict = options.strict;
     data.no_steal = options.no_steal;
+    data.partial = options.partial;
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     data.by_kind = preferences.by_kind();
@@ -350,6 +362,17 @@ fn set_flags(
         flags |= flag("SCX_OPS_ENQ_LAST");
     }
     open.struct_ops.manyland_ops_mut().flags = flags;
+}
+
+/// How the BPF side learns that a higher scheduling class takes a CPU: by a tracepoint where the
+/// kernel lets it empty the CPU's queue from there, else by the callback that was made for it.
+fn choose_take_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
+    let from_anywhere =
+        btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some();
+    if from_anywhere {
+        open.struct_ops.manyland_ops_mut().cpu_release = std::ptr::null_mut();
+    }
+    open.progs.note_switch.set_autoload(from_anywhere);
 }
 
 fn set_sizes(

@@ -11,8 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The argument that makes this program a hog: `--hog SECONDS [on|off CPUS]`.
+/// The argument that makes this program a hog: `--hog SECONDS [pausing] [on|off CPUS]`.
 pub const HOG: &str = "--hog";
+
+/// A hog that pauses does so for a tenth of its time.
+const PERIOD: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A process that computes without a pause, and fails if it finds itself on a CPU that it may not use.
 pub struct Hog {
@@ -33,6 +37,16 @@ impl Hog {
     /// A hog that may run anywhere, and can be bound from outside.
     pub fn anywhere(limit: Duration) -> Result<Hog> {
         Self::spawn(&[], limit)
+    }
+
+    /// A hog that may run anywhere and sleeps for a tenth of its time.
+    pub fn pausing(limit: Duration) -> Result<Hog> {
+        Self::spawn(&["pausing"], limit)
+    }
+
+    /// The same bound to CPUs.
+    pub fn pausing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["pausing", "on", &cpus.to_string()], limit)
     }
 
     fn spawn(place: &[&str], limit: Duration) -> Result<Hog> {
@@ -72,8 +86,9 @@ impl Drop for Hog {
 
 /// What a hog's process does.
 pub fn hog_main() -> ExitCode {
-    let mut args = std::env::args().skip(2);
+    let mut args = std::env::args().skip(2).peekable();
     let seconds = args.next().and_then(|text| text.parse().ok()).expect("--hog SECONDS ...");
+    let pausing = args.next_if(|arg| arg == "pausing").is_some();
     let place = args.next().map(|place| {
         let cpus = args.next().and_then(|list| cpus::parse_list(&list).ok());
         (place == "on", cpus.expect("a list of CPUs"))
@@ -82,7 +97,12 @@ pub fn hog_main() -> ExitCode {
         process::bind(0, cpus).expect("binding to CPUs");
     }
     let end = Instant::now() + Duration::from_secs(seconds);
+    let mut paused_at = Instant::now();
     while Instant::now() < end {
+        if pausing && paused_at.elapsed() >= PERIOD {
+            thread::sleep(PAUSE);
+            paused_at = Instant::now();
+        }
         let cpu = CpuId(sched_getcpu().expect("sched_getcpu") as u32);
         if let Some((on, cpus)) = &place
             && cpus.contains(cpu) != *on

@@ -93,12 +93,19 @@ const SCHED_EXT: libc::c_int = 7;
 
 /// Puts a task into the scheduling class SCHED_EXT.
 pub fn choose_sched_ext(tid: i32) -> Result<()> {
-    let param = libc::sched_param { sched_priority: 0 };
+    choose(tid, SCHED_EXT, 0).with_context(|| format!("cannot put {tid} into the class SCHED_EXT"))
+}
+
+/// Makes a task a real-time one (SCHED_FIFO), which goes before all of ours.
+pub fn choose_real_time(tid: i32) -> Result<()> {
+    choose(tid, libc::SCHED_FIFO, 1).with_context(|| format!("cannot make {tid} a real-time task"))
+}
+
+fn choose(tid: i32, policy: libc::c_int, priority: libc::c_int) -> nix::Result<()> {
+    let param = libc::sched_param { sched_priority: priority };
     // SAFETY: `param` lives through the call.
-    let done = unsafe { libc::sched_setscheduler(tid, SCHED_EXT, &param) };
-    nix::errno::Errno::result(done)
-        .with_context(|| format!("cannot put {tid} into the class SCHED_EXT"))?;
-    Ok(())
+    let done = unsafe { libc::sched_setscheduler(tid, policy, &param) };
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// Whether the attached sched_ext scheduler schedules a task.

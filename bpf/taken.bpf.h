@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A higher scheduling class takes a CPU: a real-time or deadline task, with --partial any task that
+ * did not choose SCHED_EXT. Whatever was about to run there looks for another place.
+ *
+ * Invariant: no task that may run elsewhere stays in the local queue of a CPU that has been taken, or
+ * in the CPU's own queue for longer than two heartbeats. (Before Linux 6.19 there is one gap: a task
+ * sent to an idle CPU at the moment in which a higher class wakes there stays until that sleeps.)
+ */
+#ifndef MANYLAND_TAKEN_BPF_H
+#define MANYLAND_TAKEN_BPF_H
+
+#include "dispatch.bpf.h"
+
+/* From the kernel's headers, which are not part of its type information. */
+#define MAX_RT_PRIO 100
+#define SCHED_EXT 7
+
+/* At most so many tasks of a CPU's own queue are looked at in one heartbeat. */
+#define RESCUES_MAX 64
+
+/* Before Linux 6.19, the only place from which the local queue can be emptied. */
+void BPF_STRUCT_OPS(manyland_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
+{
+	scx_bpf_reenqueue_local();
+}
+
+/* Since Linux 6.19: `next` is switched in. */
+SEC("?tp_btf/sched_switch")
+int BPF_PROG(note_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	bool higher = next->prio < MAX_RT_PRIO || (partial && next->policy != SCHED_EXT);
+
+	if (higher && next->pid && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+		scx_bpf_reenqueue_local_from_anywhere();
+	return 0;
+}
+
+/* Moves what may run elsewhere from the queue of CPU `cpu` to that of its domain. */
+static __noinline bool move_out(s32 cpu, u64 ready)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *t;
+	bool moved = false;
+	u32 i;
+
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_OWN | cpu, 0)) {
+		bpf_for(i, 0, RESCUES_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			if (p->nr_cpus_allowed == 1 || !scx_bpf_dsq_move_vtime(&it, p, ready, 0))
+				continue;
+			moved = true;
+			t = task_ctx(p);
+			if (t)
+				t->ready_on = ready;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return moved;
+}
+
+/* For the heartbeat: tasks are ready for a CPU that has not asked for work since the last one. */
+__weak int rescue(s32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *dom;
+
+	if (!c || c->dedicated)
+		return 0;
+	if (c->asked_before != c->asked) {
+		c->asked_before = c->asked;
+		return 0;
+	}
+	dom = domain_at(c->domain);
+	/* As in heartbeat(). */
+	bpf_rcu_read_lock();
+	if (dom && move_out(cpu, DSQ_READY | c->domain))
+		kick_idle(dom, c->domain, 1);
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+#endif /* MANYLAND_TAKEN_BPF_H */
