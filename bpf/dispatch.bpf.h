@@ -80,6 +80,16 @@ static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
 }
 
+/* Whether the thread does not run, and had the time to come since it was called or put aside. */
+static bool is_away(struct domain_ctx *dom, u64 now)
+{
+	if (dom->state == THREAD_RUNNING)
+		return false;
+	if (dom->state != THREAD_ASLEEP && (s64)(now - dom->state_since_ns) <= (s64)patience_ns)
+		return false;
+	return (s64)(now - dom->called_ns) > (s64)patience_ns;
+}
+
 /* Step 4: whether waiting tasks run without a decision. */
 static bool net_is_open(struct domain_ctx *dom, u64 now)
 {
@@ -90,7 +100,7 @@ static bool net_is_open(struct domain_ctx *dom, u64 now)
 	starved = now - dom->starved_since_ns;
 	if (strict)
 		return starved > (s64)stall_ns;
-	return dom->state == THREAD_ASLEEP || starved > (s64)patience_ns;
+	return (dom->state == THREAD_ASLEEP && is_away(dom, now)) || starved > (s64)patience_ns;
 }
 
 /*
@@ -139,9 +149,7 @@ static bool run_from_others(u32 d, u64 now)
 		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
 			return true;
 		dom = domain_at(other);
-		if (dom && scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 &&
-		    dom->state != THREAD_RUNNING &&
-		    (s64)(now - dom->state_since_ns) > (s64)patience_ns &&
+		if (dom && scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 && is_away(dom, now) &&
 		    run_from(DSQ_WAITING | other))
 			return true;
 	}

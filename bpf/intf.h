@@ -132,6 +132,7 @@ struct domain_ctx {
 	/* BPF. */
 	u64 drained __attribute__((aligned(64))); /* how many of those it has seen */
 	u64 state_since_ns; /* since when the thread is in its state */
+	u64 called_ns; /* when a message woke it last */
 	u32 state; /* enum thread_state */
 	u32 ready; /* decided and not yet running, at the last look */
 	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */

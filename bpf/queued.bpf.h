@@ -17,8 +17,10 @@
 /* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
 static u64 wake_flags_for(struct domain_ctx *dom)
 {
-	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0))
+	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0)) {
+		dom->called_ns = scx_bpf_now();
 		return BPF_RB_FORCE_WAKEUP;
+	}
 	return BPF_RB_NO_WAKEUP;
 }
 

@@ -90,9 +90,8 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
     let scheduler = Scheduler::start(&STATS)?;
     let threads = scheduler.domain_threads()?;
     let all = cpus::online()?;
-    let hogs: Vec<(CpuSet, Hog)> = (0..all.len() * 2)
-        .map(|_| Ok((all, Hog::anywhere(LONG)?)))
-        .collect::<Result<_>>()?;
+    let hogs: Vec<(CpuSet, Hog)> =
+        (0..all.len() * 2).map(|_| Ok((all, Hog::anywhere(LONG)?))).collect::<Result<_>>()?;
     thread::sleep(Duration::from_secs(2));
     let taken = CpuSet::from_iter(all.iter().take(1));
     let intruder = Hog::pausing_on(&taken, LONG)?;

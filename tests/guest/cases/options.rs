@@ -11,10 +11,13 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU.
+/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU. With a patience that covers
+/// a host which lets a guest's CPU wait: how fast a domain thread comes is not what is asked here.
 pub fn each_policy_decides(_: &Machine) -> Result<()> {
     for policy in ["vruntime", "deadline", "fifo"] {
-        let scheduler = Scheduler::start(&[&STATS[..], &["--policy", policy]].concat())?;
+        let scheduler = Scheduler::start(
+            &[&STATS[..], &["--policy", policy, "--patience-us", "20000"]].concat(),
+        )?;
         load::hackbench(2, 200, LONG)?;
         let share = scheduler.await_stats(2)?.percent_decided()?;
         println!("{policy}: {share:.1} % decided");
