@@ -43,6 +43,27 @@ static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_fl
 	scx_bpf_kick_cpu(faster, SCX_KICK_IDLE);
 }
 
+/*
+ * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk to
+ * each other keep their cache so, at the moments in which the home has no other CPU for them.
+ */
+static s32 beside_waker(struct task_struct *p, u32 home, u64 wake_flags)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	if (!(wake_flags & SCX_WAKE_SYNC) || !c || c->domain != home || c->dedicated)
+		return -1;
+	if (bpf_get_current_task_btf()->flags & PF_EXITING ||
+	    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+		return -1;
+	return cpu;
+}
+
+/*
+ * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its waker,
+ * an idle one elsewhere.
+ */
 static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
 {
 	u32 home = home_of(p, t);
@@ -54,7 +75,11 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 		cpu = claim_idle(p, home, prev_cpu, wake_flags);
 		if (cpu >= 0 || strict || no_steal)
 			return cpu;
-		cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+		if (!any_idle_elsewhere(home))
+			return -1;
+		cpu = beside_waker(p, home, wake_flags);
+		if (cpu < 0)
+			cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
 	}
 	/* A task without a cache to stay near lives where it finds room. */
 	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))

@@ -178,8 +178,11 @@ static __noinline u64 weight_of(u64 dsq)
 	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
 }
 
-/* Looks at the loads, smoothed over a few looks, and lets the fullest domain give some tasks to the
- * emptiest. Called by the heartbeat. */
+/*
+ * Looks at the loads, smoothed over a few looks, and lets the fullest domain in which tasks wait give
+ * some of them to the emptiest. Where each task has a CPU, there is nothing to be gained. Called by
+ * the heartbeat.
+ */
 __weak int level_loads(void)
 {
 	u64 least = ~0ULL, most = 0, now;
@@ -189,8 +192,10 @@ __weak int level_loads(void)
 
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
-		if (dom)
-			dom->weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		if (!dom)
+			continue;
+		dom->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		dom->weight = dom->queue_weight;
 	}
 	bpf_for(i, 0, nr_cpus) {
 		c = cpu_at(i);
@@ -209,7 +214,7 @@ __weak int level_loads(void)
 			least = dom->load;
 			emptiest = i;
 		}
-		if (dom->load >= most) {
+		if (dom->load >= most && dom->queue_weight) {
 			most = dom->load;
 			fullest = i;
 		}

@@ -61,6 +61,25 @@ __weak bool any_idle(struct domain_ctx *dom __arg_nonnull)
 	return false;
 }
 
+/* Whether another domain has an idle CPU. */
+__weak bool any_idle_elsewhere(u32 d)
+{
+	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct domain_ctx *dom;
+	u32 i;
+
+	if (!order)
+		return false;
+	bpf_for(i, 0, nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		dom = domain_at(order->nearest[i]);
+		if (dom && any_idle(dom))
+			return true;
+	}
+	return false;
+}
+
 static bool is_idle(s32 cpu)
 {
 	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));

@@ -141,6 +141,7 @@ struct domain_ctx {
 	u64 ready_order; /* the order of the last task run from READY */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
+	u64 queue_weight; /* the same without those that run */
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
 	u32 moves; /* how many */

@@ -65,6 +65,7 @@ pub fn all() -> Vec<GuestTest> {
             90 stealing::an_idle_domain_helps,
             90 stealing::without_stealing_it_stays_idle,
             60 stealing::what_is_bound_is_not_stolen,
+            90 stealing::a_talking_pair_shares_a_cache,
             150 attach::attaches_ten_times_under_load,
             60 attach::detaches_when_asked,
             90 attach::load_survives_a_crash,
