@@ -28,19 +28,19 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 }
 
 /*
- * `p` had `cpu` for itself, and ops.dispatch has seen a faster core idle. If that is taken by now, it
+ * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now, it
  * goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
  */
 static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_flags)
 {
-	s32 faster = claim_faster(p, t, cpu);
+	s32 better = claim_better(p, t, cpu);
 
-	if (faster < 0) {
+	if (better < 0) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	bypass(p, t, t->home, SCX_DSQ_LOCAL_ON | faster, enq_flags);
-	scx_bpf_kick_cpu(faster, SCX_KICK_IDLE);
+	bypass(p, t, t->home, SCX_DSQ_LOCAL_ON | better, enq_flags);
+	scx_bpf_kick_cpu(better, SCX_KICK_IDLE);
 }
 
 /*
@@ -161,7 +161,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		park_thread(p, t, enq_flags);
 		return;
 	}
-	if (climbs && enq_flags & SCX_ENQ_LAST) {
+	if (by_kind && enq_flags & SCX_ENQ_LAST) {
 		climb(p, t, cpu, enq_flags);
 		return;
 	}

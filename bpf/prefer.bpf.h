@@ -6,9 +6,10 @@
  * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
  * one kind in one domain and whether a whole idle core is wanted. Here it is only walked.
  *
- * A task that runs alone on a slow core asks for no CPU ever again. So at the end of its slice, with
- * nobody else waiting, ops.dispatch looks whether a faster core is idle. If so it gives the task no
- * new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to ops.enqueue, which claims that core.
+ * A task that runs alone on a core of another kind than the preferred one asks for no CPU ever again.
+ * So at the end of its slice, with nobody else waiting, ops.dispatch looks whether a better core is
+ * idle: a faster one, or with --prefer efficiency a slower one. If so it gives the task no new slice;
+ * SCX_OPS_ENQ_LAST then makes the kernel pass it to ops.enqueue, which claims that core.
  *
  * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets hold
  * no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
@@ -20,7 +21,7 @@
 
 /* Options, set before load. */
 const volatile bool by_kind; /* there is a table */
-const volatile bool climbs; /* a lone task leaves a slow core when a faster one is idle */
+const volatile bool prefer_slow; /* slower cores are the better ones */
 const volatile u32 nr_steps; /* of each domain's list */
 const volatile u32 nr_sets; /* that the steps name */
 
@@ -141,24 +142,29 @@ static bool core_of_set_is_idle(struct task_struct *p, u32 set)
 	return found;
 }
 
-/* Whether a step leads from the kind `rank` up to a whole core of a faster one. */
-static bool leads_up(struct preference *step, u32 home, u32 rank)
+static bool is_better(u32 rank, u32 other)
 {
-	return step->whole_core && step->rank > rank && !(strict && step->domain != home);
+	return prefer_slow ? rank < other : rank > other;
 }
 
-/* Whether `p`, alone on the CPU of `c`, would rather run on a faster core that is idle. */
+/* Whether a step leads from the kind `rank` up to a whole core of a better one. */
+static bool leads_up(struct preference *step, u32 home, u32 rank)
+{
+	return step->whole_core && is_better(step->rank, rank) && !(strict && step->domain != home);
+}
+
+/* Whether `p`, alone on the CPU of `c`, would rather run on a better core that is idle. */
 static bool can_climb(struct task_struct *p, struct task_ctx *t, struct cpu_ctx *c)
 {
 	struct preference *step;
 	u32 i;
 
-	if (!climbs || p->nr_cpus_allowed == 1)
+	if (!by_kind || p->nr_cpus_allowed == 1)
 		return false;
 	bpf_for(i, 0, nr_steps) {
 		step = preference_at(t->home, i);
-		/* Fastest first: nothing that follows leads up. */
-		if (!step || step->rank <= c->rank)
+		/* Best first: nothing that follows leads up. */
+		if (!step || !is_better(step->rank, c->rank))
 			break;
 		if (leads_up(step, t->home, c->rank) && core_of_set_is_idle(p, step->set))
 			return true;
@@ -167,24 +173,24 @@ static bool can_climb(struct task_struct *p, struct task_ctx *t, struct cpu_ctx 
 }
 
 /* Claims such a core, or answers a negative number if it has been taken meanwhile. */
-static s32 claim_faster(struct task_struct *p, struct task_ctx *t, s32 cpu)
+static s32 claim_better(struct task_struct *p, struct task_ctx *t, s32 cpu)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
 	struct preference *step;
-	s32 faster;
+	s32 better;
 	u32 i;
 
 	if (!c)
 		return -1;
 	bpf_for(i, 0, nr_steps) {
 		step = preference_at(t->home, i);
-		if (!step || step->rank <= c->rank)
+		if (!step || !is_better(step->rank, c->rank))
 			break;
 		if (!leads_up(step, t->home, c->rank))
 			continue;
-		faster = claim_in_set(p, step, cpu);
-		if (faster >= 0)
-			return faster;
+		better = claim_in_set(p, step, cpu);
+		if (better >= 0)
+			return better;
 	}
 	return -1;
 }

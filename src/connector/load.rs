@@ -335,15 +335,10 @@ fn set_options(
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     data.by_kind = preferences.by_kind();
-    data.climbs = climbs(preferences);
+    data.prefer_slow = preferences.prefer() == Prefer::Efficiency;
     data.nr_steps = u32::try_from(preferences.steps(DomainId(0)).len())?;
     data.nr_sets = u32::try_from(preferences.set_count())?;
     Ok(())
-}
-
-/// Whether a task that is alone on a slow core is to leave it when a faster one is idle.
-fn climbs(preferences: &Preferences) -> bool {
-    preferences.by_kind() && preferences.prefer() == Prefer::Performance
 }
 
 fn set_flags(
@@ -358,7 +353,8 @@ fn set_flags(
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }
-    if climbs(preferences) {
+    // A task that is alone on a core leaves it for a better one.
+    if preferences.by_kind() {
         flags |= flag("SCX_OPS_ENQ_LAST");
     }
     open.struct_ops.manyland_ops_mut().flags = flags;

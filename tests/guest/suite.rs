@@ -86,6 +86,7 @@ pub fn all() -> Vec<GuestTest> {
             120 hybrid::a_lone_hog_runs_on_a_fast_core,
             60 hybrid::without_preference_a_lone_hog_stays,
             120 hybrid::efficiency_starts_hogs_on_slow_cores,
+            90 hybrid::efficiency_draws_a_lone_hog_to_a_slow_core,
             120 hybrid::a_waking_task_gets_the_preferred_kind,
             60 hybrid::strict_and_dedicate_are_kept,
             90 hybrid::hogs_spill_to_slow_cores_and_come_back,

@@ -21,20 +21,35 @@ pub fn a_lone_hog_runs_on_a_fast_core(_: &Machine) -> Result<()> {
     for kinds in [Kinds::dense_l3_first()?, Kinds::in_each_l3()?] {
         for domain in ["l3", "kind", "machine", "core"] {
             let scheduler = kinds.start(domain, "performance")?;
-            let hog = Hog::anywhere(LIMIT)?;
-            settles(&hog, &kinds.fast())?;
-            for cpu in kinds.slow().iter() {
-                process::bind(hog.pid(), &CpuSet::from_iter([cpu]))?;
-                thread::sleep(Duration::from_millis(100));
-                ensure!(process::processor(hog.pid())? == cpu, "the hog is not where it is bound");
-                process::bind(hog.pid(), &cpus::online()?)?;
-                settles(&hog, &kinds.fast())?;
-            }
-            hog.stop()?;
+            a_hog_returns(&kinds.fast(), &kinds.slow())?;
             scheduler.stop()?;
         }
     }
     Ok(())
+}
+
+/// On battery it is the other way round.
+pub fn efficiency_draws_a_lone_hog_to_a_slow_core(_: &Machine) -> Result<()> {
+    for kinds in [Kinds::dense_l3_first()?, Kinds::in_each_l3()?] {
+        let scheduler = kinds.start("l3", "efficiency")?;
+        a_hog_returns(&kinds.slow(), &kinds.fast())?;
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// A hog goes to the wanted CPUs, and back to them from each of the others.
+fn a_hog_returns(wanted: &CpuSet, others: &CpuSet) -> Result<()> {
+    let hog = Hog::anywhere(LIMIT)?;
+    settles(&hog, wanted)?;
+    for cpu in others.iter() {
+        process::bind(hog.pid(), &CpuSet::from_iter([cpu]))?;
+        thread::sleep(Duration::from_millis(100));
+        ensure!(process::processor(hog.pid())? == cpu, "the hog is not where it is bound");
+        process::bind(hog.pid(), &cpus::online()?)?;
+        settles(&hog, wanted)?;
+    }
+    hog.stop()
 }
 
 /// Without a preference the hog stays on the slow core: the test above proves something.
@@ -219,7 +234,8 @@ fn spread(hogs: &[Hog], kinds: &Kinds) -> Result<()> {
     })
 }
 
-/// Soon the hog is on these CPUs, and there it stays but for short moments.
+/// Soon the hog is on these CPUs, and there it stays but for the moments in which others want them; a host that lets the
+/// guest's CPUs wait makes those longer.
 fn settles(hog: &Hog, cpus: &CpuSet) -> Result<()> {
     const LOOKS: u32 = 50;
     let there = || process::processor(hog.pid()).is_ok_and(|cpu| cpus.contains(cpu));
@@ -229,6 +245,6 @@ fn settles(hog: &Hog, cpus: &CpuSet) -> Result<()> {
         seen += u32::from(there());
         thread::sleep(Duration::from_millis(10));
     }
-    ensure!(seen >= LOOKS * 9 / 10, "a lone hog was on {cpus} in {seen} of {LOOKS} looks");
+    ensure!(seen >= LOOKS * 7 / 10, "a lone hog was on {cpus} in {seen} of {LOOKS} looks");
     Ok(())
 }
