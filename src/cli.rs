@@ -3,7 +3,8 @@
 //! Invariant: every failure is one line on stderr that starts with the program's name, with exit
 //! code 2 where the command line is at fault and 1 for anything else.
 
-use anyhow::{Context, Error, Result};
+use crate::bench::{self, BenchArgs};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use scx_manyland::domains::preference::Prefer;
 use scx_manyland::options::{
@@ -37,6 +38,11 @@ pub struct Cli {
 enum Command {
     /// Show how a machine is cut into domains (needs no root and no sched_ext)
     Topology(TopologyArgs),
+    /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root and sched_ext)
+    Bench(Box<BenchArgs>),
+    /// What `bench` starts
+    #[command(hide = true)]
+    Workload { errand: String },
 }
 
 #[derive(Debug, Args)]
@@ -116,12 +122,16 @@ pub fn main_with(
     };
     match cli.command {
         Some(Command::Topology(args)) => ended(topology(args)),
+        Some(Command::Bench(args)) => match args.plan(check_contender) {
+            Ok(plan) => ended(compare(&plan)),
+            Err(error) => value_error(error),
+        },
+        Some(Command::Workload { errand }) => {
+            ended(bench::workloads::serve(&errand).and_then(|answer| print(&answer)))
+        }
         None => match RunOptions::try_from(cli.run) {
             Ok(options) => ended(run(options)),
-            Err(error) => {
-                let kind = ErrorKind::ValueValidation;
-                usage_error(&Cli::command().error(kind, error))
-            }
+            Err(error) => value_error(error),
         },
     }
 }
@@ -158,6 +168,26 @@ fn in_range(range: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64Val
     clap::value_parser!(u64).range(range)
 }
 
+/// Whether our scheduler can take part in a comparison with these options.
+fn check_contender(options: &[String]) -> Result<()> {
+    let args = std::iter::once(PROGRAM).chain(options.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(first_paragraph(&error)))?;
+    ensure!(cli.command.is_none() && !options.is_empty(), "these are not options of the scheduler");
+    let options = RunOptions::try_from(cli.run)?;
+    ensure!(options.stats.is_none(), "the statistics are read by the comparison");
+    ensure!(!options.partial, "with --partial no workload would be scheduled by it");
+    Ok(())
+}
+
+fn compare(plan: &bench::Plan) -> Result<()> {
+    let report = bench::run(plan)?;
+    print(&report.text)?;
+    match report.trouble {
+        Some(trouble) => bail!(trouble),
+        None => Ok(()),
+    }
+}
+
 fn topology(args: TopologyArgs) -> Result<()> {
     let source = match (args.input, args.synthetic) {
         (Some(path), _) => Source::XmlFile(path),
@@ -191,13 +221,21 @@ fn ended(result: Result<()>) -> ExitCode {
     }
 }
 
-/// The first paragraph of what clap has to say, on one line.
+fn value_error(error: Error) -> ExitCode {
+    usage_error(&Cli::command().error(ErrorKind::ValueValidation, format!("{error:#}")))
+}
+
 fn usage_error(error: &clap::Error) -> ExitCode {
+    complain(&format!("{}; see {PROGRAM} --help", first_paragraph(error)));
+    ExitCode::from(2)
+}
+
+/// The first paragraph of what clap has to say, on one line.
+fn first_paragraph(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
     let line = paragraph.map(str::trim).collect::<Vec<_>>().join(" ");
-    complain(&format!("{}; see {PROGRAM} --help", line.trim_start_matches("error: ")));
-    ExitCode::from(2)
+    line.trim_start_matches("error: ").to_owned()
 }
 
 fn complain(message: &str) {

@@ -1,5 +1,6 @@
 //! The program `scx_manyland`.
 
+mod bench;
 mod cli;
 
 use scx_manyland::alloc::DomainAllocator;

@@ -50,6 +50,12 @@ pub fn attached() -> Option<String> {
     Some(read("root/ops").map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()))
 }
 
+/// Whether a sched_ext scheduler is attached and has taken over all tasks.
+pub fn is_enabled() -> bool {
+    fs::read_to_string(Path::new(SCHED_EXT).join("state"))
+        .is_ok_and(|state| state.trim() == "enabled")
+}
+
 /// How often CPUs came or went since boot.
 pub fn hotplugs() -> u64 {
     let count = fs::read_to_string(Path::new(SCHED_EXT).join("hotplug_seq"));

@@ -1,0 +1,122 @@
+//! The workloads: what runs under each scheduler, for a given time, and what is read off it.
+//!
+//! Each run is a process of its own (`scx_manyland workload JSON`, hidden from the help), in a process group of its own, so
+//! that it can be ended whatever it has started, and so that a run inherits nothing of the one before. It answers with one
+//! line of JSON, an [`Outcome`].
+//!
+//! Invariant: what a workload counts is checked against what it did (every message sent was received, every job ended
+//! well); if they differ it fails rather than give a figure.
+
+pub mod build;
+pub mod command;
+pub mod frames;
+mod latency;
+pub mod messages;
+pub mod requests;
+pub mod spin;
+pub mod work;
+
+use super::reading::Reading;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A workload and its size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workload {
+    Messages(messages::Settings),
+    Requests(requests::Settings),
+    Frames(frames::Settings),
+    Build(build::Settings),
+    Spin(spin::Settings),
+    Command(command::Settings),
+}
+
+/// What the process of a workload is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Errand {
+    /// To run a workload for a time.
+    Run { workload: Workload, duration: Duration },
+    /// To be one of the short processes of a build.
+    Job(build::Job),
+}
+
+/// What came of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The figures, the most telling one first.
+    pub readings: Vec<Reading>,
+    /// What was done in all, where it makes sense to say what one of it costs.
+    pub done: Option<Done>,
+}
+
+/// An amount of work.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub count: u64,
+    /// What was counted, in the singular.
+    pub what: String,
+}
+
+impl Workload {
+    /// Its name on the command line and in the results.
+    pub fn name(&self) -> String {
+        match self {
+            Workload::Messages(_) => "messages".into(),
+            Workload::Requests(_) => "requests".into(),
+            Workload::Frames(_) => "frames".into(),
+            Workload::Build(_) => "build".into(),
+            Workload::Spin(_) => "spin".into(),
+            Workload::Command(settings) => settings.command.clone(),
+        }
+    }
+
+    /// What it does, at its size, in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Workload::Messages(settings) => settings.describe(),
+            Workload::Requests(settings) => settings.describe(),
+            Workload::Frames(settings) => settings.describe(),
+            Workload::Build(settings) => settings.describe(),
+            Workload::Spin(settings) => settings.describe(),
+            Workload::Command(_) => "timed from start to end".into(),
+        }
+    }
+
+    /// How much longer than its duration a run may take before it is taken for hung; `None` if it may take any time.
+    pub fn grace(&self) -> Option<Duration> {
+        match self {
+            Workload::Command(_) => None,
+            _ => Some(Duration::from_secs(60)),
+        }
+    }
+
+    fn run(&self, duration: Duration) -> Result<Outcome> {
+        match self {
+            Workload::Messages(settings) => messages::run(settings, duration),
+            Workload::Requests(settings) => requests::run(settings, duration),
+            Workload::Frames(settings) => frames::run(settings, duration),
+            Workload::Build(settings) => build::run(settings, duration),
+            Workload::Spin(settings) => spin::run(settings, duration),
+            Workload::Command(settings) => command::run(settings),
+        }
+    }
+}
+
+/// What the process of a workload does; its answer is the line to be printed.
+pub fn serve(errand: &str) -> Result<String> {
+    match serde_json::from_str(errand).context("not an errand")? {
+        Errand::Run { workload, duration } => {
+            let outcome = workload.run(duration)?;
+            Ok(serde_json::to_string(&outcome)? + "\n")
+        }
+        Errand::Job(job) => job.run().map(|()| String::new()),
+    }
+}
+
+/// The arguments that make this program do an errand.
+pub fn arguments(errand: &Errand) -> Result<[String; 2]> {
+    Ok(["workload".to_owned(), serde_json::to_string(errand)?])
+}
