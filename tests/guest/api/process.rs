@@ -32,6 +32,22 @@ pub fn threads(pid: i32) -> Result<Vec<Thread>> {
     Ok(threads)
 }
 
+/// The command lines of the processes that run a program, by the name of its file. One that has ended does not run.
+pub fn running(program: &str) -> Result<Vec<Vec<String>>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let entry = entry?;
+        // What is no process, and a process that has gone meanwhile, has neither.
+        let Ok(path) = fs::read_link(entry.path().join("exe")) else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        if path.file_name().is_some_and(|name| name == program) {
+            let line = String::from_utf8_lossy(&line);
+            processes.push(line.trim_end_matches('\0').split('\0').map(str::to_owned).collect());
+        }
+    }
+    Ok(processes)
+}
+
 /// A task's scheduling state: `R` running or runnable, `S` asleep, and so on.
 pub fn state(tid: i32) -> Result<char> {
     Ok(stat(tid)?[0].chars().next().unwrap_or('?'))

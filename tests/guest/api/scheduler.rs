@@ -22,6 +22,7 @@ const OPS: &str = "manyland";
 /// Loading and verifying BPF takes seconds on an emulated CPU.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 const DETACH_LIMIT: Duration = Duration::from_secs(20);
+const RUN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Options that make it print statistics that [`Scheduler::stats`] can read, every second.
 pub const STATS: [&str; 4] = ["--stats", "1", "--stats-format", "json"];
@@ -209,7 +210,12 @@ pub struct Run {
 
 /// Runs the program to its end.
 pub fn run(args: &[&str]) -> Result<Run> {
-    run_to_end(Command::new(PROGRAM).args(args))
+    run_within(args, RUN_LIMIT)
+}
+
+/// Runs the program to its end, which may take so long.
+pub fn run_within(args: &[&str], limit: Duration) -> Result<Run> {
+    Program::spawn(Command::new(PROGRAM).args(args))?.finish(limit)
 }
 
 /// Runs a line of the shell that the program is part of to its end.
@@ -223,15 +229,45 @@ pub fn run_as_nobody(args: &[&str]) -> Result<Run> {
 }
 
 fn run_to_end(command: &mut Command) -> Result<Run> {
-    let output = Output::new();
-    let mut process = output.spawn(command)?;
-    let status = wait_for_exit(&mut process, Duration::from_secs(30));
-    if status.is_err() {
-        let _ = process.kill();
-        let _ = process.wait();
+    Program::spawn(command)?.finish(RUN_LIMIT)
+}
+
+/// The program doing something that ends by itself; killed when dropped.
+pub struct Program {
+    process: Child,
+    output: Output,
+}
+
+impl Program {
+    /// Starts it.
+    pub fn start(args: &[&str]) -> Result<Program> {
+        Self::spawn(Command::new(PROGRAM).args(args))
     }
-    let status = status.with_context(|| format!("{command:?} said:\n{}", output.all()))?;
-    Ok(Run { code: status.code(), stdout: output.stdout(), stderr: output.stderr() })
+
+    fn spawn(command: &mut Command) -> Result<Program> {
+        let output = Output::new();
+        Ok(Program { process: output.spawn(command)?, output })
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self, limit: Duration) -> Result<Run> {
+        let status = wait_for_exit(&mut self.process, limit)
+            .with_context(|| format!("it said:\n{}", self.output.all()))?;
+        Ok(Run { code: status.code(), stdout: self.output.stdout(), stderr: self.output.stderr() })
+    }
+
+    /// Sends it a signal and waits for its end.
+    pub fn end_by(self, signal: Signal, limit: Duration) -> Result<Run> {
+        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal it")?;
+        self.finish(limit).with_context(|| format!("after {signal}"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 fn wait_for_exit(process: &mut Child, limit: Duration) -> Result<ExitStatus> {

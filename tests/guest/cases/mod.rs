@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod attach;
+pub mod bench;
 pub mod domains;
 pub mod errors;
 pub mod fairness;
