@@ -18,7 +18,7 @@ test: ## Formatting, lints, and all tests, those in guests included
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take some minutes
 	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored
 
-compare: ## Times of hackbench under the kernel's scheduler and ours, taking turns in a guest
+compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest (tools/compare says more)
 	@tools/compare
 
 setup: ## Install what is missing (Debian, Ubuntu), or list it
