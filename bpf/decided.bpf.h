@@ -75,11 +75,25 @@ __weak int note_theft(u32 from, u32 to)
 	return 0;
 }
 
+/*
+ * Whether `p` may be put on `cpu` by a decision of domain `d`: its affinity has it, the domain has it,
+ * and it is not the domain thread's own, unless the task may use no other.
+ */
+static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
+{
+	struct cpu_ctx *c;
+
+	if (cpu >= nr_cpus || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+		return false;
+	c = cpu_at(cpu);
+	return c && c->domain == d && (!c->dedicated || p->nr_cpus_allowed == 1);
+}
+
 static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
 {
 	if (!d->slice_ns || d->slice_ns > slice_max_ns || d->domain >= nr_domains)
 		return false;
-	if (d->cpu != NO_CPU && (d->cpu >= nr_cpus || !bpf_cpumask_test_cpu(d->cpu, p->cpus_ptr)))
+	if (d->cpu == NO_CPU ? d->flags & DECIDED_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
 		return false;
 	return d->domain == t->told || has_cpu_of(d->domain, p->cpus_ptr);
 }
@@ -153,6 +167,39 @@ __weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 	return 0;
 }
 
+/*
+ * The task that runs on `cpu` gives way to what has just been put into the CPU's own queue.
+ *
+ * Only a task that user space decides for can be made to: a CPU that runs a domain thread, a thread
+ * that goes straight or a task of a higher class names nobody in `running`. The kernel's own
+ * SCX_KICK_PREEMPT takes the slice of whoever runs when the interrupt arrives, and that may be a
+ * domain thread by then; here it is the task's own slice that ends, and whoever else has come to
+ * run meanwhile keeps the CPU. Such a task has a short turn when it runs next, no more.
+ */
+__weak int preempt(u32 d, s32 cpu, s32 here)
+{
+	struct domain_ctx *dom = domain_at(d);
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct task_struct *running;
+
+	if (!c || !dom)
+		return 0;
+	WRITE_ONCE(c->preempting, 1);
+	if (cpu == here)
+		return 0;
+	running = bpf_task_from_pid(READ_ONCE(c->running));
+	if (!running) {
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return 0;
+	}
+	/* Not 0, which the kernel warns of if the task has just left the CPU. */
+	scx_bpf_task_set_slice(running, 1);
+	bpf_task_release(running);
+	count(&dom->counts.preempted);
+	scx_bpf_kick_cpu(cpu, 0);
+	return 0;
+}
+
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
 {
 	struct domain_ctx *dom = domain_at(drain->domain);
@@ -207,6 +254,8 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	}
 	if (kick < 0)
 		dom->to_ready++;
+	else if (d->flags & DECIDED_PREEMPT)
+		preempt(drain->domain, kick, drain->cpu);
 	else if (kick != drain->cpu)
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 }

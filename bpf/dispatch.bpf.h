@@ -133,6 +133,18 @@ static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d
 	return c->net_turn && run_waiting(cpu, d, c->dedicated);
 }
 
+/*
+ * A decision has made the running task give way: what it was for goes before everybody else, and is
+ * not compared with the task that gave way.
+ */
+__noinline int run_preempting(u32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	return c && READ_ONCE(c->preempting) && __sync_lock_test_and_set(&c->preempting, 0) &&
+	       run_from(DSQ_OWN | cpu);
+}
+
 /* Step 5: the kernel's half of stealing. */
 static bool run_from_others(u32 d, u64 now)
 {
@@ -196,7 +208,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
 		return true;
-	if (run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
+	if (run_preempting(cpu) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
 		return true;
 
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);

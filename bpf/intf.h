@@ -67,6 +67,7 @@ struct queued {
 	u16 flags; /* enum queued_flags */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
+	u64 cgroup; /* the id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
 	struct carried carried;
 };
 
@@ -78,6 +79,7 @@ struct queued_part {
 
 enum decided_flags {
 	DECIDED_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
+	DECIDED_PREEMPT = 1 << 1, /* what runs on `cpu` is to give way at once */
 };
 
 /* Domain thread to kernel: run this task. */
@@ -104,6 +106,7 @@ struct domain_counts {
 	u64 bounced; /* wrong decisions: the task went on waiting */
 	u64 stale; /* decisions for a task that had left meanwhile */
 	u64 congested; /* messages that found `queued` full */
+	u64 preempted; /* running tasks that a decision made give way */
 	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
 	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
 	u64 moved_in; /* tasks that got their home here */
@@ -189,6 +192,8 @@ struct cpu_ctx {
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
+	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
+	u32 preempting; /* a decision has freed this CPU: its own queue goes first, once */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

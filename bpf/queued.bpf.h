@@ -24,6 +24,12 @@ static u64 wake_flags_for(struct domain_ctx *dom)
 	return BPF_RB_NO_WAKEUP;
 }
 
+/* The cgroup that the directory with this inode number under /sys/fs/cgroup stands for. */
+static u64 cgroup_of(struct task_struct *p)
+{
+	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
+}
+
 static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u16 flags)
 {
 	m->pid = p->pid;
@@ -37,6 +43,7 @@ static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u1
 	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? QUEUED_ANYWHERE : 0);
 	m->decided_by = t->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
+	m->cgroup = cgroup_of(p);
 	m->carried = t->carried;
 }
 

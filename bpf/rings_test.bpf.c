@@ -56,6 +56,7 @@ static void fill(struct queued *m, u64 n, u16 flags)
 	m->decided_by = n;
 	for (i = 0; i < COMM_LEN; i++)
 		m->comm[i] = n + i;
+	m->cgroup = n + 10;
 	for (i = 0; i < MEMO_WORDS; i++)
 		m->carried.memo[i] = n << i;
 	m->carried.used_ns = n + 7;

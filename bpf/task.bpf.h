@@ -46,6 +46,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	t->waits_on = 0;
 	t->ready_on = 0;
 	c->weight = p->scx.weight;
+	c->running = goes_straight(p) ? 0 : p->pid;
 	note_place(p, t, c->domain);
 	dom = domain_at(t->home);
 	if (dom && before(dom->waiting_vtime, t->vtime))
@@ -68,8 +69,10 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	}
 	charge(t, p);
 	c = cpu_at(scx_bpf_task_cpu(p));
-	if (c)
+	if (c) {
 		c->weight = 0;
+		c->running = 0;
+	}
 }
 
 /* The domain of our own thread `pid`, or NO_DOMAIN. */

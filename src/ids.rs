@@ -1,4 +1,4 @@
-//! The names of things the kernel numbers: a CPU, a domain, a task.
+//! The names of things the kernel numbers: a CPU, a domain, a task, a cgroup.
 //!
 //! Invariant: a [`CpuId`] is always the operating system's number of a CPU, never an index into a
 //! domain; a [`DomainId`] is always an index into the list of domains that is in force.
@@ -15,6 +15,12 @@ pub struct CpuId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DomainId(pub u32);
+
+/// The kernel's number of a cgroup in the unified hierarchy (version 2): the inode number of its
+/// directory under `/sys/fs/cgroup`, which `stat -c %i` prints. 0 on a kernel without cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CgroupId(pub u64);
 
 /// The kernel's number of a task (a thread, `gettid(2)`), in the initial pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -42,6 +48,12 @@ impl fmt::Display for CpuId {
 }
 
 impl fmt::Display for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for CgroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

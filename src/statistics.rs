@@ -34,6 +34,7 @@ struct DomainLine {
     bounced: u64,
     stale: u64,
     congested: u64,
+    preempted: u64,
     stolen_in: u64,
     stolen_out: u64,
     moved_in: u64,
@@ -73,7 +74,7 @@ pub struct Statistics {
 }
 
 /// Room for the text of one domain in either form.
-const BYTES_PER_DOMAIN: usize = 512;
+const BYTES_PER_DOMAIN: usize = 768;
 
 impl Statistics {
     /// Counts from now on.
@@ -147,6 +148,7 @@ impl Statistics {
                 bounced: now.bounced - then.bounced,
                 stale: now.stale - then.stale,
                 congested: now.congested - then.congested,
+                preempted: now.preempted - then.preempted,
                 stolen_in: now.stolen_in - then.stolen_in,
                 stolen_out: now.stolen_out - then.stolen_out,
                 moved_in: now.moved_in - then.moved_in,

@@ -84,6 +84,7 @@ fn queued(n: u64, flags: u32) -> abi::queued {
         flags: flags as u16,
         decided_by: n as u16,
         comm: std::array::from_fn(|i| (n + i as u64) as std::ffi::c_char),
+        cgroup: n + 10,
         carried: carried(n),
     }
 }

@@ -22,7 +22,7 @@ use super::sync::Deque;
 use crate::connector::abi;
 use crate::connector::rings::Message;
 use crate::cpuset::CpuSet;
-use crate::ids::{CpuId, DomainId, Pid};
+use crate::ids::{CgroupId, CpuId, DomainId, Pid};
 use crate::policy::{Affinity, Choice, Context, Policy, Task, Told};
 use crate::topology::Domain;
 use std::sync::Arc;
@@ -134,6 +134,7 @@ impl View {
             pid: Pid(queued.pid as i32),
             seq: queued.seq,
             comm: queued.comm.map(|c| c as u8),
+            cgroup: CgroupId(queued.cgroup),
             weight: queued.weight,
             prev_cpu: cpu,
             affinity,
@@ -342,9 +343,9 @@ impl<S: Seam> Scheduler<S> {
             Affinity::Part { slot, tag } => self.view.affinities.recall(slot, tag),
             _ => None,
         };
+        let preempt = if choice.preempt { abi::decided_flags_DECIDED_PREEMPT } else { 0 };
         let (cpu, flags) = match (task.affinity, choice.cpu) {
-            (Affinity::One(cpu), _) => (cpu.0, 0),
-            (_, Some(cpu)) => (cpu.0, 0),
+            (Affinity::One(cpu), _) | (_, Some(cpu)) => (cpu.0, preempt),
             _ => match self.placement.take(task.prev_cpu, allowed) {
                 Some(cpu) => (cpu.0, abi::decided_flags_DECIDED_IDLE),
                 None => (abi::none_NO_CPU, 0),
@@ -407,6 +408,7 @@ mod tests {
         waiting: VecDeque<Task>,
         late: bool,
         cpu: Option<CpuId>,
+        preempt: bool,
         virtual_time: u64,
         log: Log,
     }
@@ -415,7 +417,15 @@ mod tests {
         fn new() -> (Self, Log) {
             let log = Log::default();
             let waiting = VecDeque::new();
-            (Self { waiting, late: false, cpu: None, virtual_time: 0, log: log.clone() }, log)
+            let witness = Self {
+                waiting,
+                late: false,
+                cpu: None,
+                preempt: false,
+                virtual_time: 0,
+                log: log.clone(),
+            };
+            (witness, log)
         }
     }
 
@@ -429,7 +439,7 @@ mod tests {
             let mut task = self.waiting.pop_front()?;
             task.memo = [task.memo[0] + 1, u64::MAX - task.memo[0]];
             let choice = task.run_for(Duration::from_millis(1));
-            Some(Choice { cpu: self.cpu, ..choice })
+            Some(Choice { cpu: self.cpu, preempt: self.preempt, ..choice })
         }
 
         fn waiting(&self) -> usize {
@@ -564,6 +574,26 @@ mod tests {
         scheduler.seam().idle = cpus([0, 1]);
         let decision = decide(&mut scheduler, Sent::Plain(Kept::new(1).queue(1)));
         assert_eq!((decision.cpu, decision.flags), (2, 0));
+    }
+
+    #[test]
+    fn a_choice_preempts_on_the_cpu_it_names_or_the_task_is_bound_to_and_nowhere_else() {
+        const PREEMPT: u32 = abi::decided_flags_DECIDED_PREEMPT;
+        let decision = |cpu: Option<u32>, bound: bool| {
+            let (mut witness, _) = Witness::new();
+            (witness.cpu, witness.preempt) = (cpu.map(CpuId), true);
+            let mut scheduler = scheduler(4, Box::new(witness));
+            scheduler.seam().idle = cpus([0]);
+            let mut message = Kept { prev_cpu: 3, ..Kept::new(1) }.queue(1);
+            if bound {
+                message.flags |= abi::queued_flags_QUEUED_BOUND as u16;
+            }
+            let decision = decide(&mut scheduler, Sent::Plain(message));
+            (decision.cpu, decision.flags)
+        };
+        assert_eq!(decision(Some(2), false), (2, PREEMPT));
+        assert_eq!(decision(None, true), (3, PREEMPT));
+        assert_eq!(decision(None, false), (0, abi::decided_flags_DECIDED_IDLE));
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl Kept {
             flags: 0,
             decided_by: self.decided_by,
             comm: [0; 16],
+            cgroup: 1,
             carried: self.carried,
         }
     }

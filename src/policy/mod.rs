@@ -1,10 +1,40 @@
 //! What a scheduling policy is: the one trait between a domain thread and the order in which the
 //! tasks of its domain run.
 //!
-//! A domain thread tells its policy of every task that became runnable and found no idle CPU
-//! ([`Policy::enqueue`]) and asks it for the next one to run and for how long ([`Policy::next`]).
-//! There is one instance for each domain; instances share nothing. The kernel holds every task all
-//! along, so a policy can lose nothing: a task that it forgets is run late, by the safety net.
+//! # The life of a policy
+//!
+//! There is one instance for each domain, made, used and dropped on that domain's own thread
+//! (`manyland/0`, `manyland/1` ...), so a policy needs no locks, and instances share nothing. The
+//! thread sleeps until tasks wait; then it makes a round:
+//!
+//! ```text
+//! adopt ─► enqueue      for each task that became runnable and found no idle CPU
+//! give_away             while this domain is overloaded and another has idle CPUs
+//! next                  until it answers None (with `decides_late`: for as many as the CPUs take soon)
+//! virtual_time, waiting at the end
+//! ```
+//!
+//! and yields if `waiting` is not 0, or sleeps.
+//!
+//! # What it sees and what it decides
+//!
+//! A [`Task`] tells who waits (pid, name, cgroup, weight), what it used and how often it gave up the
+//! CPU, where it ran, where it may run, and since when it waits. A [`Choice`] says which task runs
+//! next, for how long, in which place of the order, on which CPU, and whether what runs there is to
+//! give way at once. What is to be known of a task later goes into its [`Memo`]: that travels with
+//! the task, also to another domain, and is the only thing that does.
+//!
+//! # What it cannot break
+//!
+//! The kernel holds every task all along and checks each decision: a task runs on a CPU that its
+//! affinity allows or it is not carried out (counted as `bounced`; the task waits on and the policy is
+//! told of it again). A task that is decided for twice, or after it has gone, makes a decision that is
+//! dropped (counted as `stale`). A policy that is slow, or that forgets a task, is helped out by the
+//! safety net: a CPU of the domain that has nothing decided to run for longer than the domain
+//! thread's patience (`--patience-us`, 300 microseconds by default) runs the waiting tasks by itself,
+//! least run time for its weight first (counted as `late`). What is left to get wrong is to let a task
+//! starve: where CPUs always have something decided, the net is not asked, and the kernel's watchdog
+//! ends a scheduler under which a runnable task has not run for ten seconds.
 //!
 //! Invariant: a [`Task`] handed to a policy describes one stay in the waiting state. Once decided
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
@@ -13,15 +43,19 @@
 pub mod deadline;
 mod fair;
 pub mod fifo;
+mod fixed;
 pub mod kind;
 pub mod run_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vruntime;
 
+pub use fixed::FixedContext;
+
 use crate::connector::abi;
 use crate::cpuset::CpuSet;
-use crate::ids::{CpuId, DomainId, Pid};
+use crate::ids::{CgroupId, CpuId, DomainId, Pid};
+use crate::topology::Domain;
 use std::time::Duration;
 
 /// The weight of a task of nice 0. The kernel's sched_ext weights go from 1 to 10,000.
@@ -38,20 +72,23 @@ pub struct Task {
     pub seq: u64,
     /// The first 15 bytes of the task's name and a zero, as in `/proc/PID/comm`.
     pub comm: [u8; 16],
-    /// Share of the CPU it is entitled to: 1 to 10,000, 100 for nice 0.
+    /// The cgroup it is in.
+    pub cgroup: CgroupId,
+    /// Share of the CPU it is entitled to: 1 to 10,000, 100 ([`DEFAULT_WEIGHT`]) for nice 0.
     pub weight: u32,
     /// The CPU it ran on last.
     pub prev_cpu: CpuId,
     /// Which CPUs it may use; ask [`Context::cpus_of`].
     pub affinity: Affinity,
-    /// When it became runnable.
+    /// When it became runnable; [`Context::waited`] tells how long ago that is.
     pub queued_at_ns: u64,
     /// CPU time it used since the policy was last told of it (nanoseconds), but for what it used
     /// while nobody else wanted the CPU.
     pub used_ns: u64,
     /// CPU time it used since it last slept (nanoseconds).
     pub burst_ns: u64,
-    /// Voluntary context switches since the policy was last told of it.
+    /// Voluntary context switches (it went to sleep) since the policy was last told of it; 0 the
+    /// first time. [`Task::voluntary_switch_rate`] has it by the second.
     pub voluntary_switches: u32,
     /// Time since the policy was last told of it (nanoseconds); 0 the first time.
     pub since_last_ns: u64,
@@ -100,6 +137,7 @@ impl Task {
             pid,
             seq: 0,
             comm: [0; 16],
+            cgroup: CgroupId(0),
             weight: DEFAULT_WEIGHT,
             prev_cpu: CpuId(0),
             affinity: Affinity::Whole,
@@ -124,9 +162,29 @@ impl Task {
         }
     }
 
-    /// A decision to run this task for a time, with everything else left to the framework.
+    /// Voluntary context switches a second since the policy was last told of the task; 0 for a new
+    /// one. It covers the time since then only: a policy that wants an average keeps it in the
+    /// [`Memo`], as [`vruntime`] does.
+    ///
+    /// ```
+    /// use scx_manyland::{ids::Pid, policy::Task};
+    /// let mut task = Task::new(Pid(1));
+    /// assert_eq!(task.voluntary_switch_rate(), 0.0);
+    /// (task.voluntary_switches, task.since_last_ns) = (3, 500_000_000);
+    /// assert_eq!(task.voluntary_switch_rate(), 6.0);
+    /// ```
+    pub fn voluntary_switch_rate(&self) -> f64 {
+        match self.since_last_ns {
+            0 => 0.0,
+            ns => f64::from(self.voluntary_switches) * 1e9 / ns as f64,
+        }
+    }
+
+    /// A decision to run this task for a time, with everything else left to the framework. The
+    /// kernel takes slices of 1 ns to 1 s and bounces others; it looks at a slice's end at its ticks
+    /// (every 1 to 10 ms, by its configuration) and whenever something else happens on the CPU.
     pub fn run_for(self, slice: Duration) -> Choice {
-        Choice { task: self, slice, order: None, pace: Pace::default(), cpu: None }
+        Choice { task: self, slice, order: None, pace: Pace::default(), cpu: None, preempt: false }
     }
 }
 
@@ -135,7 +193,7 @@ impl Task {
 pub struct Choice {
     /// The task, with the memo to be kept for it.
     pub task: Task,
-    /// How long it may run before it is asked to give way.
+    /// How long it may run before it is asked to give way, up to a second.
     pub slice: Duration,
     /// Its place among the ready tasks of the domain: lower runs earlier (compared as the kernel
     /// compares time stamps, so that it may wrap around). `None`: in the order of the decisions.
@@ -143,8 +201,16 @@ pub struct Choice {
     pub order: Option<u64>,
     /// What happens at the end of the slice while others are ready.
     pub pace: Pace,
-    /// The CPU the policy wants it on. `None`: the framework looks for an idle one.
+    /// The CPU the policy wants it on, which is to be one of [`Context::cpus_of`]: the task waits
+    /// for this CPU, in its place of the order, even if others are idle. `None`: the framework takes
+    /// an idle CPU, or else the first that has nothing to do. A task that may use one CPU only gets
+    /// that one, whatever is said here.
     pub cpu: Option<CpuId>,
+    /// Whether what runs on that CPU is to give way at once, rather than at the end of its slice. It
+    /// comes back to its policy like one that has used up its slice. Without effect where the CPU is
+    /// idle, or runs a domain thread or a task that is not ours to schedule, and where there is
+    /// neither a CPU in `cpu` nor one that the task is bound to.
+    pub preempt: bool,
 }
 
 /// How a task's place in the order changes while it runs. A task whose place is still before that
@@ -184,15 +250,46 @@ impl Choice {
     pub fn on(self, cpu: CpuId) -> Choice {
         Choice { cpu: Some(cpu), ..self }
     }
+
+    /// The same choice, with what runs on its CPU giving way at once.
+    ///
+    /// ```
+    /// use scx_manyland::{ids::{CpuId, Pid}, policy::Task};
+    /// use std::time::Duration;
+    /// let task = Task::new(Pid(1));
+    /// let choice = task.run_for(Duration::from_millis(1)).on(CpuId(3)).preempting();
+    /// assert_eq!((choice.cpu, choice.preempt), (Some(CpuId(3)), true));
+    /// ```
+    pub fn preempting(self) -> Choice {
+        Choice { preempt: true, ..self }
+    }
 }
 
 /// The options that every policy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slices {
-    /// The slice of a task that nobody waits behind.
+    /// The slice of a task that nobody waits behind (`--slice-us`).
     pub base: Duration,
-    /// No slice is shorter.
+    /// No slice is shorter (`--slice-min-us`).
     pub min: Duration,
+}
+
+/// What a policy is made for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Setup<'a> {
+    /// The domain whose tasks it will decide for: its CPUs, cores, kinds of core and NUMA node. With
+    /// `--dedicate` one of these CPUs is the thread's own; [`Context::cpus`] leaves it out.
+    pub domain: &'a Domain,
+    /// The slices that the user has chosen.
+    pub slices: Slices,
+}
+
+impl<'a> Setup<'a> {
+    /// For a domain, with these slices.
+    pub fn new(domain: &'a Domain, slices: Slices) -> Setup<'a> {
+        Setup { domain, slices }
+    }
 }
 
 impl Slices {
@@ -203,11 +300,12 @@ impl Slices {
     }
 }
 
-/// What a policy may ask of its domain while it enqueues or decides.
+/// What a policy may ask of its domain while it enqueues or decides. Nothing here makes a system
+/// call. [`FixedContext`] is one for tests.
 pub trait Context {
     /// The domain.
     fn domain(&self) -> DomainId;
-    /// The CPUs of the domain.
+    /// The CPUs of the domain that tasks may be put on.
     fn cpus(&self) -> &CpuSet;
     /// The CPUs of the domain that the task may use. Where a set had to be forgotten, that is all
     /// CPUs of the domain; the kernel's side checks every decision.
@@ -217,22 +315,45 @@ pub trait Context {
     fn now_ns(&self) -> u64;
     /// How many tasks of the domain are decided and not yet running.
     fn ready(&self) -> usize;
+    /// How long the task has waited in this stay.
+    fn waited(&self, task: &Task) -> Duration {
+        Duration::from_nanos(self.now_ns().saturating_sub(task.queued_at_ns))
+    }
 }
 
 /// An order of execution.
 ///
-/// All methods are called on the domain's own thread, which is what keeps a domain's tasks waiting:
-/// they must not block, and must not allocate without bound (memory comes from a fixed arena of the
-/// domain). A policy that does is late, and the kernel's safety net runs tasks meanwhile.
+/// All methods are called on the domain's own thread, in the order that the [module](self) tells,
+/// while tasks of the domain wait. So in all of them:
+///
+/// - No blocking: no lock that another thread may hold, no file, no sleep, no printing, no system
+///   call. News from elsewhere come through something that is read without waiting (an atomic, a
+///   triple buffer).
+/// - No allocation without bound. Memory comes from an arena of 2 MiB that the domain has, locked and
+///   touched before anything is scheduled: collections are best made with their capacity, and may
+///   grow to thousands of tasks. What the arena has no room for comes from the program's common heap,
+///   behind a lock.
+/// - Work in proportion to the logarithm of the number of tasks, not to the number.
+///
+/// A policy that does otherwise is late: the kernel's safety net runs the tasks that wait meanwhile,
+/// without the policy's order, and the statistics count them as `late` and the decisions that come
+/// afterwards as `stale`. A panic ends the program with its message; the kernel's own scheduler is
+/// then back.
+///
+/// The shortest complete policy is in the [documentation of the crate](crate).
 pub trait Policy: Send {
-    /// A task became runnable and waits for a decision.
+    /// A task became runnable, found no idle CPU, and waits for a decision: the policy keeps it until
+    /// it decides or gives it away. If the safety net has run a task meanwhile, it can become
+    /// runnable again while the policy still has it from before: the same pid, another
+    /// [`Task::seq`]. Deciding for the older one does no harm.
     fn enqueue(&mut self, task: Task, context: &dyn Context);
 
     /// The task to run next, or `None` if none waits (or if the policy wants to hold them back; it
     /// is asked again soon).
     fn next(&mut self, context: &dyn Context) -> Option<Choice>;
 
-    /// How many tasks wait for a decision of this policy.
+    /// How many tasks wait for a decision of this policy. While it is not 0 the domain thread asks
+    /// again and again; when it is, the thread sleeps until the next task comes.
     fn waiting(&self) -> usize;
 
     /// Whether the policy wants to choose at the last moment: it is then asked for no more tasks
@@ -242,14 +363,16 @@ pub trait Policy: Send {
         false
     }
 
-    /// Where the domain's virtual time stands; published, so that a task that comes from another
-    /// domain can be placed relative to both. A policy without virtual time leaves it 0.
+    /// Where the domain's virtual time stands, in the units of [`Choice::order`]; published, so that
+    /// a task that comes from another domain can be placed relative to both. A policy without
+    /// virtual time leaves it 0.
     fn virtual_time(&self) -> u64 {
         0
     }
 
     /// Gives up a waiting task that `may` accepts, preferably the one it would run last: another
-    /// domain has an idle CPU for it. `None` if there is none, or if the policy keeps its tasks.
+    /// domain has an idle CPU for it. `None` if there is none, or if the policy keeps its tasks: then
+    /// an idle CPU of another domain can still run what is decided here and ready.
     fn give_away(&mut self, _may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
         None
     }
