@@ -1,21 +1,53 @@
-//! A sched_ext CPU scheduler in user space, with one scheduling thread for each last-level cache.
+//! A Linux CPU scheduler in user space, with one scheduling thread for each last-level cache, whose
+//! policy you write.
 //!
-//! The modules are the nouns of the design. The way of a task goes through them in this order:
-//! `bpf/` (kernel side) → [`connector`] → [`domains`] → [`policy`] → [`domains`] → [`connector`] →
-//! `bpf/`. [`topology`] says which domains there are, [`power`] what they run on, [`alloc`] gives each its memory, [`session`]
-//! runs it all, [`statistics`] shows it.
+//! sched_ext lets a BPF program replace the kernel's CPU scheduler. Here the BPF side only carries
+//! events, and a [`Policy`](policy::Policy) in ordinary Rust takes the decisions: one instance for each
+//! domain (the CPUs under one L3 cache, or whatever [`Granularity`](topology::Granularity) you choose),
+//! on a thread of its own. This is a complete scheduler:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/fifo.rs")]
+//! ```
+//!
+//! Started as root on Linux 6.16 or newer it schedules the whole machine until Ctrl-C, and takes the
+//! options of the command line (`--stats 1`, `--domain numa`; `--help` lists them). However it ends,
+//! the kernel's own scheduler is back. `make try EXAMPLE=fifo` runs it in a guest, where nothing can
+//! happen to your machine.
+//!
+//! Where to go from here:
+//!
+//! - [`policy`]: what a policy is told, what it decides, what it must not do; the policies that come
+//!   with the crate, each in one file
+//! - [`Builder`]: how a scheduler is started; [`program`]: with command-line options of its own
+//! - `examples/`: a policy for builds beside games, and one that follows a file of rules
+//! - [`topology`]: what domains a machine is cut into
+//!
+//! How it works inside is told in `docs/design.md`. The modules are the nouns of the design; the way
+//! of a task goes through them in this order: `bpf/` (the kernel's side), `connector`, `domains`,
+//! `policy`, `domains`, `connector`, `bpf/`. `session` runs it all.
 
 #![warn(missing_docs)]
 #![warn(unsafe_op_in_unsafe_fn)]
 
 pub mod alloc;
+mod args;
+mod builder;
+#[doc(hidden)]
 pub mod connector;
 pub mod cpuset;
+#[doc(hidden)]
 pub mod domains;
 pub mod ids;
 pub mod options;
 pub mod policy;
+#[doc(hidden)]
 pub mod power;
-pub mod session;
-pub mod statistics;
+pub mod program;
+mod session;
+mod signals;
+mod statistics;
 pub mod topology;
+
+pub use args::RunArgs;
+pub use builder::Builder;

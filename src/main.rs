@@ -10,5 +10,5 @@ use std::process::ExitCode;
 static ALLOCATOR: DomainAllocator = DomainAllocator;
 
 fn main() -> ExitCode {
-    cli::main_with(std::env::args_os(), scx_manyland::session::run)
+    cli::main()
 }

@@ -3,9 +3,9 @@
 //! Invariant: options that passed [`RunOptions::check`] are within the ranges below, which are
 //! also those of the command line.
 
-use crate::domains::preference::Prefer;
+pub use crate::domains::preference::Prefer;
+
 use crate::policy::Slices;
-use crate::policy::kind::PolicyKind;
 use crate::topology::Granularity;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -54,8 +54,6 @@ pub struct StatsOptions {
 pub struct RunOptions {
     /// What a domain is made of.
     pub domain: Granularity,
-    /// The order of execution.
-    pub policy: PolicyKind,
     /// How long a task may run at a time.
     pub slices: Slices,
     /// How long a task may wait undecided before the kernel runs it by itself.
@@ -83,7 +81,6 @@ impl Default for RunOptions {
     fn default() -> Self {
         RunOptions {
             domain: Granularity::default(),
-            policy: PolicyKind::default(),
             slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
             patience: Duration::from_micros(300),
             strict: false,

@@ -10,6 +10,7 @@
 //! back before [`run`] returns. Until the scheduler is attached nothing on the machine is changed.
 
 use crate::alloc;
+use crate::builder::Builder;
 use crate::connector::exit::Exit;
 use crate::connector::kernel;
 use crate::connector::load::{Attached, Loaded};
@@ -23,13 +24,12 @@ use crate::ids::{CpuId, Pid};
 use crate::options::{Format, RunOptions};
 use crate::policy::Task;
 use crate::power;
+use crate::signals::Signals;
 use crate::statistics::Statistics;
 use crate::topology::{Domain, Domains, Source, Topology};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use std::io::{ErrorKind, Write};
@@ -45,29 +45,14 @@ const SPARE_HEAP_KIB: usize = 512;
 /// What the main thread's stack may need while it waits and prints.
 const SPARE_STACK_KIB: usize = 128;
 
-/// Runs the scheduler until it is told to stop.
-///
-/// # Errors
-/// One line each: what was being done, to what, what to do next. The kernel's own scheduler is back.
-pub fn run(options: RunOptions) -> Result<()> {
-    run_while(&options, || Topology::load(&Source::Live))
+/// [`Builder::run`].
+pub fn run(builder: &Builder) -> Result<()> {
+    run_while(builder, || Topology::load(&Source::Live))
 }
 
-/// The same on a description of this machine that is better than what it tells of itself, such as
-/// one in which kinds of core were registered with hwloc.
-///
-/// ```no_run
-/// use scx_manyland::{options::RunOptions, session, topology::{Source, Topology}};
-/// let machine = Topology::load(&Source::XmlFile("with-kinds.xml".into()))?;
-/// session::run_on(machine, RunOptions::default())?;
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-///
-/// # Errors
-/// As [`run`], and if the description has not exactly the online CPUs of this machine, also when
-/// some come or go later.
-pub fn run_on(machine: Topology, options: RunOptions) -> Result<()> {
-    run_while(&options, || {
+/// [`Builder::run_on`].
+pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
+    run_while(builder, || {
         let live = Topology::load(&Source::Live)?;
         ensure!(
             machine.cpus() == live.cpus(),
@@ -80,14 +65,15 @@ pub fn run_on(machine: Topology, options: RunOptions) -> Result<()> {
 }
 
 /// Runs on what `read` tells of the machine, which is asked again when the machine has changed.
-fn run_while(options: &RunOptions, read: impl Fn() -> Result<Topology>) -> Result<()> {
-    options.check()?;
+fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
+    builder.options.check()?;
     kernel::check()?;
     alloc::limit_malloc_arenas()?;
+    alloc::check_installed()?;
     alloc::set_thread_policy(None)?;
-    let signals = block_signals()?;
+    let signals = Signals::catch()?;
     loop {
-        match attach_once(options, &read, &signals)? {
+        match attach_once(builder, &read, &signals)? {
             Ended::Asked => return Ok(()),
             Ended::MachineChanged => tell("the machine has changed; reading it again\n"),
         }
@@ -102,22 +88,12 @@ enum Ended {
     MachineChanged,
 }
 
-/// From here on every thread leaves the signals that end a run to the main thread.
-fn block_signals() -> Result<SignalFd> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("cannot block signals")?;
-    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .context("cannot wait for signals")
-}
-
 fn attach_once(
-    options: &RunOptions,
+    builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
-    signals: &SignalFd,
+    signals: &Signals,
 ) -> Result<Ended> {
+    let options = &builder.options;
     // First of all: reading the machine forks, which must not meet locked memory or other threads.
     let changes = kernel::hotplugs();
     let topology = read()?;
@@ -130,12 +106,12 @@ fn attach_once(
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
-    let mut crew = match Crew::start(options, machine, &board, deques) {
+    let mut crew = match Crew::start(builder, machine, &board, deques) {
         // A thread cannot be bound to CPUs that have gone.
         Err(_) if kernel::hotplugs() != changes => return Ok(Ended::MachineChanged),
         crew => crew?,
     };
-    let ended = crew.serve(options, machine, loaded, signals, changes);
+    let ended = crew.serve(builder, machine, loaded, signals, changes);
     // A panic says more than what followed from it.
     crew.dismiss()?;
     ended
@@ -199,7 +175,7 @@ struct Crew {
 impl Crew {
     /// Starts the threads; they wait for their queues.
     fn start(
-        options: &RunOptions,
+        builder: &Builder,
         machine: Machine<'_>,
         board: &Arc<Board>,
         deques: Vec<Deque<Task>>,
@@ -209,13 +185,13 @@ impl Crew {
         let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
         let mut crew = Self { threads: Vec::with_capacity(domains.len()), stop, alarm };
         for (domain, deque) in domains.iter().zip(deques) {
-            let (policy, slices) = (options.policy, options.slices);
             let plan = Plan {
                 domain: domain.clone(),
                 order: preferences.within(domain),
                 dedicated: dedicated_of(domain, dedicated),
-                policy: Box::new(move || policy.build(slices)),
-                partial: options.partial,
+                make: builder.make.clone(),
+                slices: builder.options.slices,
+                partial: builder.options.partial,
                 board: board.clone(),
                 deque,
                 stop: crew.stop.clone(),
@@ -235,12 +211,13 @@ impl Crew {
     /// Attaches, lets the threads begin, and waits for the end.
     fn serve(
         &mut self,
-        options: &RunOptions,
+        builder: &Builder,
         machine: Machine<'_>,
         loaded: Loaded<'_>,
-        signals: &SignalFd,
+        signals: &Signals,
         changes: u64,
     ) -> Result<Ended> {
+        let options = &builder.options;
         let Machine { domains, dedicated, preferences } = machine;
         let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
         let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
@@ -274,7 +251,7 @@ impl Crew {
             self.threads.len(),
             if self.threads.len() == 1 { "" } else { "s" },
             domains.granularity(),
-            options.policy
+            builder.name
         ));
         let reason = self.wait(&attached, &timer, &mut statistics, signals);
         let faults = statistics.page_faults();
@@ -298,11 +275,11 @@ impl Crew {
         attached: &Attached<'_>,
         timer: &TimerFd,
         statistics: &mut Statistics,
-        signals: &SignalFd,
+        signals: &Signals,
     ) -> Result<Reason> {
         loop {
             let mut sources = [
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.came(), PollFlags::POLLIN),
                 PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
                 PollFd::new(attached.exits(), PollFlags::POLLIN),
                 PollFd::new(timer.as_fd(), PollFlags::POLLIN),
@@ -319,7 +296,6 @@ impl Crew {
                 return Ok(Reason::Left);
             }
             if asked {
-                while let Ok(Some(_)) = signals.read_signal() {}
                 return Ok(Reason::Asked);
             }
             if due {

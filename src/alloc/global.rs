@@ -3,7 +3,8 @@
 //! Invariant: a thread's `CURRENT` names an arena exactly while the thread owns that arena. So a
 //! thread that finds its own arena behind a block may touch the heap, and any other may not.
 
-use super::arena::{Arena, Header};
+use super::arena::{Arena, Header, MIN_ARENA_BYTES};
+use anyhow::{Result, ensure};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -20,7 +21,8 @@ thread_local! {
 /// whichever thread frees it. An arena without room is helped out by the system's heap, which is
 /// counted ([`super::arena_fallbacks`]).
 ///
-/// The binary installs it; without that, [`enter`] has no effect.
+/// The program installs it in its main file, which a run checks ([`check_installed`]): without that,
+/// [`enter`] has no effect.
 ///
 /// ```
 /// use scx_manyland::alloc::{self, Arena, DomainAllocator};
@@ -56,6 +58,24 @@ pub fn enter(arena: &Arena) -> Entered<'_> {
     unsafe { header.take_back_all() };
     CURRENT.set(header);
     Entered { header, not_send: PhantomData }
+}
+
+/// Checks that [`DomainAllocator`] is the program's global allocator.
+///
+/// # Errors
+/// If it is not, or if there can be no arena ([`Arena::new`]).
+pub fn check_installed() -> Result<()> {
+    let arena = Arena::new(MIN_ARENA_BYTES, None)?;
+    let inside = enter(&arena);
+    drop(std::hint::black_box(Box::new(0u64)));
+    drop(inside);
+    ensure!(
+        arena.stats().peak_bytes > 0,
+        "cannot attach: this program has another allocator than the domain threads need; put \
+         `#[global_allocator] static ALLOCATOR: scx_manyland::alloc::DomainAllocator = \
+         scx_manyland::alloc::DomainAllocator;` into its main file"
+    );
+    Ok(())
 }
 
 /// That the thread is inside an arena. See [`enter`].

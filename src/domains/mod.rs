@@ -1,6 +1,6 @@
 //! The domain threads: one for each domain, which decides for every task whose home is there.
 //!
-//! The life of a domain thread ([`thread`]): it enters its arena of memory, binds itself to the CPUs
+//! The life of a domain thread (`thread`): it enters its arena of memory, binds itself to the CPUs
 //! of its domain, touches its stack, tells the main thread its number, and waits until the
 //! scheduler is attached. From then on it goes round and round ([`scheduler`]): take what was
 //! queued, decide, submit; when nothing is left to decide it sleeps in the kernel, and while tasks
@@ -24,4 +24,4 @@ mod stealing_tests;
 pub mod sync;
 #[cfg(test)]
 mod testing;
-pub mod thread;
+pub(crate) mod thread;

@@ -11,7 +11,8 @@ use crate::alloc;
 use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
-use crate::policy::{Policy, Task};
+use crate::policy::{MakePolicy, Setup, Slices, Task};
+use crate::signals::Signals;
 use crate::topology::Domain;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::eventfd::EventFd;
@@ -37,7 +38,9 @@ pub struct Plan {
     /// The CPU it keeps to itself, with `--dedicate`.
     pub dedicated: Option<CpuId>,
     /// Makes the policy; called on the thread, so that the policy's memory is the domain's.
-    pub policy: Box<dyn FnOnce() -> Box<dyn Policy> + Send>,
+    pub make: MakePolicy,
+    /// The slices that the policy is to use.
+    pub slices: Slices,
     /// Whether only tasks that chose SCHED_EXT are scheduled: the thread then has to choose it.
     pub partial: bool,
     /// What the domains let each other see.
@@ -149,7 +152,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
     };
     let usable = plan.usable();
     let entered = alloc::enter(&arena);
-    let policy = (plan.policy)();
+    let policy = (plan.make)(&Setup::new(&plan.domain, plan.slices));
     drop(entered);
     let _ = ready.send(Ok(Pid(nix::unistd::gettid().as_raw())));
     let Ok(seam) = queues.recv() else { return };
@@ -167,6 +170,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
 
 /// Binds the thread, and gives it memory on its node.
 fn settle(plan: &Plan) -> Result<alloc::Arena> {
+    Signals::leave_to_others()?;
     match plan.dedicated {
         Some(cpu) => {
             if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu.index() }) {

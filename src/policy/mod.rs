@@ -56,6 +56,7 @@ use crate::connector::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CgroupId, CpuId, DomainId, Pid};
 use crate::topology::Domain;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The weight of a task of nice 0. The kernel's sched_ext weights go from 1 to 10,000.
@@ -202,9 +203,10 @@ pub struct Choice {
     /// What happens at the end of the slice while others are ready.
     pub pace: Pace,
     /// The CPU the policy wants it on, which is to be one of [`Context::cpus_of`]: the task waits
-    /// for this CPU, in its place of the order, even if others are idle. `None`: the framework takes
-    /// an idle CPU, or else the first that has nothing to do. A task that may use one CPU only gets
-    /// that one, whatever is said here.
+    /// for this CPU, in its place of the order, even if others are idle (but if the CPU asks for no
+    /// task for some 0.2 s, because something real-time has taken it, say, whichever comes first
+    /// gets the task). `None`: the framework takes an idle CPU, or else the first that has nothing
+    /// to do. A task that may use one CPU only gets that one, whatever is said here.
     pub cpu: Option<CpuId>,
     /// Whether what runs on that CPU is to give way at once, rather than at the end of its slice. It
     /// comes back to its policy like one that has used up its slice. Without effect where the CPU is
@@ -299,6 +301,9 @@ impl Slices {
         (self.base / parts).max(self.min)
     }
 }
+
+/// Makes the policy of a domain, on the domain's thread.
+pub(crate) type MakePolicy = Arc<dyn Fn(&Setup<'_>) -> Box<dyn Policy> + Send + Sync>;
 
 /// What a policy may ask of its domain while it enqueues or decides. Nothing here makes a system
 /// call. [`FixedContext`] is one for tests.

@@ -1,16 +1,17 @@
 //! The scheduler on a guest whose cores are taken for different ones.
 //!
 //! QEMU has one kind of core, and the kernel's files that tell of kinds cannot be written. But the library schedules on
-//! a description of the machine as well ([`session::run_on`]), and hwloc's XML can name kinds. All else is as it is
+//! a description of the machine as well ([`Builder::run_on`]), and hwloc's XML can name kinds. All else is as it is
 //! on a machine with kinds: the table, the BPF side and the domain threads do not ask where the ranks came from.
 
 use super::scheduler::Scheduler;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use scx_manyland::Builder;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::preference::Prefer;
 use scx_manyland::options::RunOptions;
-use scx_manyland::session;
+use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use std::fs;
 use std::process::{Command, ExitCode};
@@ -96,5 +97,6 @@ fn run_on(args: &[String]) -> Result<()> {
         dedicate: with("dedicate"),
         ..RunOptions::default()
     };
-    session::run_on(Topology::load(&Source::XmlFile(file.into()))?, options)
+    let machine = Topology::load(&Source::XmlFile(file.into()))?;
+    Builder::from(PolicyKind::default()).options(options).run_on(machine)
 }
