@@ -160,7 +160,8 @@ static u32 latency_bucket(u64 ns)
 
 __weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 {
-	u32 bucket = latency_bucket(ns);
+	/* The clocks of two CPUs may be a little apart. */
+	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
 
 	if (bucket < LATENCY_BUCKETS)
 		dom->latency[bucket]++;
