@@ -6,6 +6,9 @@ help: ## This list
 run: ## Build, and show the scheduler at work on a real kernel in a guest
 	@tools/run
 
+try: ## Show a scheduler of examples/ at work in a guest: make try EXAMPLE=fifo
+	@tools/try "$(EXAMPLE)"
+
 run-here: ## Run the scheduler on this machine, until Ctrl-C (as root)
 	@tools/run-here
 
@@ -24,4 +27,4 @@ compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: help compare run run-here build test test-large setup
+.PHONY: help compare run run-here try build test test-large setup
