@@ -168,8 +168,23 @@ __weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 	return 0;
 }
 
+/* `order`, or the place before the first task of a queue, whichever is earlier. */
+__weak u64 first_order(u64 dsq, u64 order)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		p = bpf_iter_scx_dsq_next(&it);
+		if (p && !before(order, p->scx.dsq_vtime))
+			order = p->scx.dsq_vtime - 1;
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return order;
+}
+
 /*
- * The task that runs on `cpu` gives way to what has just been put into the CPU's own queue.
+ * The task that runs on `cpu` gives way to what has just been put first into the CPU's own queue.
  *
  * Only a task that user space decides for can be made to: a CPU that runs a domain thread, a thread
  * that goes straight or a task of a higher class names nobody in `running`. The kernel's own
@@ -185,7 +200,7 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 
 	if (!c || !dom)
 		return 0;
-	WRITE_ONCE(c->preempting, 1);
+	__sync_fetch_and_add(&c->preempting, 1);
 	if (cpu == here)
 		return 0;
 	running = bpf_task_from_pid(READ_ONCE(c->running));
@@ -223,6 +238,8 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	transfer.to = destination(t, d, &kick);
 	transfer.slice_ns = d->slice_ns;
 	transfer.order = d->order;
+	if (d->flags & DECIDED_PREEMPT)
+		transfer.order = first_order(transfer.to, d->order);
 
 	/*
 	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and

@@ -141,8 +141,10 @@ __noinline int run_preempting(u32 cpu)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
 
-	return c && READ_ONCE(c->preempting) && __sync_lock_test_and_set(&c->preempting, 0) &&
-	       run_from(DSQ_OWN | cpu);
+	if (!c || !READ_ONCE(c->preempting))
+		return 0;
+	__sync_fetch_and_sub(&c->preempting, 1);
+	return run_from(DSQ_OWN | cpu);
 }
 
 /* Step 5: the kernel's half of stealing. */

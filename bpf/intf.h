@@ -193,7 +193,7 @@ struct cpu_ctx {
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
-	u32 preempting; /* a decision has freed this CPU: its own queue goes first, once */
+	u32 preempting; /* how many tasks it was freed for, first in its own queue */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

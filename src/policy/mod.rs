@@ -208,8 +208,9 @@ pub struct Choice {
     /// gets the task). `None`: the framework takes an idle CPU, or else the first that has nothing
     /// to do. A task that may use one CPU only gets that one, whatever is said here.
     pub cpu: Option<CpuId>,
-    /// Whether what runs on that CPU is to give way at once, rather than at the end of its slice. It
-    /// comes back to its policy like one that has used up its slice. Without effect where the CPU is
+    /// Whether what runs on that CPU is to give way at once, rather than at the end of its slice, and
+    /// the task to go before all that are decided already. What gave way comes back to its policy
+    /// like a task that has used up its slice. Without effect where the CPU is
     /// idle, or runs a domain thread or a task that is not ours to schedule, and where there is
     /// neither a CPU in `cpu` nor one that the task is bound to.
     pub preempt: bool,

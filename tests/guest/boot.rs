@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(20);
 /// How long a guest lives at most, whatever happens to us.
 const LIFE_LIMIT: Duration = Duration::from_secs(1800);
 
+/// The examples that tests run.
+const EXAMPLES: [&str; 3] = ["fifo", "newcomers", "rules"];
+
 /// What every guest boots: a kernel, and a file system with the programs under test.
 pub struct Image {
     kernel: PathBuf,
@@ -29,7 +32,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Gets the kernel and makes the file system, which holds this program, the scheduler and hackbench.
+    /// Gets the kernel and makes the file system, which holds this program, the scheduler, the examples and hackbench.
     pub fn make(folder: &Path) -> Result<Image> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -44,10 +47,24 @@ impl Image {
                 .arg(format!("guest {}", crate::agent::SERVE))
                 .arg(format!("{}=guest", this.display()))
                 .arg(format!("{scheduler}=scx_manyland"))
+                .args(examples(&this)?)
                 .arg("hackbench"),
         )?;
         Ok(Image { kernel: kernel.into(), initrd, folder: folder.into() })
     }
+}
+
+/// Builds the examples as this program was built, and tells their files. Cargo does it by itself for `cargo test`, but not
+/// where one test is named.
+fn examples(this: &Path) -> Result<Vec<PathBuf>> {
+    let built = this.ancestors().nth(2).context("this program is not in Cargo's folder")?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if built.ends_with("release") {
+        cargo.arg("--release");
+    }
+    output_of(&mut cargo)?;
+    Ok(EXAMPLES.iter().map(|name| built.join("examples").join(name)).collect())
 }
 
 fn tool(name: &str) -> PathBuf {

@@ -22,7 +22,7 @@ mod suite;
 use scx_manyland::alloc::DomainAllocator;
 use std::process::ExitCode;
 
-/// For [`api::kinds`], which runs the scheduler in this program.
+/// For [`api::kinds`] and [`api::policies`], which run the scheduler in this program.
 #[global_allocator]
 static ALLOCATOR: DomainAllocator = DomainAllocator;
 
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Some(agent::CASE) => agent::run_case(&args[2]),
         Some(api::load::HOG) => api::load::hog_main(),
         Some(api::kinds::RUN_ON) => api::kinds::run_on_main(),
+        Some(api::policies::POLICY) => api::policies::main(),
         _ => host::main(),
     }
 }

@@ -5,6 +5,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,13 +46,28 @@ impl Hog {
         Self::spawn(&["pausing"], limit)
     }
 
+    /// A hog bound to CPUs, under a name of its own.
+    pub fn named(name: &str, cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        // The kernel names a process after the file that it was started from.
+        let file = Path::new("/tmp").join(name);
+        if !file.is_symlink() {
+            let this = std::env::current_exe().context("cannot find this program's own file")?;
+            symlink(this, &file).with_context(|| format!("cannot make {}", file.display()))?;
+        }
+        Self::spawn_from(&file, &["on", &cpus.to_string()], limit)
+    }
+
     /// The same bound to CPUs.
     pub fn pausing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
         Self::spawn(&["pausing", "on", &cpus.to_string()], limit)
     }
 
     fn spawn(place: &[&str], limit: Duration) -> Result<Hog> {
-        let process = Command::new("/proc/self/exe")
+        Self::spawn_from(Path::new("/proc/self/exe"), place, limit)
+    }
+
+    fn spawn_from(program: &Path, place: &[&str], limit: Duration) -> Result<Hog> {
+        let process = Command::new(program)
             .args([HOG, &limit.as_secs().to_string()])
             .args(place)
             .stdin(Stdio::null())
@@ -117,29 +134,58 @@ pub fn hog_main() -> ExitCode {
 /// A task that sleeps and wakes, and measures how late it runs.
 pub struct Probe {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Duration>,
+    thread: JoinHandle<Wakes>,
+}
+
+/// What a probe has seen.
+struct Wakes {
+    count: u64,
+    worst_delay: Duration,
 }
 
 impl Probe {
     const PERIOD: Duration = Duration::from_millis(10);
 
     pub fn start() -> Probe {
+        Self::start_as("probe", None)
+    }
+
+    /// A probe bound to CPUs, under a name of its own.
+    pub fn named(name: &str, cpus: &CpuSet) -> Probe {
+        Self::start_as(name, Some(*cpus))
+    }
+
+    fn start_as(name: &str, cpus: Option<CpuSet>) -> Probe {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut worst = Duration::ZERO;
+        let watch = move || {
+            if let Some(cpus) = cpus {
+                process::bind(0, &cpus).expect("binding to CPUs");
+            }
+            let mut wakes = Wakes { count: 0, worst_delay: Duration::ZERO };
             while !stopped.load(Ordering::Relaxed) {
                 let slept_at = Instant::now();
                 thread::sleep(Self::PERIOD);
-                worst = worst.max(slept_at.elapsed() - Self::PERIOD);
+                wakes.worst_delay = wakes.worst_delay.max(slept_at.elapsed() - Self::PERIOD);
+                wakes.count += 1;
             }
-            worst
-        });
-        Probe { stop, thread }
+            wakes
+        };
+        let thread = thread::Builder::new().name(name.into()).spawn(watch);
+        Probe { stop, thread: thread.expect("a thread can be made") }
     }
 
     /// Ends it, and tells the longest that it had to wait.
     pub fn worst_delay(self) -> Duration {
+        self.end().worst_delay
+    }
+
+    /// Ends it, and tells how often it woke up.
+    pub fn wakes(self) -> u64 {
+        self.end().count
+    }
+
+    fn end(self) -> Wakes {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a probe does not panic")
     }

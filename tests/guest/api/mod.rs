@@ -3,6 +3,7 @@
 pub mod cpus;
 pub mod kinds;
 pub mod load;
+pub mod policies;
 pub mod process;
 pub mod sched_ext;
 pub mod scheduler;

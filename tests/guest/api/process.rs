@@ -66,8 +66,17 @@ pub fn run_time(tid: i32) -> Result<Duration> {
     Ok(Duration::from_nanos(ns.parse()?))
 }
 
+/// How often a task had to leave its CPU though it wanted to go on.
+pub fn involuntary_switches(pid: i32) -> Result<u64> {
+    status_number(pid, "nonvoluntary_ctxt_switches")
+}
+
 /// A line of a process's status file, in KiB.
 pub fn status_kib(pid: i32, field: &str) -> Result<u64> {
+    status_number(pid, field)
+}
+
+fn status_number(pid: i32, field: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -12,6 +12,7 @@ pub mod harness;
 pub mod hotplug;
 pub mod hybrid;
 pub mod idle;
+pub mod library;
 pub mod load;
 pub mod options;
 pub mod statistics;

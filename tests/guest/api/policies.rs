@@ -1,0 +1,84 @@
+//! Policies that ask for what the shipped ones do not, in a program that uses the library as any other would.
+
+use super::scheduler::Scheduler;
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use scx_manyland::ids::CpuId;
+use scx_manyland::policy::{Choice, Context, Policy, Task};
+use scx_manyland::{Builder, RunArgs, program};
+use std::collections::VecDeque;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// The argument that makes this program a scheduler: `--policy NAME [OPTIONS]`, with the options of a run.
+pub const POLICY: &str = "--policy";
+
+/// The name of tasks that [`Wish::Preempt`] lets preempt.
+pub const URGENT: &str = "urgent";
+
+/// What a policy asks for, of a scheduler that runs tasks in order of their arrival.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Wish {
+    /// Nothing.
+    None,
+    /// That a task whose name ends in a number runs on the CPU of this number.
+    Prefer,
+    /// That a task called [`URGENT`] runs at once where it is bound to.
+    Preempt,
+}
+
+impl Wish {
+    /// Starts a scheduler that asks for it.
+    pub fn start(self, args: &[&str]) -> Result<Scheduler> {
+        let value = self.to_possible_value().expect("no wish is left out");
+        Scheduler::spawn(Command::new("/proc/self/exe").args([POLICY, value.get_name()]).args(args))
+    }
+}
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long)]
+    policy: Wish,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What the scheduler's process does.
+pub fn main() -> ExitCode {
+    program::main(|args: Args| {
+        let options = args.run.options()?;
+        let (wish, slice) = (args.policy, options.slices.base);
+        Builder::new(move |_| Wishing { waiting: VecDeque::with_capacity(4096), wish, slice })
+            .options(options)
+            .run()
+    })
+}
+
+struct Wishing {
+    waiting: VecDeque<Task>,
+    wish: Wish,
+    slice: Duration,
+}
+
+impl Policy for Wishing {
+    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+        self.waiting.push_back(task);
+    }
+
+    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+        let choice = self.waiting.pop_front()?.run_for(self.slice);
+        let name = choice.task.name();
+        Some(match self.wish {
+            Wish::Preempt if name == URGENT => choice.preempting(),
+            Wish::Prefer => match name.rsplit('-').next().and_then(|number| number.parse().ok()) {
+                Some(cpu) => choice.on(CpuId(cpu)),
+                None => choice,
+            },
+            Wish::None | Wish::Preempt => choice,
+        })
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}

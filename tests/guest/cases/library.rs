@@ -1,0 +1,223 @@
+//! Policies of others: what they decide is what happens.
+
+use crate::api::load::{self, Hog, Probe};
+use crate::api::policies::{URGENT, Wish};
+use crate::api::process;
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{cpus, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(100);
+
+/// A turn so long that it stands out from everything else.
+const LONG_SLICE: [&str; 2] = ["--slice-us", "1000000"];
+
+fn cpu(number: u32) -> CpuSet {
+    CpuSet::from_iter([CpuId(number)])
+}
+
+/// The example that the documentation begins with decides for what waits, and takes the options of the command line.
+pub fn the_shortest_policy_decides(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::spawn(Command::new("/bin/fifo").args(STATS))?;
+    load::hackbench(2, 200, LONG)?;
+    let share = scheduler.await_stats(2)?.percent_decided()?;
+    println!("{share:.1} % decided");
+    ensure!(share >= 95.0, "the policy decided for {share:.1} %");
+    ensure!(scheduler.said().contains("policy fifo"), "it said: {}", scheduler.said());
+    scheduler.stop()
+}
+
+/// Under `newcomers` the turns of a young task are shorter than those of old ones on the same CPU.
+pub fn newcomers_run_briefly(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::spawn(Command::new("newcomers").args(["--slice-us", "100000"]))?;
+    let old = [Hog::on(&cpu(1), LONG)?, Hog::on(&cpu(1), LONG)?];
+    for hog in &old {
+        has_run(hog, Duration::from_secs(3))?;
+    }
+    let young = Hog::on(&cpu(1), LONG)?;
+    let before = Account::of(&old[0])?;
+    // A fifth of the time after which it is as good as the others.
+    has_run(&young, Duration::from_millis(200))?;
+    let old_turn = Account::of(&old[0])?.turn_since(before);
+    let young_turn = Account::of(&young)?.turn_since(Account::default());
+    println!("an old task's turns took {old_turn:?}, a young one's {young_turn:?}");
+    ensure!(
+        old_turn > 2 * young_turn,
+        "turns of {old_turn:?} for old and {young_turn:?} for young"
+    );
+    scheduler.stop()
+}
+
+fn has_run(hog: &Hog, time: Duration) -> Result<()> {
+    wait_until(&format!("a hog has run for {time:?}"), Duration::from_secs(40), || {
+        hog.run_time().is_ok_and(|ran| ran > time)
+    })
+}
+
+/// How long a task has run, in how many turns.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    ran: Duration,
+    turns: u64,
+}
+
+impl Account {
+    fn of(hog: &Hog) -> Result<Account> {
+        Ok(Account { ran: hog.run_time()?, turns: process::involuntary_switches(hog.pid())? })
+    }
+
+    fn turn_since(self, before: Account) -> Duration {
+        (self.ran - before.ran)
+            / u32::try_from(self.turns - before.turns).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// `rules` shares a CPU by the weights in its file, and otherwise as soon as the file says otherwise.
+pub fn rules_weigh_and_change(_: &Machine) -> Result<()> {
+    const FILE: &str = "/tmp/rules";
+    let first = "light-* 10\nheavy-* 1000\n";
+    fs::write(FILE, first)?;
+    let scheduler = Scheduler::spawn(Command::new("/bin/rules").arg(FILE))?;
+    let light = Hog::named("light-task", &cpu(1), LONG)?;
+    let heavy = Hog::named("heavy-task", &cpu(1), LONG)?;
+    let ratio = || -> Result<f64> {
+        thread::sleep(Duration::from_secs(1));
+        let before = (light.run_time()?, heavy.run_time()?);
+        thread::sleep(Duration::from_secs(8));
+        let (light, heavy) = (light.run_time()? - before.0, heavy.run_time()? - before.1);
+        println!("light ran {} ms, heavy {} ms", light.as_millis(), heavy.as_millis());
+        Ok(heavy.as_secs_f64() / light.as_secs_f64().max(1e-6))
+    };
+    ensure!(ratio()? > 4.0, "the heavy task did not run much more than the light one");
+    fs::write("/tmp/rules.new", "light-* 1000\nheavy-* 10\n")?;
+    fs::rename("/tmp/rules.new", FILE)?;
+    said(&scheduler, "rules: 2 in force")?;
+    ensure!(ratio()? < 0.25, "the light task did not run much more than the heavy one");
+    fs::write(FILE, "light-* none\n")?;
+    said(&scheduler, "the old ones stay")?;
+    ensure!(ratio()? < 0.25, "a faulty file changed the weights");
+    scheduler.stop()
+}
+
+fn said(scheduler: &Scheduler, what: &str) -> Result<()> {
+    wait_until(&format!("it says {what:?}"), Duration::from_secs(10), || {
+        scheduler.said().contains(what)
+    })
+}
+
+/// Three hogs for each CPU are on the CPU that their policy prefers for them, though they may run anywhere.
+pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
+    let online = cpus::online()?;
+    for (wish, least, most) in [(Wish::Prefer, 0.9, 1.0), (Wish::None, 0.0, 0.7)] {
+        let scheduler = wish.start(&STATS)?;
+        let mut hogs = Vec::new();
+        for cpu in online.iter() {
+            for _ in 0..3 {
+                hogs.push((cpu, Hog::named(&format!("hog-{cpu}"), &online, LONG)?));
+            }
+        }
+        thread::sleep(Duration::from_secs(3));
+        let (mut seen, mut preferred) = (0, 0);
+        for _ in 0..100 {
+            for (cpu, hog) in &hogs {
+                seen += 1;
+                preferred += u32::from(process::processor(hog.pid())? == *cpu);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let share = f64::from(preferred) / f64::from(seen);
+        println!("with the wish {wish:?}, {:.0} % were on the preferred CPU", 100.0 * share);
+        ensure!(
+            (least..=most).contains(&share),
+            "with the wish {wish:?}, {:.0} % were on the preferred CPU",
+            100.0 * share
+        );
+        ensure!(scheduler.await_stats(1)?.sum("bounced")? == 0, "a right decision was bounced");
+        for (_, hog) in hogs {
+            hog.stop()?;
+        }
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// A task that wakes up beside hogs with slices of a second runs at once if its decision preempts, and else does not.
+pub fn a_decision_preempts_a_task(_: &Machine) -> Result<()> {
+    let (patient, preempted) = wakes_beside_hogs(Wish::None)?;
+    ensure!(preempted == 0, "{preempted} tasks were preempted, and nobody asked for it");
+    let (urgent, preempted) = wakes_beside_hogs(Wish::Preempt)?;
+    println!(
+        "woke up {patient} times without preempting, {urgent} times preempting {preempted} times"
+    );
+    // Not once a second for each hog: the tests' agent is a real-time task and cuts slices short too.
+    ensure!(urgent > 2 * patient, "an urgent task woke up {urgent} times, another {patient}");
+    ensure!(preempted > urgent / 2, "{preempted} tasks were preempted for {urgent} wake-ups");
+    Ok(())
+}
+
+/// How often a probe called [`URGENT`] wakes up in some seconds, and how many tasks are preempted.
+fn wakes_beside_hogs(wish: Wish) -> Result<(u64, u64)> {
+    let scheduler = wish.start(&[&STATS[..], &LONG_SLICE].concat())?;
+    let hogs = (0..4).map(|_| Hog::on(&cpu(1), LONG)).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(2));
+    let before = hogs.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
+    let probe = Probe::named(URGENT, &cpu(1));
+    thread::sleep(Duration::from_secs(6));
+    let wakes = probe.wakes();
+    for (hog, before) in hogs.iter().zip(before) {
+        ensure!(hog.run_time()? > before, "a hog did not run beside an urgent task");
+    }
+    let preempted = scheduler.await_stats(1)?.sum("preempted")?;
+    for hog in hogs {
+        hog.stop()?;
+    }
+    scheduler.stop()?;
+    Ok((wakes, preempted))
+}
+
+/// Neither a domain thread that spins on its own CPU nor a real-time task gives way to a decision that preempts.
+pub fn a_decision_preempts_no_domain_thread_and_no_higher_class(_: &Machine) -> Result<()> {
+    let scheduler = Wish::Preempt.start(&[&STATS[..], &["--dedicate"]].concat())?;
+    let dedicated = cpus::online()?.iter().last().context("there are no CPUs")?;
+    let beside_thread = Probe::named(URGENT, &CpuSet::from_iter([dedicated]));
+    let intruder = Hog::pausing_on(&cpu(1), LONG)?;
+    process::choose_real_time(intruder.pid())?;
+    let beside_intruder = Probe::named(URGENT, &cpu(1));
+    thread::sleep(Duration::from_secs(5));
+    let wakes = (beside_thread.wakes(), beside_intruder.wakes());
+    let preempted = scheduler.await_stats(1)?.sum("preempted")?;
+    println!("woke up {wakes:?} times, preempting {preempted}");
+    ensure!(wakes.0 > 0 && wakes.1 > 0, "an urgent task did not run: {wakes:?}");
+    // Somebody else may be there while the real-time task pauses.
+    ensure!(4 * preempted < wakes.1, "{preempted} were preempted for {} wake-ups", wakes.1);
+    intruder.stop()?;
+    scheduler.stop()
+}
+
+/// A policy may name a CPU of its own domain only. Otherwise its decisions are bounced, and the tasks run all the same.
+pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
+    let online = cpus::online()?;
+    let scheduler = Wish::Prefer.start(&[&STATS[..], &["--no-steal"]].concat())?;
+    // All have the home of this process, and half of them prefer the other domain.
+    let ends = [online.first(), online.iter().last()].map(|cpu| cpu.expect("there are CPUs"));
+    let hogs = (0..8)
+        .map(|number| Hog::named(&format!("hog-{}", ends[number % 2]), &online, LONG))
+        .collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(6));
+    let stats = scheduler.await_stats(1)?;
+    println!("{} bounced, {} decided", stats.sum("bounced")?, stats.sum("decided")?);
+    ensure!(stats.sum("bounced")? > 0, "no decision was bounced");
+    for hog in hogs {
+        let ran = hog.run_time()?;
+        ensure!(ran > Duration::from_millis(100), "a hog ran for {ran:?} only");
+        hog.stop()?;
+    }
+    scheduler.stop()
+}
