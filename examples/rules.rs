@@ -15,7 +15,7 @@
 //! longer used is freed by the thread that writes. A file with a fault is reported, and the rules
 //! stay as they were.
 //!
-//! The order itself is the shipped `vruntime`, which this policy has inside: it shares the CPU in
+//! A new weight counts from the task's next decision on. The order itself is the shipped `vruntime`, which this policy has inside: it shares the CPU in
 //! the ratio of the weights that it is told, and need not know where they come from.
 //!
 //! `make try EXAMPLE=rules` runs it in a guest.

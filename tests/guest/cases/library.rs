@@ -36,15 +36,15 @@ pub fn the_shortest_policy_decides(_: &Machine) -> Result<()> {
 
 /// Under `newcomers` the turns of a young task are shorter than those of old ones on the same CPU.
 pub fn newcomers_run_briefly(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::spawn(Command::new("newcomers").args(["--slice-us", "100000"]))?;
+    let scheduler = Scheduler::spawn(Command::new("newcomers").args(["--slice-us", "50000"]))?;
     let old = [Hog::on(&cpu(1), LONG)?, Hog::on(&cpu(1), LONG)?];
     for hog in &old {
         has_run(hog, Duration::from_secs(3))?;
     }
     let young = Hog::on(&cpu(1), LONG)?;
     let before = Account::of(&old[0])?;
-    // A fifth of the time after which it is as good as the others.
-    has_run(&young, Duration::from_millis(200))?;
+    // A tenth of the time after which it is as good as the others.
+    has_run(&young, Duration::from_millis(100))?;
     let old_turn = Account::of(&old[0])?.turn_since(before);
     let young_turn = Account::of(&young)?.turn_since(Account::default());
     println!("an old task's turns took {old_turn:?}, a young one's {young_turn:?}");
@@ -87,23 +87,30 @@ pub fn rules_weigh_and_change(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::spawn(Command::new("/bin/rules").arg(FILE))?;
     let light = Hog::named("light-task", &cpu(1), LONG)?;
     let heavy = Hog::named("heavy-task", &cpu(1), LONG)?;
-    let ratio = || -> Result<f64> {
-        thread::sleep(Duration::from_secs(1));
-        let before = (light.run_time()?, heavy.run_time()?);
-        thread::sleep(Duration::from_secs(8));
-        let (light, heavy) = (light.run_time()? - before.0, heavy.run_time()? - before.1);
-        println!("light ran {} ms, heavy {} ms", light.as_millis(), heavy.as_millis());
-        Ok(heavy.as_secs_f64() / light.as_secs_f64().max(1e-6))
-    };
-    ensure!(ratio()? > 4.0, "the heavy task did not run much more than the light one");
+    comes_to_run_most(&heavy, &light)?;
     fs::write("/tmp/rules.new", "light-* 1000\nheavy-* 10\n")?;
     fs::rename("/tmp/rules.new", FILE)?;
     said(&scheduler, "rules: 2 in force")?;
-    ensure!(ratio()? < 0.25, "the light task did not run much more than the heavy one");
+    comes_to_run_most(&light, &heavy)?;
     fs::write(FILE, "light-* none\n")?;
     said(&scheduler, "the old ones stay")?;
-    ensure!(ratio()? < 0.25, "a faulty file changed the weights");
+    comes_to_run_most(&light, &heavy)?;
     scheduler.stop()
+}
+
+/// Waits until one of two tasks runs four times as much as the other. What they have run before their weights changed is
+/// still to be made up for.
+fn comes_to_run_most(more: &Hog, less: &Hog) -> Result<()> {
+    let ran = || -> Result<(f64, f64)> {
+        let before = (more.run_time()?, less.run_time()?);
+        thread::sleep(Duration::from_secs(2));
+        let (more, less) = (more.run_time()? - before.0, less.run_time()? - before.1);
+        println!("in 2 s one ran {} ms, the other {} ms", more.as_millis(), less.as_millis());
+        Ok((more.as_secs_f64(), less.as_secs_f64()))
+    };
+    wait_until("one runs four times as much as the other", Duration::from_secs(60), || {
+        ran().is_ok_and(|(more, less)| more > 4.0 * less)
+    })
 }
 
 fn said(scheduler: &Scheduler, what: &str) -> Result<()> {
@@ -112,10 +119,11 @@ fn said(scheduler: &Scheduler, what: &str) -> Result<()> {
     })
 }
 
-/// Three hogs for each CPU are on the CPU that their policy prefers for them, though they may run anywhere.
+/// Three hogs for each CPU are on the CPU that their policy prefers for them, though they may run anywhere. Not always: where
+/// a virtual CPU does not run for a while, the tasks that are meant for it go elsewhere.
 pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
     let online = cpus::online()?;
-    for (wish, least, most) in [(Wish::Prefer, 0.9, 1.0), (Wish::None, 0.0, 0.7)] {
+    for (wish, least, most) in [(Wish::Prefer, 0.5, 1.0), (Wish::None, 0.0, 0.45)] {
         let scheduler = wish.start(&STATS)?;
         let mut hogs = Vec::new();
         for cpu in online.iter() {
@@ -125,7 +133,7 @@ pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
         }
         thread::sleep(Duration::from_secs(3));
         let (mut seen, mut preferred) = (0, 0);
-        for _ in 0..100 {
+        for _ in 0..50 {
             for (cpu, hog) in &hogs {
                 seen += 1;
                 preferred += u32::from(process::processor(hog.pid())? == *cpu);
