@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Some(agent::SERVE) => agent::serve(),
         Some(agent::CASE) => agent::run_case(&args[2]),
         Some(api::load::HOG) => api::load::hog_main(),
+        Some(cases::homes::MOVER) => cases::homes::mover_main(),
         Some(api::kinds::RUN_ON) => api::kinds::run_on_main(),
         Some(api::policies::POLICY) => api::policies::main(),
         _ => host::main(),

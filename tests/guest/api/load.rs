@@ -101,6 +101,21 @@ impl Drop for Hog {
     }
 }
 
+/// A hog for each of the sets of CPUs, that has run there for a second and may run anywhere from now on.
+pub fn hogs_at_home(homes: &[CpuSet]) -> Result<Vec<Hog>> {
+    let hogs: Vec<Hog> =
+        homes.iter().map(|_| Hog::anywhere(Duration::from_secs(120))).collect::<Result<_>>()?;
+    for (hog, home) in hogs.iter().zip(homes) {
+        process::bind(hog.pid(), home)?;
+    }
+    thread::sleep(Duration::from_secs(1));
+    let online = cpus::online()?;
+    for hog in &hogs {
+        process::bind(hog.pid(), &online)?;
+    }
+    Ok(hogs)
+}
+
 /// What a hog's process does.
 pub fn hog_main() -> ExitCode {
     let mut args = std::env::args().skip(2).peekable();

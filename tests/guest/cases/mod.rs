@@ -9,6 +9,7 @@ pub mod fairness;
 pub mod faults;
 pub mod guest;
 pub mod harness;
+pub mod homes;
 pub mod hotplug;
 pub mod hybrid;
 pub mod idle;

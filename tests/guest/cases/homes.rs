@@ -1,0 +1,153 @@
+//! Tasks keep a home, and change it when there is a reason to.
+
+use crate::api::load::{self, Hog};
+use crate::api::scheduler::{STATS, Scheduler, Stats};
+use crate::api::{cpus, process, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use nix::sched::sched_getcpu;
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Passes a byte to and fro until the other end is closed, and counts under which L3 it is each time.
+fn talk(mut from: PipeReader, mut to: PipeWriter, l3s: &[CpuSet], turns: &[AtomicU64]) {
+    let mut byte = [0];
+    while from.read(&mut byte).is_ok_and(|n| n == 1) {
+        let cpu = CpuId(sched_getcpu().expect("sched_getcpu") as u32);
+        if let Some(l3) = l3s.iter().position(|l3| l3.contains(cpu)) {
+            turns[l3].fetch_add(1, Ordering::Relaxed);
+        }
+        if to.write_all(&byte).is_err() {
+            return;
+        }
+    }
+}
+
+/// A pair of threads that talk through pipes, begun under two L3s, ends under one and stays there.
+pub fn a_talking_pair_shares_a_cache(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let (l3s, online) = (cpus::l3s()?, cpus::online()?);
+    let turns: Arc<Vec<AtomicU64>> = Arc::new(l3s.iter().map(|_| AtomicU64::new(0)).collect());
+    let (ping, pong) = (std::io::pipe()?, std::io::pipe()?);
+    let mut start = ping.1.try_clone()?;
+    let tids = std::sync::mpsc::channel();
+    let talker = |l3: usize, from, to| {
+        let (tids, l3s, turns) = (tids.0.clone(), l3s.clone(), turns.clone());
+        thread::spawn(move || {
+            let bound = process::bind(0, &l3s[l3]);
+            thread::sleep(Duration::from_millis(100));
+            let _ = tids.send(bound.map(|()| nix::unistd::gettid().as_raw()));
+            talk(from, to, &l3s, &turns)
+        })
+    };
+    // They end with the process of the test, which closes their pipes.
+    talker(0, ping.0, pong.1);
+    talker(1, pong.0, ping.1);
+    for _ in 0..2 {
+        process::bind(tids.1.recv()??, &online)?;
+    }
+    start.write_all(&[1]).context("cannot start the conversation")?;
+    thread::sleep(Duration::from_secs(2));
+    let now = || turns.iter().map(|l3| l3.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let before = now();
+    thread::sleep(Duration::from_secs(5));
+    let counts: Vec<u64> = now().iter().zip(before).map(|(now, then)| now - then).collect();
+    println!("turns under each L3: {counts:?}");
+    let (all, most) = (counts.iter().sum::<u64>(), counts.iter().max().copied().unwrap_or(0));
+    ensure!(all > 100, "they passed their byte {all} times");
+    ensure!(most * 10 >= all * 9, "the pair is spread over the L3s: {counts:?}");
+    scheduler.stop()
+}
+
+/// Six hogs at home in one domain and two in the other, each with two CPUs, none of them idle: the homes are moved until
+/// all hogs get the same.
+pub fn uneven_loads_are_levelled(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    let l3s = cpus::l3s()?;
+    let homes: Vec<CpuSet> = (0..8).map(|i| l3s[usize::from(i >= 6)]).collect();
+    let hogs = load::hogs_at_home(&homes)?;
+    let moved_before = scheduler.stats()?.sum("moved_in")?;
+    wait_until("all hogs get the same", Duration::from_secs(60), || {
+        let shares = shares(&hogs, Duration::from_secs(3)).unwrap_or_default();
+        println!("shares of a CPU: {shares:.2?}");
+        // As they began, six have a third of a CPU and two have one.
+        shares.iter().all(|share| (0.38..0.62).contains(share))
+    })?;
+    let moved = scheduler.await_stats(1)?.sum("moved_in")? - moved_before;
+    ensure!(moved >= 2, "{moved} homes were moved");
+    scheduler.stop()
+}
+
+/// What share of a CPU each hog has during a time.
+fn shares(hogs: &[Hog], time: Duration) -> Result<Vec<f64>> {
+    let ran = || hogs.iter().map(Hog::run_time).collect::<Result<Vec<_>>>();
+    let (start, before) = (Instant::now(), ran()?);
+    thread::sleep(time);
+    let (took, after) = (start.elapsed().as_secs_f64(), ran()?);
+    Ok(before.iter().zip(after).map(|(b, a)| (a - *b).as_secs_f64() / took).collect())
+}
+
+/// The argument that makes this program a mover: `--mover exec|stay CPUS`.
+pub const MOVER: &str = "--mover";
+const MOVED: &str = "moved";
+
+/// A task that starts another program while its home is crowded and another domain has an idle CPU has its home there from
+/// its next wake-up on; one that starts none keeps it.
+pub fn another_program_may_have_another_home(_: &Machine) -> Result<()> {
+    const MOVERS: u64 = 20;
+    let l3s = cpus::l3s()?;
+    // Born in the other domain, a mover has changed its home once before it begins, and not into that one.
+    process::bind(0, &l3s[1])?;
+    let scheduler = Scheduler::start(&STATS)?;
+    let _crowd =
+        (0..l3s[0].len() * 2).map(|_| Hog::on(&l3s[0], LIMIT)).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(1));
+    let moved_by = |what: &str| -> Result<u64> {
+        let before = moved_to(1, &scheduler.await_stats(1)?)?;
+        for _ in 0..MOVERS {
+            let program = "/proc/self/exe";
+            let status = Command::new(program).args([MOVER, what, &l3s[0].to_string()]).status()?;
+            ensure!(status.success(), "a mover failed ({status})");
+        }
+        Ok(moved_to(1, &scheduler.await_stats(2)?)? - before)
+    };
+    let (stayed, moved) = (moved_by("stay")?, moved_by("exec")?);
+    println!("{stayed} moved without a new program, {moved} of {MOVERS} with one");
+    ensure!(moved >= stayed + MOVERS / 2, "{moved} of {MOVERS} moved, {stayed} without a reason");
+    scheduler.stop()
+}
+
+/// How many homes have moved into a domain.
+fn moved_to(domain: usize, stats: &Stats) -> Result<u64> {
+    let moved = |line: &serde_json::Value| line["domains"][domain]["moved_in"].as_u64();
+    stats.lines.iter().map(|line| moved(line).context("no count of moves")).sum()
+}
+
+/// What a mover does: it makes the CPUs its home, may start another program, and wakes up once.
+pub fn mover_main() -> ExitCode {
+    const NAP: Duration = Duration::from_millis(10);
+    let args: Vec<String> = std::env::args().collect();
+    if args[2] != MOVED {
+        let home = cpus::parse_list(&args[3]).expect("a list of CPUs");
+        process::bind(0, &home).expect("binding to CPUs");
+        // A wake-up at home: having been started is forgotten.
+        thread::sleep(NAP);
+        process::bind(0, &cpus::online().expect("the online CPUs")).expect("binding to CPUs");
+    }
+    if args[2] == "exec" {
+        let error = Command::new("/proc/self/exe").args([MOVER, MOVED]).exec();
+        eprintln!("cannot start a program: {error}");
+        return ExitCode::FAILURE;
+    }
+    thread::sleep(NAP);
+    ExitCode::SUCCESS
+}
