@@ -24,7 +24,10 @@ test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take
 compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest (tools/compare says more)
 	@tools/compare
 
+bench: ## What a decision costs on this machine, in time and in instructions, part by part
+	@tools/bench
+
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: help compare run run-here try build test test-large setup
+.PHONY: help bench compare run run-here try build test test-large setup

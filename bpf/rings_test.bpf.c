@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The kernel's ends of a pair of queues, for tests/rings.rs: they write `queued` and read `decided`
- * as the scheduler's BPF side does, with records whose every field follows from their number.
+ * as the scheduler's BPF side does, with records whose every field follows from their number. The
+ * last two programs are for benches/, which want tasks rather than patterns.
  *
  * The programs need nothing of sched_ext, so that the test runs on any kernel with BPF.
  */
@@ -171,6 +172,62 @@ int read_decided(struct errand *errand)
 	struct errand local = { .first = errand->first, .count = errand->count };
 
 	bpf_user_ringbuf_drain(&decided, read_next, &local, BPF_RB_NO_WAKEUP);
+	errand->done = local.done;
+	errand->wrong = local.wrong;
+	return 0;
+}
+
+/* How many tasks take turns, and on how many CPUs. */
+#define TASKS 512
+#define CPUS 8
+
+/* Sends messages of tasks that wake up, until there are `count` or the ring is full. */
+SEC("syscall")
+int queue_tasks(struct errand *errand)
+{
+	u64 n, done = 0;
+	struct queued *m;
+	u32 i;
+
+	bpf_for(i, 0, errand->count) {
+		m = bpf_ringbuf_reserve(&queued, sizeof(*m), 0);
+		if (!m)
+			break;
+		n = errand->first + i;
+		__builtin_memset(m, 0, sizeof(*m));
+		m->pid = 1000 + n % TASKS;
+		m->cpu = n % CPUS;
+		m->seq = n;
+		m->at_ns = n * 1000;
+		m->used_ns = 100000 + n % 7 * 10000;
+		m->switches = 1;
+		m->weight = 100;
+		m->flags = QUEUED_WAKEUP | QUEUED_ANYWHERE;
+		m->carried.at_ns = 1;
+		bpf_ringbuf_submit(m, BPF_RB_NO_WAKEUP);
+		done++;
+	}
+	errand->done = done;
+	return 0;
+}
+
+static long count_decision(struct bpf_dynptr *message, void *context)
+{
+	const struct decided *d = bpf_dynptr_data(message, 0, sizeof(*d));
+	struct errand *errand = context;
+
+	errand->done++;
+	errand->wrong += !d || !d->slice_ns;
+	return 0;
+}
+
+/* Takes all decisions out of the ring; one without a slice is wrong. */
+SEC("syscall")
+int take_decisions(struct errand *errand)
+{
+	struct errand local = {};
+
+	bpf_user_ringbuf_drain(&decided, count_decision, &local, BPF_RB_NO_WAKEUP);
 	errand->done = local.done;
 	errand->wrong = local.wrong;
 	return 0;

@@ -3,46 +3,19 @@
 //!
 //! Needs root and a kernel with BPF; it needs no sched_ext, so no guest.
 
-use libbpf_rs::{Map, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
+mod kernel_rings;
+
+use kernel_rings::{Kernel, RING_BYTES};
+use libbpf_rs::{MapCore, MapFlags};
 use scx_manyland::connector::abi;
-use scx_manyland::connector::rings::{DecidedRing, Message, QueuedRing};
-use std::os::fd::AsFd;
+use scx_manyland::connector::rings::{Message, QueuedRing};
 use std::time::{Duration, Instant};
 
-/// The size that `bpf/rings_test.bpf.c` gives both rings.
-const RING_BYTES: u32 = 1 << 16;
 const HEADER: usize = 8;
 /// How many decisions a ring holds.
 const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decided>() + HEADER) as u64;
 
-/// The test's BPF side in the kernel.
-struct Kernel {
-    object: Object,
-}
-
 impl Kernel {
-    fn load() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test loads BPF programs: run it as root");
-        let code = include_bytes!(concat!(env!("OUT_DIR"), "/rings_test.bpf.o"));
-        let object = ObjectBuilder::default().open_memory(code).expect("the object can be read");
-        let object = object.load().expect("a kernel with BPF (CONFIG_BPF_SYSCALL) takes the rings");
-        Self { object }
-    }
-
-    /// Runs a program for up to `count` records from number `first` on, and answers how many it
-    /// dealt with and how many of those were wrong (`struct errand` of the programs).
-    fn run(&self, name: &str, first: u64, count: u64) -> (u64, u64) {
-        let program = self.object.progs_mut().find(|program| program.name() == name);
-        let program = program.expect("the program is in the object");
-        let mut errand = [first, count, 0, 0].map(u64::to_ne_bytes);
-        let context_in = Some(errand.as_flattened_mut());
-        program
-            .test_run(ProgramInput { context_in, ..Default::default() })
-            .expect("the kernel runs the program");
-        let [_, _, done, wrong] = errand.map(u64::from_ne_bytes);
-        (done, wrong)
-    }
-
     /// Writes records of `queued` until there are `count` or the ring is full.
     fn write(&self, first: u64, count: u64) -> u64 {
         self.run("write_queued", first, count).0
@@ -53,20 +26,6 @@ impl Kernel {
         let (done, wrong) = self.run("read_decided", first, count);
         assert_eq!(wrong, 0, "of {done} decisions from {first} on");
         done
-    }
-
-    fn map(&self, name: &str) -> Map<'_> {
-        self.object.maps().find(|map| map.name() == name).expect("the map is in the object")
-    }
-
-    fn queued(&self) -> QueuedRing {
-        let ring = self.map("queued").as_fd().try_clone_to_owned().expect("a descriptor");
-        QueuedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
-    }
-
-    fn decided(&self) -> DecidedRing {
-        let ring = self.map("decided").as_fd().try_clone_to_owned().expect("a descriptor");
-        DecidedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
     }
 }
 

@@ -1,0 +1,54 @@
+//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/rings_test.bpf.c`) that write `queued`
+//! and read `decided`.
+//!
+//! Needs root and a kernel with BPF; it needs no sched_ext, so no guest.
+
+use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
+use scx_manyland::connector::rings::{DecidedRing, QueuedRing};
+use std::os::fd::AsFd;
+
+/// The size that `bpf/rings_test.bpf.c` gives both rings.
+pub const RING_BYTES: u32 = 1 << 16;
+
+/// The BPF side, loaded.
+pub struct Kernel {
+    object: Object,
+}
+
+impl Kernel {
+    pub fn load() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this loads BPF programs: run it as root");
+        let code = include_bytes!(concat!(env!("OUT_DIR"), "/rings_test.bpf.o"));
+        let object = ObjectBuilder::default().open_memory(code).expect("the object can be read");
+        let object = object.load().expect("a kernel with BPF (CONFIG_BPF_SYSCALL) takes the rings");
+        Self { object }
+    }
+
+    /// Runs a program for up to `count` records from number `first` on, and answers how many it
+    /// dealt with and how many of those were wrong (`struct errand` of the programs).
+    pub fn run(&self, name: &str, first: u64, count: u64) -> (u64, u64) {
+        let program = self.object.progs_mut().find(|program| program.name() == name);
+        let program = program.expect("the program is in the object");
+        let mut errand = [first, count, 0, 0].map(u64::to_ne_bytes);
+        let context_in = Some(errand.as_flattened_mut());
+        program
+            .test_run(ProgramInput { context_in, ..Default::default() })
+            .expect("the kernel runs the program");
+        let [_, _, done, wrong] = errand.map(u64::from_ne_bytes);
+        (done, wrong)
+    }
+
+    pub fn map(&self, name: &str) -> Map<'_> {
+        self.object.maps().find(|map| map.name() == name).expect("the map is in the object")
+    }
+
+    pub fn queued(&self) -> QueuedRing {
+        let ring = self.map("queued").as_fd().try_clone_to_owned().expect("a descriptor");
+        QueuedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    }
+
+    pub fn decided(&self) -> DecidedRing {
+        let ring = self.map("decided").as_fd().try_clone_to_owned().expect("a descriptor");
+        DecidedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    }
+}
