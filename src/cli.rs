@@ -79,8 +79,12 @@ fn usage(error: Error) -> clap::Error {
 /// Whether our scheduler can take part in a comparison with these options.
 fn check_contender(options: &[String]) -> Result<()> {
     let args = std::iter::once(PROGRAM).chain(options.iter().map(String::as_str));
-    let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(program::in_short(&error)))?;
-    ensure!(cli.command.is_none() && !options.is_empty(), "these are not options of the scheduler");
+    const NOT_OURS: &str = "these are not options of the scheduler";
+    let cli = Cli::try_parse_from(args).map_err(|error| match error.use_stderr() {
+        true => anyhow!(program::in_short(&error)),
+        false => anyhow!(NOT_OURS),
+    })?;
+    ensure!(cli.command.is_none() && !options.is_empty(), NOT_OURS);
     let options = cli.run.options().map_err(|error| anyhow!(program::in_short(&error)))?;
     ensure!(options.stats.is_none(), "the statistics are read by the comparison");
     ensure!(!options.partial, "with --partial no workload would be scheduled by it");
@@ -135,5 +139,26 @@ mod tests {
         assert_eq!(cli.policy, PolicyKind::Fifo);
         let options = cli.run.options().unwrap();
         assert_eq!((options.domain, options.strict), (Granularity::L2, true));
+    }
+
+    #[test]
+    fn contenders_take_options_of_the_scheduler_only() {
+        let check = |line: &str| {
+            let options = line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            check_contender(&options).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("--policy deadline --dedicate"), Ok(()));
+        for (line, word) in [
+            ("", "options of the scheduler"),
+            ("topology", "options of the scheduler"),
+            ("--stats 1", "statistics"),
+            ("--partial", "--partial"),
+            ("--slice-us 100 --slice-min-us 200", "200 us"),
+            ("--nonsense", "--nonsense"),
+            ("--help", "options"),
+        ] {
+            let error = check(line).unwrap_err();
+            assert!(error.contains(word) && error.lines().count() == 1, "{line}: {error}");
+        }
     }
 }

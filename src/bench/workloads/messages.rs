@@ -7,6 +7,7 @@
 use super::{Done, Outcome};
 use crate::bench::reading::Reading;
 use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,7 @@ const LAST: u8 = 1;
 
 /// Runs each way for its part of the duration.
 pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
+    allow_many_files()?;
     let (mut readings, mut count) = (Vec::new(), 0);
     for way in WAYS {
         let (messages, elapsed) = run_way(settings, way, duration / WAYS.len() as u32)
@@ -74,6 +76,13 @@ pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
         readings.push(Reading::higher(way.name, "messages/s", rate));
     }
     Ok(Outcome { readings, done: Some(Done { count, what: "message".into() }) })
+}
+
+/// Each receiver takes two files, and the usual limit is 1,024.
+fn allow_many_files() -> Result<()> {
+    let (_, most) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask for the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the limit of open files")
 }
 
 /// How many messages arrived, and in what time.
@@ -86,20 +95,19 @@ fn run_way(settings: &Settings, way: Way, duration: Duration) -> Result<(u64, Du
             links.into_iter().map(|link| (link.output, link.input)).unzip();
         let (outputs, senders) = (Arc::new(outputs), settings.pairs);
         for input in inputs {
-            floor.enter(Role::Receiver, move || receive(input, senders))?;
+            floor.enter(Role::Receiver, move |_| receive(input, senders))?;
         }
         for _ in 0..settings.pairs {
             let outputs = outputs.clone();
-            floor.enter(Role::Sender, move || send(&outputs, duration))?;
+            floor.enter(Role::Sender, move |end| send(&outputs, end))?;
         }
     }
-    let (sent, received, elapsed) = floor.open()?;
+    let (sent, received, elapsed) = floor.open(duration)?;
     ensure!(sent == received, "{sent} messages were sent and {received} received");
     Ok((received, elapsed))
 }
 
-fn send(outputs: &[File], duration: Duration) -> Result<u64> {
-    let end = Instant::now() + duration;
+fn send(outputs: &[File], end: Instant) -> Result<u64> {
     let mut sent = 0;
     loop {
         let last = Instant::now() >= end;
@@ -161,28 +169,34 @@ enum Role {
 /// Where the members of all groups gather, begin together, and leave their counts.
 struct Floor {
     members: Members,
-    /// A member writes a byte when it is there, and reads one when it may begin.
-    there: (PipeReader, PipeWriter),
-    begin: (PipeReader, PipeWriter),
+    /// What moments are counted from in a pipe.
+    epoch: Instant,
+    /// A member writes a byte when it is there, and reads when to end, the same for all, once it may begin.
+    there: (PipeReader, Arc<PipeWriter>),
+    begin: (Arc<PipeReader>, PipeWriter),
     /// A member leaves its role and its count.
-    counts: (PipeReader, PipeWriter),
+    counts: (PipeReader, Arc<PipeWriter>),
     processes: Vec<Pid>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 /// What a member leaves: a byte for its role and its count, in one write, which a pipe keeps together.
 const COUNT_BYTES: usize = 9;
+/// A pipe hands out as much as is asked for, so that moments are never torn.
+const MOMENT_BYTES: usize = size_of::<u64>();
 /// Hundreds of threads with small frames.
 const STACK_BYTES: usize = 64 << 10;
 
 impl Floor {
     fn new(members: Members) -> Result<Floor> {
         let pipe = || io::pipe().context("cannot make a pipe");
+        let (there, begin, counts) = (pipe()?, pipe()?, pipe()?);
         Ok(Floor {
             members,
-            there: pipe()?,
-            begin: pipe()?,
-            counts: pipe()?,
+            epoch: Instant::now(),
+            there: (there.0, Arc::new(there.1)),
+            begin: (Arc::new(begin.0), begin.1),
+            counts: (counts.0, Arc::new(counts.1)),
             processes: Vec::new(),
             threads: Vec::new(),
         })
@@ -192,18 +206,18 @@ impl Floor {
     fn enter(
         &mut self,
         role: Role,
-        life: impl FnOnce() -> Result<u64> + Send + 'static,
+        life: impl FnOnce(Instant) -> Result<u64> + Send + 'static,
     ) -> Result<()> {
-        let cannot = "cannot copy the end of a pipe";
-        let mut there = self.there.1.try_clone().context(cannot)?;
-        let mut begin = self.begin.0.try_clone().context(cannot)?;
-        let mut counts = self.counts.1.try_clone().context(cannot)?;
+        let (there, begin) = (self.there.1.clone(), self.begin.0.clone());
+        let (counts, epoch) = (self.counts.1.clone(), self.epoch);
         let whole = move || -> Result<()> {
-            there.write_all(&[0])?;
-            begin.read_exact(&mut [0])?;
+            (&*there).write_all(&[0])?;
+            let mut end = [0; MOMENT_BYTES];
+            (&*begin).read_exact(&mut end)?;
+            let end = epoch + Duration::from_nanos(u64::from_ne_bytes(end));
             let mut count = [role as u8; COUNT_BYTES];
-            count[1..].copy_from_slice(&life()?.to_ne_bytes());
-            Ok(counts.write_all(&count)?)
+            count[1..].copy_from_slice(&life(end)?.to_ne_bytes());
+            Ok((&*counts).write_all(&count)?)
         };
         match self.members {
             Members::Threads => {
@@ -232,11 +246,13 @@ impl Floor {
     }
 
     /// Lets all begin, and waits for the end: messages sent, messages received, the time it took.
-    fn open(mut self) -> Result<(u64, u64, Duration)> {
+    fn open(mut self, duration: Duration) -> Result<(u64, u64, Duration)> {
         let members = self.processes.len() + self.threads.len();
         self.there.0.read_exact(&mut vec![0; members]).context("a member did not come")?;
         let start = Instant::now();
-        self.begin.1.write_all(&vec![0; members]).context("the members cannot be let in")?;
+        let end = u64::try_from((start + duration - self.epoch).as_nanos())?;
+        let ends = end.to_ne_bytes().repeat(members);
+        self.begin.1.write_all(&ends).context("the members cannot be let in")?;
         // The members have the other ends; when the last has gone without a count, reading fails instead of waiting.
         drop(self.counts.1);
         let (mut sent, mut received) = (0, 0);
@@ -277,7 +293,7 @@ mod tests {
     #[test]
     fn a_member_that_ends_early_is_an_error() {
         let mut floor = Floor::new(Members::Threads).unwrap();
-        floor.enter(Role::Sender, || Err(anyhow!("no"))).unwrap();
-        assert!(floor.open().is_err());
+        floor.enter(Role::Sender, |_| Err(anyhow!("no"))).unwrap();
+        assert!(floor.open(Duration::ZERO).is_err());
     }
 }
