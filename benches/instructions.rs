@@ -69,6 +69,7 @@ fn message(number: u64) -> abi::queued {
         weight: 100,
         flags: (abi::queued_flags_QUEUED_WAKEUP | abi::queued_flags_QUEUED_ANYWHERE) as u16,
         decided_by: 0,
+        cgroup: 1,
         comm: [0; 16],
         carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 1 },
     }
