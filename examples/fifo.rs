@@ -2,7 +2,7 @@
 //! sleepers, as the kernel's SCHED_RR (POSIX.1) with one priority.
 
 use scx_manyland::policy::{Choice, Context, Policy, Task};
-use scx_manyland::{Builder, alloc::DomainAllocator};
+use scx_manyland::{Builder, DomainAllocator};
 use std::{collections::VecDeque, process::ExitCode, time::Duration};
 
 #[global_allocator]

@@ -13,7 +13,7 @@
 //! (1 to 10 ms); shorter ones end there.
 
 use scx_manyland::policy::{Choice, Context, Policy, Slices, Task};
-use scx_manyland::{Builder, alloc::DomainAllocator};
+use scx_manyland::{Builder, DomainAllocator};
 use std::{collections::VecDeque, process::ExitCode, time::Duration};
 
 #[global_allocator]

@@ -28,7 +28,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use scx_manyland::ids::DomainId;
 use scx_manyland::policy::vruntime::Vruntime;
 use scx_manyland::policy::{Choice, Context, Policy, Slices, Task};
-use scx_manyland::{Builder, RunArgs, alloc::DomainAllocator, program};
+use scx_manyland::{Builder, DomainAllocator, RunArgs, program};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

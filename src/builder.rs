@@ -19,13 +19,13 @@ use std::time::Duration;
 /// A policy to schedule with, and how.
 ///
 /// What is not set has the defaults of [`RunOptions`]. The program must have
-/// [`DomainAllocator`](crate::alloc::DomainAllocator) as its global allocator, so that domain threads
+/// [`DomainAllocator`](crate::DomainAllocator) as its global allocator, so that domain threads
 /// never wait for memory.
 ///
 /// ```no_run
 /// use scx_manyland::policy::vruntime::Vruntime;
 /// use scx_manyland::topology::Granularity;
-/// use scx_manyland::{Builder, alloc::DomainAllocator};
+/// use scx_manyland::{Builder, DomainAllocator};
 /// use std::time::Duration;
 ///
 /// #[global_allocator]

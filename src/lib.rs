@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 #![warn(unsafe_op_in_unsafe_fn)]
 
+#[doc(hidden)]
 pub mod alloc;
 mod args;
 mod builder;
@@ -49,5 +50,16 @@ mod signals;
 mod statistics;
 pub mod topology;
 
+pub use alloc::DomainAllocator;
 pub use args::RunArgs;
 pub use builder::Builder;
+
+#[cfg(test)]
+mod tests {
+    /// So that what a newcomer copies compiles.
+    #[test]
+    fn the_readme_shows_the_shortest_example() {
+        let (_, code) = include_str!("../examples/fifo.rs").split_once("\n\n").unwrap();
+        assert!(include_str!("../README.md").contains(code));
+    }
+}

@@ -3,7 +3,7 @@
 mod bench;
 mod cli;
 
-use scx_manyland::alloc::DomainAllocator;
+use scx_manyland::DomainAllocator;
 use std::process::ExitCode;
 
 #[global_allocator]

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 /// ```no_run
 /// use clap::Parser;
 /// use scx_manyland::policy::fifo::Fifo;
-/// use scx_manyland::{Builder, RunArgs, alloc::DomainAllocator, program};
+/// use scx_manyland::{Builder, DomainAllocator, RunArgs, program};
 /// use std::{process::ExitCode, time::Duration};
 ///
 /// #[global_allocator]

@@ -16,29 +16,16 @@ thread_local! {
     static CURRENT: Cell<*const Header> = const { Cell::new(ptr::null()) };
 }
 
-/// A global allocator: a thread inside a domain ([`enter`]) allocates from the domain's arena,
-/// every other thread from the system's heap, and each block goes back to where it came from,
-/// whichever thread frees it. An arena without room is helped out by the system's heap, which is
-/// counted ([`super::arena_fallbacks`]).
+/// A global allocator: a domain thread allocates from the arena of its domain, every other thread from
+/// the system's heap, and each block goes back to where it came from, whichever thread frees it. An
+/// arena without room is helped out by the system's heap.
 ///
-/// The program installs it in its main file, which a run checks ([`check_installed`]): without that,
-/// [`enter`] has no effect.
+/// The program installs it in its main file, which a run checks: without that no domain thread would
+/// have memory of its own.
 ///
 /// ```
-/// use scx_manyland::alloc::{self, Arena, DomainAllocator};
-///
 /// #[global_allocator]
-/// static ALLOCATOR: DomainAllocator = DomainAllocator;
-///
-/// # fn main() -> anyhow::Result<()> {
-/// let arena = Arena::new(alloc::DEFAULT_ARENA_BYTES, None)?;
-/// let inside = alloc::enter(&arena);
-/// let numbers = vec![1u64; 100];
-/// drop(inside);
-/// assert_eq!(arena.stats().live_bytes, 800);
-/// drop(numbers);
-/// # Ok(())
-/// # }
+/// static ALLOCATOR: scx_manyland::DomainAllocator = scx_manyland::DomainAllocator;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DomainAllocator;
@@ -72,8 +59,8 @@ pub fn check_installed() -> Result<()> {
     ensure!(
         arena.stats().peak_bytes > 0,
         "cannot attach: this program has another allocator than the domain threads need; put \
-         `#[global_allocator] static ALLOCATOR: scx_manyland::alloc::DomainAllocator = \
-         scx_manyland::alloc::DomainAllocator;` into its main file"
+         `#[global_allocator] static ALLOCATOR: scx_manyland::DomainAllocator = \
+         scx_manyland::DomainAllocator;` into its main file"
     );
     Ok(())
 }

@@ -101,10 +101,12 @@ pub struct Task {
     /// with the next [`Policy::enqueue`], in whatever domain that is. Zero for a new task.
     pub memo: Memo,
     /// The kernel's totals at this message; the framework's, to tell what is new in the next.
+    #[doc(hidden)]
     pub told: Told,
 }
 
 /// The kernel's totals of a task when its domain was told of it. Opaque to a policy.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Told {
     pub(crate) used_ns: u64,

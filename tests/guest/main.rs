@@ -19,7 +19,7 @@ mod machine;
 mod protocol;
 mod suite;
 
-use scx_manyland::alloc::DomainAllocator;
+use scx_manyland::DomainAllocator;
 use std::process::ExitCode;
 
 /// For [`api::kinds`] and [`api::policies`], which run the scheduler in this program.
