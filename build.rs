@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         .enable_intf("bpf/intf.h", "intf.rs")
         .enable_skel("bpf/main.bpf.c", "bpf")
         .build()?;
-    // For tests/rings.rs: it depends on the same headers, and a build cannot tell who asks.
-    scx_cargo::BpfBuilder::new()?.enable_skel("bpf/rings_test.bpf.c", "rings_test").build()
+    // For tests/rings.rs and tests/guest: they depend on the same headers, and a build cannot tell who asks.
+    scx_cargo::BpfBuilder::new()?.enable_skel("bpf/rings_test.bpf.c", "rings_test").build()?;
+    scx_cargo::BpfBuilder::new()?.enable_skel("bpf/other_test.bpf.c", "other_test").build()
 }

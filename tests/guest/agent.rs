@@ -3,7 +3,7 @@
 //! The agent runs in real time, above every task that a scheduler under test serves, so that it can report a
 //! scheduler that serves nobody. Tests run as ordinary tasks.
 
-use crate::api::sched_ext;
+use crate::api::{process, sched_ext};
 use crate::protocol::{FAIL, OUTPUT, PASS, READY, Request};
 use crate::suite;
 use nix::sys::signal::{Signal, kill};
@@ -20,14 +20,16 @@ pub const CASE: &str = "--case";
 
 /// Answers the host until it says bye.
 pub fn serve() -> ExitCode {
-    become_real_time();
+    process::become_real_time();
     say(READY);
     for line in io::stdin().lines() {
         match line.ok().as_deref().and_then(Request::from_line) {
-            Some(Request::Run { test, limit }) => match supervise(&test, limit) {
-                Ok(()) => say(PASS),
-                Err(reason) => say(&format!("{FAIL}{reason}")),
-            },
+            Some(Request::Run { test, limit, variables }) => {
+                match supervise(&test, limit, variables) {
+                    Ok(()) => say(PASS),
+                    Err(reason) => say(&format!("{FAIL}{reason}")),
+                }
+            }
             Some(Request::Bye) | None => break,
         }
     }
@@ -40,7 +42,7 @@ pub fn run_case(name: &str) -> ExitCode {
         eprintln!("there is no test {name}");
         return ExitCode::FAILURE;
     };
-    match (test.case)(test.machine) {
+    match test.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{e:#}");
@@ -49,11 +51,12 @@ pub fn run_case(name: &str) -> ExitCode {
     }
 }
 
-fn supervise(name: &str, limit: Duration) -> Result<(), String> {
+fn supervise(name: &str, limit: Duration, variables: Vec<(String, String)>) -> Result<(), String> {
     let (reader, writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
     let errors = writer.try_clone().map_err(|e| format!("cannot make a pipe: {e}"))?;
     let process = Command::new("/proc/self/exe")
         .args([CASE, name])
+        .envs(variables)
         .stdin(Stdio::null())
         .stdout(writer)
         .stderr(errors)
@@ -86,25 +89,23 @@ fn wait(mut process: Child, limit: Duration) -> Option<ExitStatus> {
 /// Kills every process but the guest's init and this one, and names them.
 fn kill_the_rest() -> String {
     let mut names = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // Kernel threads have no command line.
-        let is_program = fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty());
-        if pid == 1 || pid == std::process::id() as i32 || !is_program {
+    for program in process::programs() {
+        if program.pid == 1 || program.pid == std::process::id() as i32 {
             continue;
         }
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        names.push(stat.split(' ').take(3).collect::<Vec<_>>().join(" "));
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", program.pid)).unwrap_or_default();
+        // A storm that hung may have thousands of tasks; a few tell enough.
+        if names.len() < 100 {
+            names.push(stat.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        }
+        let _ = kill(Pid::from_raw(program.pid), Signal::SIGKILL);
     }
     names.join(", ")
 }
 
 /// Passes a test's output on to the host.
 fn relay(reader: PipeReader) {
-    become_real_time();
+    process::become_real_time();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
@@ -116,11 +117,4 @@ fn relay(reader: PipeReader) {
 /// One write a line, so that the lines of two threads do not mix.
 fn say(line: &str) {
     let _ = io::stdout().lock().write_all(format!("{line}\n").as_bytes());
-}
-
-/// Puts this thread into the real-time class; the threads and processes that it starts are ordinary again.
-fn become_real_time() {
-    let param = libc::sched_param { sched_priority: 1 };
-    // SAFETY: `param` lives through the call, and 0 means the calling thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
 }

@@ -18,8 +18,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// How much longer than the agent the host waits for a test, so that a hang is the agent's to report if it can.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How long a guest lives at most, whatever happens to us.
-const LIFE_LIMIT: Duration = Duration::from_secs(1800);
+/// How long a guest lives at most, whatever happens to us. All rows of docs/reliability.md take about an hour.
+const LIFE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// The examples that tests run.
 const EXAMPLES: [&str; 3] = ["fifo", "newcomers", "rules"];
@@ -115,6 +115,7 @@ impl Guest {
             .args(["--shape", &machine.shape()])
             .args(["--nodes", &machine.nodes.to_string()])
             .args(["--memory", &machine.memory_mib.to_string()])
+            .args(["--swap", &machine.swap_mib.to_string()])
             .arg("--console")
             .arg(&console_log)
             .args(["--seconds", &LIFE_LIMIT.as_secs().to_string()])
@@ -177,7 +178,7 @@ impl Guest {
         limit: Duration,
         output: &mut String,
     ) -> Result<Result<(), String>> {
-        let request = Request::Run { test: test.into(), limit };
+        let request = Request::run(test, limit);
         self.port.write_all(request.to_line().as_bytes()).context("the guest is gone")?;
         let deadline = Instant::now() + limit + GRACE;
         loop {

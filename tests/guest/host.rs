@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
 }
 
 fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
-    let slow = test.machine.is_slow();
+    let slow = test.slow || test.machine.is_slow();
     Trial::test(test.name(), move || {
         let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
         hall.run(&test).map_err(|e| format!("{e:#}").into())

@@ -14,23 +14,56 @@ pub struct Machine {
     /// NUMA nodes; the sockets are dealt out evenly to them.
     pub nodes: u32,
     pub memory_mib: u32,
+    /// The size of a disk for swap; 0: there is none.
+    pub swap_mib: u32,
 }
 
 /// One L3, four CPUs.
-pub const L3X1: Machine =
-    Machine { name: "l3x1", sockets: 1, cores: 4, threads: 1, nodes: 1, memory_mib: 1024 };
+pub const L3X1: Machine = Machine {
+    name: "l3x1",
+    sockets: 1,
+    cores: 4,
+    threads: 1,
+    nodes: 1,
+    memory_mib: 1024,
+    swap_mib: 0,
+};
 
 /// Two L3s, four CPUs: the machine of the performance bars.
-pub const L3X2: Machine =
-    Machine { name: "l3x2", sockets: 2, cores: 2, threads: 1, nodes: 1, memory_mib: 1024 };
+pub const L3X2: Machine = Machine {
+    name: "l3x2",
+    sockets: 2,
+    cores: 2,
+    threads: 1,
+    nodes: 1,
+    memory_mib: 1024,
+    swap_mib: 0,
+};
+
+/// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of docs/reliability.md.
+pub const FAULTS: Machine = Machine { name: "faults", memory_mib: 3072, swap_mib: 2048, ..L3X2 };
 
 /// Four L3s on two NUMA nodes, eight CPUs, two to a core.
-pub const L3X4: Machine =
-    Machine { name: "l3x4", sockets: 4, cores: 1, threads: 2, nodes: 2, memory_mib: 2048 };
+pub const L3X4: Machine = Machine {
+    name: "l3x4",
+    sockets: 4,
+    cores: 1,
+    threads: 2,
+    nodes: 2,
+    memory_mib: 2048,
+    swap_mib: 0,
+};
 
 /// Four L3s of sixteen CPUs, each on a NUMA node. It takes minutes, so its tests run when asked for (`make test-large`).
-pub const LARGE: Machine =
-    Machine { name: "large", sockets: 4, cores: 16, threads: 1, nodes: 4, memory_mib: 4096 };
+pub const LARGE: Machine = Machine {
+    name: "large",
+    sockets: 4,
+    cores: 16,
+    threads: 1,
+    nodes: 4,
+    memory_mib: 4096,
+    swap_mib: 0,
+};
 
 impl Machine {
     /// Whether its tests run only when asked for.

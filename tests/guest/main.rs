@@ -4,7 +4,8 @@
 //! `cargo test --release --test guest -- NAME`. Inside a guest, as the guest's only program, it runs the tests that the
 //! host asks for, each in a process of its own.
 //!
-//! Where things are: [`suite`] lists the tests and [`cases`] has them; [`host`], [`boot`] and [`console`] are the host's
+//! Where things are: [`suite`] lists the tests and [`cases`] has them, but for the faults under load, which are rows of a
+//! table in [`reliability`]; [`host`], [`boot`] and [`console`] are the host's
 //! side; [`agent`] and [`api`] the guest's; [`protocol`] is what the two say to each other.
 //!
 //! Invariant: a test that cannot have its guest fails. Nothing here skips.
@@ -17,6 +18,7 @@ mod console;
 mod host;
 mod machine;
 mod protocol;
+mod reliability;
 mod suite;
 
 use scx_manyland::DomainAllocator;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         Some(agent::CASE) => agent::run_case(&args[2]),
         Some(api::load::HOG) => api::load::hog_main(),
         Some(cases::homes::MOVER) => cases::homes::mover_main(),
+        Some(api::storm::STORM) => api::storm::storm_main(),
+        Some(api::fuzzer::FUZZ) => api::fuzzer::fuzz_main(),
         Some(api::kinds::RUN_ON) => api::kinds::run_on_main(),
         Some(api::policies::POLICY) => api::policies::main(),
         _ => host::main(),

@@ -1,24 +1,57 @@
 //! The list of guest tests: what runs on which machine, and for how long at most.
 
 use crate::cases::*;
-use crate::machine::{L3X1, L3X2, L3X4, LARGE, Machine};
+use crate::machine::{FAULTS, L3X1, L3X2, L3X4, LARGE, Machine};
+use crate::reliability::{self, Extent, Row};
 use anyhow::Result;
 use std::time::Duration;
 
 /// A test that runs in a guest. An error or a panic fails it.
 pub struct GuestTest {
     pub machine: &'static Machine,
-    path: &'static str,
-    pub case: fn(&Machine) -> Result<()>,
+    path: String,
+    case: Case,
     pub limit: Duration,
+    /// Whether it runs only when asked for.
+    pub slow: bool,
     /// What the failure of a test that has to fail says.
     pub fails_with: Option<&'static str>,
+}
+
+/// What a test does.
+enum Case {
+    Plain(fn(&Machine) -> Result<()>),
+    Row(&'static Row, Extent),
 }
 
 impl GuestTest {
     /// `MACHINE::MODULE::CASE`.
     pub fn name(&self) -> String {
-        format!("{}::{}", self.machine.name, self.path.replace(' ', ""))
+        format!("{}::{}", self.machine.name, self.path)
+    }
+
+    /// Runs it, in a guest of its machine.
+    pub fn run(&self) -> Result<()> {
+        match self.case {
+            Case::Plain(case) => case(self.machine),
+            Case::Row(row, extent) => reliability::run(row, extent),
+        }
+    }
+
+    /// A row of docs/reliability.md, in the time that `make test` has for it or in full.
+    fn row(row: &'static Row, extent: Extent) -> GuestTest {
+        let (group, limit) = match extent {
+            Extent::Short => ("rows", Duration::from_secs(120)),
+            Extent::Full => ("reliability", Duration::from_secs(600)),
+        };
+        GuestTest {
+            machine: &FAULTS,
+            path: format!("{group}::{}", row.name),
+            case: Case::Row(row, extent),
+            limit,
+            slow: extent == Extent::Full,
+            fails_with: None,
+        }
     }
 }
 
@@ -27,9 +60,10 @@ macro_rules! tests_on {
     ($machine:ident: $($seconds:literal $case:path $(=> $fails_with:literal)?,)*) => {
         vec![$(GuestTest {
             machine: &$machine,
-            path: stringify!($case),
-            case: $case,
+            path: stringify!($case).replace(' ', ""),
+            case: Case::Plain($case),
             limit: Duration::from_secs($seconds),
+            slow: false,
             fails_with: None$(.or(Some($fails_with)))?,
         }),*]
     };
@@ -124,5 +158,17 @@ pub fn all() -> Vec<GuestTest> {
             900 domains::each_granularity_has_its_threads,
         },
     ];
-    tests.into_iter().flatten().collect()
+    let minutes = std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let soak = GuestTest {
+        machine: &FAULTS,
+        path: "soak".into(),
+        case: Case::Plain(reliability::soak::soaks),
+        limit: Duration::from_secs(60 * (minutes + 10)),
+        slow: true,
+        fails_with: None,
+    };
+    let rows = || reliability::ROWS.iter();
+    let short = rows().filter(|row| row.in_make_test).map(|row| GuestTest::row(row, Extent::Short));
+    let full = rows().map(|row| GuestTest::row(row, Extent::Full));
+    tests.into_iter().flatten().chain(short).chain(full).chain([soak]).collect()
 }

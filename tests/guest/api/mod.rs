@@ -1,12 +1,15 @@
 //! What guest tests are written with.
 
 pub mod cpus;
+pub mod fuzzer;
 pub mod kinds;
 pub mod load;
+pub mod other;
 pub mod policies;
 pub mod process;
 pub mod sched_ext;
 pub mod scheduler;
+pub mod storm;
 
 use anyhow::{Result, bail};
 use std::thread;

@@ -17,6 +17,28 @@ pub struct Thread {
     pub name: String,
 }
 
+/// A process with a program: not a kernel thread, and not one that has ended and was not waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub pid: i32,
+    pub name: String,
+}
+
+/// All processes that have a program.
+pub fn programs() -> Vec<Program> {
+    let pid_of = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
+    let mut pids: Vec<i32> =
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(pid_of).collect();
+    // Kernel threads and the dead have no command line.
+    pids.retain(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()));
+    pids.into_iter()
+        .map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            Program { pid, name: name.trim().to_owned() }
+        })
+        .collect()
+}
+
 /// The threads of a process.
 pub fn threads(pid: i32) -> Result<Vec<Thread>> {
     let folder = format!("/proc/{pid}/task");
@@ -111,6 +133,13 @@ pub fn renice(tid: i32, nice: i32) -> Result<()> {
     nix::errno::Errno::result(done)
         .with_context(|| format!("cannot set the niceness of {tid} to {nice}"))?;
     Ok(())
+}
+
+/// Puts this thread into the real-time class; the threads and processes that it starts are ordinary again.
+pub fn become_real_time() {
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `param` lives through the call, and 0 means the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
 }
 
 /// `SCHED_EXT` of `<linux/sched.h>`.

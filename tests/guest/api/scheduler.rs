@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = "/bin/scx_manyland";
+pub const PROGRAM: &str = "/bin/scx_manyland";
 
 /// The name under which the kernel lists it.
 const OPS: &str = "manyland";
@@ -64,6 +64,11 @@ impl Scheduler {
         self.process.id() as i32
     }
 
+    /// The processes that it consists of.
+    pub fn pids(&self) -> Vec<i32> {
+        vec![self.pid()]
+    }
+
     /// Its domain threads, in the order of their domains.
     pub fn domain_threads(&self) -> Result<Vec<Thread>> {
         let domain = |thread: &Thread| thread.name.strip_prefix("manyland/")?.parse::<u32>().ok();
@@ -110,6 +115,31 @@ impl Scheduler {
         })
     }
 
+    /// Each domain decides, under a load that runs at this moment, for a scheduler started with [`STATS`].
+    pub fn decisions_resume(&self) -> Result<()> {
+        self.await_stats(2)?;
+        let stats = self.await_stats(2)?;
+        for id in 0..self.domain_threads()?.len() {
+            let decided: u64 = stats
+                .lines
+                .iter()
+                .rev()
+                .take(2)
+                .map(|line| {
+                    line["domains"][id]["decided"].as_u64().context("no count of decisions")
+                })
+                .sum::<Result<_>>()?;
+            println!("domain {id} decided {decided} times in 2 s afterwards");
+            ensure!(decided > 0, "domain {id} decides no more");
+        }
+        Ok(())
+    }
+
+    /// Whether its process has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
+    }
+
     /// Ends it as Ctrl-C does. It must detach and exit with 0.
     pub fn stop(self) -> Result<()> {
         self.stop_with(Signal::SIGINT)
@@ -138,6 +168,14 @@ impl Scheduler {
 
     /// Kills it by a signal that it does not handle and waits until the kernel's own scheduler is back.
     pub fn kill_with(mut self, signal: Signal) -> Result<()> {
+        self.die_by(signal)?;
+        wait_until("the kernel's own scheduler is back", Duration::from_secs(5), || {
+            sched_ext::state() == "disabled"
+        })
+    }
+
+    /// Kills it by a signal that it does not handle.
+    pub fn die_by(&mut self, signal: Signal) -> Result<()> {
         let deadline = Instant::now() + DETACH_LIMIT;
         let status = loop {
             // Again, because Rust's runtime takes the first SIGSEGV to look for an overflow of the stack.
@@ -152,9 +190,7 @@ impl Scheduler {
             status.signal() == Some(signal as i32),
             "the scheduler was killed by {signal} and yet: {status}"
         );
-        wait_until("the kernel's own scheduler is back", Duration::from_secs(5), || {
-            sched_ext::state() == "disabled"
-        })
+        Ok(())
     }
 }
 

@@ -50,7 +50,7 @@ fn stop_and_continue(args: &[&str]) -> Result<()> {
     ensure!(worst < HANG, "while the scheduler was stopped a task waited for {worst:?}");
     ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
     scheduler.send(Signal::SIGCONT)?;
-    decisions_resume(&scheduler, threads.len())?;
+    scheduler.decisions_resume()?;
     ensure!(hackbench.is_running()?, "hackbench has ended");
     scheduler.stop()
 }
@@ -77,7 +77,7 @@ pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
     ensure!(worst < HANG, "while {} was frozen a task waited for {worst:?}", victim.name);
     ensure!(process::state(victim.tid)? == 't', "{} was not frozen", victim.name);
     drop(frozen);
-    decisions_resume(&scheduler, threads.len())?;
+    scheduler.decisions_resume()?;
     for (_, hog) in hogs {
         hog.stop()?;
     }
@@ -122,24 +122,6 @@ fn they_run(hogs: &[(CpuSet, Hog)], time: Duration, least: Duration) -> Result<(
         let ran = hog.run_time()? - before;
         println!("a hog on {cpus} ran for {} ms of {} s", ran.as_millis(), time.as_secs());
         ensure!(ran > least, "a hog bound to {cpus} ran for {ran:?} in {time:?}");
-    }
-    Ok(())
-}
-
-/// Each domain decides again.
-fn decisions_resume(scheduler: &Scheduler, domains: usize) -> Result<()> {
-    scheduler.await_stats(2)?;
-    let stats = scheduler.await_stats(2)?;
-    for id in 0..domains {
-        let decided: u64 = stats
-            .lines
-            .iter()
-            .rev()
-            .take(2)
-            .map(|line| line["domains"][id]["decided"].as_u64().context("no count of decisions"))
-            .sum::<Result<_>>()?;
-        println!("domain {id} decided {decided} times in 2 s afterwards");
-        ensure!(decided > 0, "domain {id} decides no more");
     }
     Ok(())
 }

@@ -1,0 +1,228 @@
+//! The scheduler's BPF side with a madman in place of each domain thread: it reads what tasks wait, and writes decisions of
+//! which any part may be wrong.
+
+use super::scheduler::Scheduler;
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::gettid;
+use scx_manyland::connector::exit::Exit;
+use scx_manyland::connector::load::Loaded;
+use scx_manyland::connector::rings::{DecidedRing, QueuedRing};
+use scx_manyland::connector::shared::SharedDomain;
+use scx_manyland::connector::{abi, kernel};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::domains::preference::{Prefer, Preferences};
+use scx_manyland::ids::Pid;
+use scx_manyland::options::RunOptions;
+use scx_manyland::topology::{Granularity, Source, Topology};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+/// The argument that makes this program the madman: `--fuzz SEED`.
+pub const FUZZ: &str = "--fuzz";
+
+/// Where it says what it did so far, whenever it is asked (by SIGUSR1).
+const COUNTS: &str = "/tmp/fuzzer.json";
+
+/// What became of the decisions.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    pub submitted: u64,
+    /// Those that found the queue full, and were not submitted.
+    pub full: u64,
+    pub decided: u64,
+    pub bounced: u64,
+    pub stale: u64,
+}
+
+/// The command that runs it until it is told to stop.
+pub fn command() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([FUZZ, &fastrand::u64(..).to_string()]);
+    command
+}
+
+/// Asks a running one.
+pub fn counts(scheduler: &Scheduler) -> Result<Counts> {
+    let _ = fs::remove_file(COUNTS);
+    scheduler.send(Signal::SIGUSR1)?;
+    let mut counts = None;
+    super::wait_until("the madman answers", Duration::from_secs(20), || {
+        counts = fs::read(COUNTS).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        counts.is_some()
+    })?;
+    counts.context("no counts")
+}
+
+/// What its process does.
+pub fn fuzz_main() -> ExitCode {
+    match fuzz() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fuzz() -> Result<()> {
+    let seed: u64 = std::env::args().nth(2).context("a seed")?.parse()?;
+    eprintln!("seed {seed}");
+    kernel::check()?;
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+
+    let domains = Topology::load(&Source::Live)?.partition(Granularity::L3)?;
+    let preferences = Preferences::new(&domains, Prefer::None, &CpuSet::EMPTY);
+    let mut storage = MaybeUninit::uninit();
+    let loaded = Loaded::new(&mut storage, &RunOptions::default(), &domains, &preferences)?;
+    let stop = AtomicBool::new(false);
+    let (submitted, full) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let mut pids = Vec::new();
+        let mut starts = Vec::new();
+        for domain in domains.iter() {
+            let (tell, told) = channel();
+            let (start, may_start) = channel::<()>();
+            let (queued, decided) = loaded.queues(domain.id)?;
+            let shared = loaded.shared().domain(domain.id);
+            let (domains, stop, submitted, full) = (domains.len() as u32, &stop, &submitted, &full);
+            let random = fastrand::Rng::with_seed(seed ^ u64::from(domain.id.0));
+            let cpus = domain.cpus;
+            let mut madman = Madman { queued, decided, shared, random, domains, known: Vec::new() };
+            thread::Builder::new().name(format!("manyland/{}", domain.id)).spawn_scoped(
+                scope,
+                move || {
+                    let mut set = NixCpuSet::new();
+                    cpus.iter().for_each(|cpu| set.set(cpu.index()).expect("a CPU fits a set"));
+                    let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+                    let _ = tell.send(Pid(gettid().as_raw()));
+                    if may_start.recv().is_err() {
+                        return;
+                    }
+                    while !stop.load(Ordering::Relaxed) {
+                        let (done, refused) = madman.round();
+                        submitted.fetch_add(done, Ordering::Relaxed);
+                        full.fetch_add(refused, Ordering::Relaxed);
+                    }
+                },
+            )?;
+            pids.push(told.recv()?);
+            starts.push(start);
+        }
+        let attached = loaded.attach(&domains, &pids, &CpuSet::EMPTY, &preferences)?;
+        for start in &starts {
+            start.send(()).map_err(|_| anyhow!("a madman is gone"))?;
+        }
+        while signals.wait()? == Signal::SIGUSR1 {
+            let mut counts = Counts {
+                submitted: submitted.load(Ordering::Relaxed),
+                full: full.load(Ordering::Relaxed),
+                ..Counts::default()
+            };
+            for domain in domains.iter() {
+                let of = attached.shared().domain(domain.id).counts();
+                counts.decided += of.decided;
+                counts.bounced += of.bounced;
+                counts.stale += of.stale;
+            }
+            fs::write(COUNTS, serde_json::to_vec(&counts)?)?;
+        }
+        stop.store(true, Ordering::Relaxed);
+        match attached.detach() {
+            Some(Exit::Failed(why)) => bail!("the kernel has ended the scheduler: {why}"),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// One domain's.
+struct Madman {
+    queued: QueuedRing,
+    decided: DecidedRing,
+    shared: SharedDomain,
+    random: fastrand::Rng,
+    domains: u32,
+    /// Tasks that waited at some time, and the stay in which they did.
+    known: Vec<(u32, u64)>,
+}
+
+impl Madman {
+    /// Decides for a while, and answers how many decisions were submitted and how many found no room.
+    fn round(&mut self) -> (u64, u64) {
+        const KNOWN: usize = 256;
+        let Self { queued, known, random, .. } = self;
+        queued.take(|message| {
+            let m = message.queued();
+            if known.len() < KNOWN {
+                known.push((m.pid, m.seq));
+            } else {
+                known[random.usize(..KNOWN)] = (m.pid, m.seq);
+            }
+        });
+        // Now and then more than the queue holds.
+        let wanted = if self.random.u8(..) == 0 { 4096 } else { self.random.u64(..32) };
+        let (mut done, mut refused) = (0, 0);
+        for _ in 0..wanted {
+            let decision = self.decision();
+            if self.decided.submit(&decision) {
+                self.shared.announce_decision();
+                done += 1;
+            } else {
+                refused += 1;
+            }
+        }
+        match self.random.u8(..8) {
+            0 => thread::sleep(Duration::from_micros(self.random.u64(..3_000))),
+            1..6 => thread::yield_now(),
+            _ => {}
+        }
+        (done, refused)
+    }
+
+    /// A decision for a task that waits or waited, most of which is right, or right in no part.
+    fn decision(&mut self) -> abi::decided {
+        let random = &mut self.random;
+        let (pid, seq) = match self.known.len() {
+            0 => (random.u32(..5_000), random.u64(..)),
+            n => self.known[random.usize(..n)],
+        };
+        let mut wrong = |one_in: u8| random.u8(..one_in) == 0;
+        let (pid_is, seq_is, slice_is) = (wrong(16), wrong(16), wrong(8));
+        let (cpu_is, domain_is, rest_is) = (wrong(4), wrong(4), wrong(2));
+        let word = |random: &mut fastrand::Rng| match random.u8(..4) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => random.u64(..64),
+            _ => random.u64(..),
+        };
+        let random = &mut self.random;
+        abi::decided {
+            pid: if pid_is { word(random) as u32 } else { pid },
+            seq: if seq_is { word(random) } else { seq },
+            slice_ns: if slice_is { word(random) } else { random.u64(1_000..5_000_000) },
+            order: word(random),
+            cpu: if cpu_is { word(random) as u32 } else { abi::none_NO_CPU },
+            flags: if rest_is { word(random) as u32 } else { 0 },
+            domain: if domain_is { word(random) as u32 } else { random.u32(..self.domains) },
+            pace: if rest_is { word(random) as u32 } else { 0 },
+            unused: word(random) as u32,
+            carried: abi::carried {
+                memo: [word(random), word(random)],
+                used_ns: word(random),
+                switches: word(random),
+                at_ns: word(random),
+            },
+        }
+    }
+}
