@@ -8,7 +8,7 @@ use crate::options::{RunOptions, StatsOptions};
 use crate::policy::kind::PolicyKind;
 use crate::policy::{MakePolicy, Policy, Setup};
 use crate::topology::{Granularity, Topology};
-use crate::{program, session};
+use crate::{program, session, supervisor};
 use anyhow::Result;
 use clap::{Args, Command, FromArgMatches};
 use std::fmt;
@@ -146,6 +146,17 @@ impl Builder {
     /// back by then.
     pub fn run(self) -> Result<()> {
         session::run(&self)
+    }
+
+    /// The same for a program that does nothing else: each attachment has a process of its own,
+    /// which gives up every capability once it is attached and can open, start and trace nothing
+    /// from then on; so the policy must have by then what it wants to have. This process keeps what
+    /// it has, for attaching again when the machine changes, and forgets its environment.
+    ///
+    /// # Errors
+    /// As [`Builder::run`], and if the process has more than one thread.
+    pub fn run_confined(self) -> Result<()> {
+        supervisor::run(&self)
     }
 
     /// The same on a description of this machine that is better than what it tells of itself, such

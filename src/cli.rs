@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)
         }
-        None => Builder::from(cli.policy).options(cli.run.options()?).run(),
+        None => Builder::from(cli.policy).options(cli.run.options()?).run_confined(),
     })
 }
 

@@ -44,10 +44,13 @@ pub mod options;
 pub mod policy;
 #[doc(hidden)]
 pub mod power;
+#[doc(hidden)]
+pub mod privileges;
 pub mod program;
 mod session;
 mod signals;
 mod statistics;
+mod supervisor;
 pub mod topology;
 
 pub use alloc::DomainAllocator;

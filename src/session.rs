@@ -24,6 +24,7 @@ use crate::ids::{CpuId, Pid};
 use crate::options::{Format, RunOptions};
 use crate::policy::Task;
 use crate::power;
+use crate::privileges::Privileges;
 use crate::signals::Signals;
 use crate::statistics::Statistics;
 use crate::topology::{Domain, Domains, Source, Topology};
@@ -66,22 +67,46 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
 
 /// Runs on what `read` tells of the machine, which is asked again when the machine has changed.
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
+    let signals = prepare(builder)?;
+    let mut turn = Turn::First;
+    loop {
+        match attach_once(builder, &read, &signals, turn, Privileges::Keep)? {
+            Ended::Asked => return Ok(()),
+            Ended::MachineChanged => turn = Turn::Again,
+        }
+    }
+}
+
+/// Runs until it is told to stop or the machine has changed, in a process that has nothing else to do: once it is attached the
+/// process gives up all its privileges ([`crate::privileges`]).
+pub fn run_once(builder: &Builder, turn: Turn) -> Result<Ended> {
+    let signals = prepare(builder)?;
+    attach_once(builder, &|| Topology::load(&Source::Live), &signals, turn, Privileges::GiveUp)
+}
+
+/// Whether the machine is attached to for the first time. What the user asked for and the machine cannot do is an error the
+/// first time; later it is done as far as it goes, because the user asked for a scheduler above all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// As the user has started it.
+    First,
+    /// The machine has changed since.
+    Again,
+}
+
+/// What comes before the first attachment.
+fn prepare(builder: &Builder) -> Result<Signals> {
     builder.options.check()?;
     kernel::check()?;
     alloc::limit_malloc_arenas()?;
     alloc::check_installed()?;
     alloc::set_thread_policy(None)?;
-    let signals = Signals::catch()?;
-    loop {
-        match attach_once(builder, &read, &signals)? {
-            Ended::Asked => return Ok(()),
-            Ended::MachineChanged => tell("the machine has changed; reading it again\n"),
-        }
-    }
+    Signals::catch()
 }
 
 /// Why an attachment ended without an error.
-enum Ended {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
     /// By Ctrl-C, SIGTERM, or the reader of the statistics, who has left.
     Asked,
     /// CPUs came or went.
@@ -92,13 +117,15 @@ fn attach_once(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
     signals: &Signals,
+    turn: Turn,
+    privileges: Privileges,
 ) -> Result<Ended> {
     let options = &builder.options;
     // First of all: reading the machine forks, which must not meet locked memory or other threads.
     let changes = kernel::hotplugs();
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
-    let dedicated = dedicated_cpus(options, &domains)?;
+    let dedicated = dedicated_cpus(options, &domains, turn)?;
     tell(&topology.map(&domains));
 
     let preferences = preferences(options, &domains, &dedicated);
@@ -106,7 +133,7 @@ fn attach_once(
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
-    let mut crew = match Crew::start(builder, machine, &board, deques) {
+    let mut crew = match Crew::start(builder, machine, &board, deques, privileges) {
         // A thread cannot be bound to CPUs that have gone.
         Err(_) if kernel::hotplugs() != changes => return Ok(Ended::MachineChanged),
         crew => crew?,
@@ -114,6 +141,9 @@ fn attach_once(
     let ended = crew.serve(builder, machine, loaded, signals, changes);
     // A panic says more than what followed from it.
     crew.dismiss()?;
+    if let Ok(Ended::MachineChanged) = ended {
+        tell("the machine has changed; reading it again\n");
+    }
     ended
 }
 
@@ -141,24 +171,24 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
 }
 
 /// The CPU that each domain thread keeps to itself: the last of its domain.
-fn dedicated_cpus(options: &RunOptions, domains: &Domains) -> Result<CpuSet> {
-    if !options.dedicate {
-        return Ok(CpuSet::EMPTY);
+fn dedicated_cpus(options: &RunOptions, domains: &Domains, turn: Turn) -> Result<CpuSet> {
+    let mut dedicated = CpuSet::EMPTY;
+    for domain in domains.iter().filter(|_| options.dedicate) {
+        match (domain.cpus.iter().last(), turn) {
+            (Some(last), _) if domain.cpus.len() > 1 => dedicated.insert(last),
+            (_, Turn::First) => bail!(
+                "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser \
+                 --domain or leave --dedicate out",
+                domain.id,
+                domain.cpus
+            ),
+            (_, Turn::Again) => tell(&format!(
+                "domain {} has only CPU {} left: it is not dedicated\n",
+                domain.id, domain.cpus
+            )),
+        }
     }
-    domains
-        .iter()
-        .map(|domain| {
-            if domain.cpus.len() < 2 {
-                bail!(
-                    "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser \
-                     --domain or leave --dedicate out",
-                    domain.id,
-                    domain.cpus
-                );
-            }
-            Ok(domain.cpus.iter().last().expect("the domain has two CPUs or more"))
-        })
-        .collect()
+    Ok(dedicated)
 }
 
 fn dedicated_of(domain: &Domain, dedicated: &CpuSet) -> Option<CpuId> {
@@ -170,6 +200,7 @@ struct Crew {
     threads: Vec<DomainThread>,
     stop: Arc<AtomicBool>,
     alarm: Arc<EventFd>,
+    privileges: Privileges,
 }
 
 impl Crew {
@@ -179,11 +210,13 @@ impl Crew {
         machine: Machine<'_>,
         board: &Arc<Board>,
         deques: Vec<Deque<Task>>,
+        privileges: Privileges,
     ) -> Result<Self> {
         let Machine { domains, dedicated, preferences } = machine;
         let stop = Arc::new(AtomicBool::new(false));
         let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
-        let mut crew = Self { threads: Vec::with_capacity(domains.len()), stop, alarm };
+        let threads = Vec::with_capacity(domains.len());
+        let mut crew = Self { threads, stop, alarm, privileges };
         for (domain, deque) in domains.iter().zip(deques) {
             let plan = Plan {
                 domain: domain.clone(),
@@ -192,6 +225,7 @@ impl Crew {
                 make: builder.make.clone(),
                 slices: builder.options.slices,
                 partial: builder.options.partial,
+                privileges,
                 board: board.clone(),
                 deque,
                 stop: crew.stop.clone(),
@@ -246,6 +280,7 @@ impl Crew {
         }
         let format = options.stats.map_or(Format::Text, |stats| stats.format);
         let mut statistics = Statistics::new(&attached, domains.len(), format)?;
+        self.privileges.settle_process()?;
         tell(&format!(
             "attached: {} domain thread{} ({}), policy {}\n",
             self.threads.len(),

@@ -26,7 +26,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Catches them from now on, in the calling thread even if it had blocked them.
     ///
     /// # Errors
     /// If they are caught already: a process schedules its machine once at a time.
@@ -49,6 +49,8 @@ impl Signals {
                 .with_context(|| format!("cannot catch {signal}"))?;
             signals.before.push((signal, before));
         }
+        let caught: SigSet = ASK_TO_END.into_iter().collect();
+        caught.thread_unblock().context("cannot let signals through")?;
         Ok(signals)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here changes anything. Every refusal says what to do next.
 
+use crate::privileges;
 use anyhow::{Context, Result, bail};
 use libbpf_rs::btf::{Btf, types};
 use std::fs;
@@ -12,12 +13,10 @@ const SCHED_EXT: &str = "/sys/kernel/sched_ext";
 /// Checks everything that can be told before loading.
 ///
 /// # Errors
-/// Not root; a kernel without sched_ext; another scheduler attached; kernel type information (BTF)
+/// Not allowed to; a kernel without sched_ext; another scheduler attached; kernel type information (BTF)
 /// that is missing or malformed.
 pub fn check() -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!("cannot attach: not root; start it with sudo");
-    }
+    privileges::check()?;
     if !Path::new(SCHED_EXT).exists() {
         bail!(
             "cannot attach: this kernel has no sched_ext; use Linux 6.16 or newer built with \

@@ -12,6 +12,7 @@ use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::policy::{MakePolicy, Setup, Slices, Task};
+use crate::privileges::Privileges;
 use crate::signals::Signals;
 use crate::topology::Domain;
 use anyhow::{Context, Result, anyhow};
@@ -43,6 +44,8 @@ pub struct Plan {
     pub slices: Slices,
     /// Whether only tasks that chose SCHED_EXT are scheduled: the thread then has to choose it.
     pub partial: bool,
+    /// What becomes of the thread's capabilities when it is where it belongs.
+    pub privileges: Privileges,
     /// What the domains let each other see.
     pub board: Arc<Board>,
     /// The domain's public deque.
@@ -191,7 +194,9 @@ fn settle(plan: &Plan) -> Result<alloc::Arena> {
     }
     alloc::set_thread_policy(plan.domain.numa_node)?;
     alloc::prefault_stack(STACK_KIB - STACK_MARGIN_KIB);
-    alloc::Arena::new(ARENA_KIB * 1024, plan.domain.numa_node)
+    let arena = alloc::Arena::new(ARENA_KIB * 1024, plan.domain.numa_node)?;
+    plan.privileges.settle_thread()?;
+    Ok(arena)
 }
 
 /// `SCHED_EXT` of `<linux/sched.h>`.

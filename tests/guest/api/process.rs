@@ -39,6 +39,12 @@ pub fn programs() -> Vec<Program> {
         .collect()
 }
 
+/// The processes that a process of one thread has started and not waited for.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// The threads of a process.
 pub fn threads(pid: i32) -> Result<Vec<Thread>> {
     let folder = format!("/proc/{pid}/task");
@@ -99,11 +105,16 @@ pub fn status_kib(pid: i32, field: &str) -> Result<u64> {
 }
 
 fn status_number(pid: i32, field: &str) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
+    Ok(status(pid, field)?.parse()?)
+}
+
+/// The first word of a line of a task's status file.
+pub fn status(tid: i32, field: &str) -> Result<String> {
+    let path = format!("/proc/{tid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let number = line.with_context(|| format!("no {field} in {path}"))?.split_whitespace().next();
-    Ok(number.context("an empty field")?.parse()?)
+    let word = line.with_context(|| format!("no {field} in {path}"))?.split_whitespace().next();
+    Ok(word.context("an empty field")?.to_owned())
 }
 
 /// The CPUs a task may run on.

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, File};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,22 +60,22 @@ impl Scheduler {
         Ok(scheduler)
     }
 
+    /// The process that schedules. The program starts it, and another one whenever the machine has changed.
     pub fn pid(&self) -> i32 {
-        self.process.id() as i32
+        let pids = self.pids();
+        pids.iter().copied().find(|&pid| !domain_threads_of(pid).is_empty()).unwrap_or(pids[0])
     }
 
-    /// The processes that it consists of.
+    /// The program's own process, and those that it has started.
     pub fn pids(&self) -> Vec<i32> {
-        vec![self.pid()]
+        let first = self.process.id() as i32;
+        let children = process::children(first);
+        [first].into_iter().chain(children).collect()
     }
 
     /// Its domain threads, in the order of their domains.
     pub fn domain_threads(&self) -> Result<Vec<Thread>> {
-        let domain = |thread: &Thread| thread.name.strip_prefix("manyland/")?.parse::<u32>().ok();
-        let mut threads = process::threads(self.pid())?;
-        threads.retain(|thread| domain(thread).is_some());
-        threads.sort_by_key(domain);
-        Ok(threads)
+        Ok(domain_threads_of(self.pid()))
     }
 
     /// What it has written to standard output so far.
@@ -174,24 +174,34 @@ impl Scheduler {
         })
     }
 
-    /// Kills it by a signal that it does not handle.
+    /// Kills the process that schedules by a signal that it does not handle; the program says so and fails.
     pub fn die_by(&mut self, signal: Signal) -> Result<()> {
         let deadline = Instant::now() + DETACH_LIMIT;
+        let victim = Pid::from_raw(self.pid());
         let status = loop {
             // Again, because Rust's runtime takes the first SIGSEGV to look for an overflow of the stack.
-            self.send(signal)?;
+            let _ = kill(victim, signal);
             thread::sleep(Duration::from_millis(50));
             if let Some(status) = self.process.try_wait()? {
                 break status;
             }
             ensure!(Instant::now() < deadline, "{signal} does not kill the scheduler");
         };
-        ensure!(
-            status.signal() == Some(signal as i32),
-            "the scheduler was killed by {signal} and yet: {status}"
-        );
+        ensure!(status.code() == Some(1), "the scheduler was killed by {signal} and yet: {status}");
+        let said = self.said();
+        ensure!(said.contains(signal.as_str()), "it does not say that {signal} killed it: {said}");
         Ok(())
     }
+}
+
+/// The domain threads of a process, in the order of their domains.
+fn domain_threads_of(pid: i32) -> Vec<Thread> {
+    let domain = |thread: &Thread| thread.name.strip_prefix("manyland/")?.parse::<u32>().ok();
+    // The process may have ended.
+    let mut threads = process::threads(pid).unwrap_or_default();
+    threads.retain(|thread| domain(thread).is_some());
+    threads.sort_by_key(domain);
+    threads
 }
 
 impl Drop for Scheduler {

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, gettid};
 use scx_manyland::cpuset::CpuSet;
 use std::fs;
@@ -248,6 +248,7 @@ fn forks(number: usize, end: Instant) -> Result<()> {
 }
 
 fn deaths(number: usize, end: Instant) -> Result<()> {
+    const MOST_DYING: usize = 500;
     process::become_real_time();
     let far = end + Duration::from_secs(3600);
     let life = || {
@@ -257,22 +258,31 @@ fn deaths(number: usize, end: Instant) -> Result<()> {
         }
     };
     let mut alive = (0..number).map(|_| start(life)).collect::<Result<Vec<_>>>()?;
-    let mut died = 0;
+    let (mut killed, mut gone) = (0, 0);
     while Instant::now() < end {
         let victim = &mut alive[fastrand::usize(..number)];
         kill(*victim, Signal::SIGKILL)?;
-        waitpid(*victim, None)?;
+        killed += 1;
         *victim = start(life)?;
-        died += 1;
+        while waitpid(None, Some(WaitPidFlag::WNOHANG))? != WaitStatus::StillAlive {
+            gone += 1;
+        }
+        // A task that was killed has to run once more to die.
+        while killed - gone > MOST_DYING {
+            waitpid(None, None)?;
+            gone += 1;
+        }
         thread::sleep(PAUSE);
     }
-    for &child in &alive {
-        kill(child, Signal::SIGKILL)?;
-    }
     for child in alive {
-        waitpid(child, None)?;
+        kill(child, Signal::SIGKILL)?;
+        killed += 1;
     }
-    println!("{died} tasks were killed");
+    while gone < killed {
+        waitpid(None, None)?;
+        gone += 1;
+    }
+    println!("{killed} tasks were killed");
     Ok(())
 }
 

@@ -88,7 +88,6 @@ pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
 /// before Linux 6.19 the kernel can leave a task in the CPU's local queue, out of reach, until then.
 pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
-    let threads = scheduler.domain_threads()?;
     let all = cpus::online()?;
     let hogs: Vec<(CpuSet, Hog)> =
         (0..all.len() * 2).map(|_| Ok((all, Hog::anywhere(LONG)?))).collect::<Result<_>>()?;
@@ -100,7 +99,7 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
     they_run(&hogs, AWAY, AWAY / 6)?;
     let share = intruder.run_time()?.as_secs_f64() / AWAY.as_secs_f64();
     ensure!(share > 0.5, "the real-time task had its CPU for {:.0} % only", 100.0 * share);
-    decisions_resume(&scheduler, threads.len())?;
+    scheduler.decisions_resume()?;
     scheduler.stop()
 }
 

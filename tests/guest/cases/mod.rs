@@ -16,5 +16,6 @@ pub mod idle;
 pub mod library;
 pub mod load;
 pub mod options;
+pub mod security;
 pub mod statistics;
 pub mod stealing;

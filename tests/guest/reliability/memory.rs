@@ -1,6 +1,7 @@
 //! Row 3, and the end for want of memory: the scheduler's own memory is locked, so that nobody waits for it.
 
 use super::Scene;
+use crate::api::process;
 use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::wait_until;
@@ -27,6 +28,7 @@ pub fn in_a_cgroup() -> Result<Scheduler> {
         .context("cannot give cgroups the controller of memory")?;
     fs::create_dir_all(CGROUP).context("cannot make a cgroup")?;
     fs::write(format!("{CGROUP}/memory.max"), "max").context("cannot lift a limit of memory")?;
+    fs::write(format!("{CGROUP}/memory.oom.group"), "0").context("cannot part a cgroup's fates")?;
     let enter = format!("echo $$ >{CGROUP}/cgroup.procs && exec \"$@\"");
     Scheduler::spawn(Command::new("sh").args(["-c", &enter, "sh", PROGRAM]).args(STATS))
 }
@@ -66,14 +68,22 @@ fn churn(scene: &mut Scene, mib: usize, begin: impl Fn(&Storm) -> Result<()>) ->
     Ok(())
 }
 
-/// Lowers the limit of the scheduler's cgroup so far that the kernel has to kill it.
+/// Lets another process of the scheduler's cgroup use up what both are allowed, without swap: all of the cgroup is killed.
 pub fn take_its_memory(scene: &mut Scene) -> Result<()> {
+    const LIMIT_MIB: usize = 128;
     thread::sleep(scene.time / 2);
-    if scene.scheduler.is_some() {
-        fs::write(format!("{CGROUP}/memory.max"), "1048576")
-            .context("cannot limit a cgroup's memory")?;
+    if scene.scheduler.is_none() {
+        return Ok(());
     }
-    Ok(())
+    fs::write(format!("{CGROUP}/memory.oom.group"), "1").context("cannot bind a cgroup's fates")?;
+    fs::write(format!("{CGROUP}/memory.max"), (LIMIT_MIB << 20).to_string())
+        .context("cannot limit a cgroup's memory")?;
+    let storm = Storm::start(Kind::Memory, 2 * LIMIT_MIB, Duration::from_secs(60))?;
+    fs::write(format!("{CGROUP}/cgroup.procs"), storm.pid().to_string())
+        .context("cannot move a process into a cgroup")?;
+    wait_until("the cgroup is killed", Duration::from_secs(60), || {
+        !process::programs().iter().any(|program| program.pid == storm.pid())
+    })
 }
 
 /// The swap disk in use, until this is dropped.

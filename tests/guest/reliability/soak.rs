@@ -3,7 +3,6 @@
 use super::scene::{Load, Scene};
 use super::{ROWS, Row};
 use crate::api::sched_ext;
-use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
@@ -50,7 +49,7 @@ pub fn soaks(_: &Machine) -> Result<()> {
 
 /// One attachment, some faults, and its end, which may be a sudden one.
 fn round() -> Result<()> {
-    let mut scheduler = Scheduler::start(&STATS)?;
+    let mut scheduler = super::hasty()?;
     let mut load = Load::start()?;
     let mut storms = Vec::new();
     for _ in 0..fastrand::usize(..=STORMS) {

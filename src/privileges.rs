@@ -1,0 +1,175 @@
+//! What the scheduler may do, and how it gives that up once it is attached.
+//!
+//! Attaching needs [`NEEDED`]. From then on a process needs none of it: its queues and its shared memory are mapped, and
+//! closing a descriptor detaches. So each domain thread gives up its capabilities as soon as it is where it belongs, the main
+//! thread once the scheduler is attached, and a filter of system calls for all threads keeps the process from opening,
+//! starting or tracing anything.
+//!
+//! Invariant: what is given up cannot be had again, not by starting a program either (`no_new_privs`). Whoever wants to
+//! attach again does it in a new process.
+
+use anyhow::{Context, Result, bail};
+use caps::{CapSet, Capability};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+/// The capabilities that attaching needs: to load the BPF side and let it see the kernel's data, to lock memory, and to read
+/// what only root may (the maps of the arenas, the limits).
+pub const NEEDED: [Capability; 3] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_IPC_LOCK];
+
+/// What becomes of the privileges of a process that schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// They are kept: the process has other work, or attaches again.
+    Keep,
+    /// They are given up once it is attached.
+    GiveUp,
+}
+
+/// Checks that this process may attach.
+///
+/// # Errors
+/// Names what is missing.
+pub fn check() -> Result<()> {
+    let held = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
+    let missing: Vec<String> =
+        NEEDED.iter().filter(|it| !held.contains(it)).map(Capability::to_string).collect();
+    if !missing.is_empty() {
+        bail!("cannot attach: not root (it has no {}); start it with sudo", missing.join(", "));
+    }
+    Ok(())
+}
+
+impl Privileges {
+    /// The calling thread gives up its capabilities, if that is asked for.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle_thread(self) -> Result<()> {
+        if self == Privileges::GiveUp {
+            // A set must be within the next: the ambient capabilities go first, the permitted ones last.
+            for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
+            {
+                caps::clear(None, set)
+                    .with_context(|| format!("cannot give up the {set:?} capabilities"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the main thread, when all that needs privileges has been done; and from here on no thread of the process
+    /// can do much more than wait, count and end.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle_process(self) -> Result<()> {
+        self.settle_thread()?;
+        if self == Privileges::GiveUp {
+            let program: BpfProgram = filter()?.try_into().context("cannot compile the filter")?;
+            seccompiler::apply_filter_all_threads(&program)
+                .context("cannot filter the system calls of the process")?;
+        }
+        Ok(())
+    }
+}
+
+/// What an attached scheduler calls. Anything else fails with EPERM; it does not kill, because nothing is won by ending a
+/// scheduler that only wanted to say something, such as where it panicked.
+const CALLS: [i64; 38] = [
+    // Waiting, and being woken.
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_read,
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+    // Telling.
+    libc::SYS_write,
+    libc::SYS_writev,
+    // Counting: time, page faults, resident memory.
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrusage,
+    libc::SYS_pread64,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getcpu,
+    libc::SYS_sched_getaffinity,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mprotect,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_getrandom,
+    // Detaching, and the end of a thread and of the process.
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_tgkill,
+    libc::SYS_fstat,
+    libc::SYS_lseek,
+    libc::SYS_fcntl,
+];
+
+/// `BPF_PROG_TEST_RUN` of `<linux/bpf.h>`: the statistics ask a BPF program how many tasks wait.
+const BPF_PROG_TEST_RUN: u64 = 10;
+
+fn filter() -> Result<SeccompFilter> {
+    let is_test_run =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_PROG_TEST_RUN)?;
+    let mut rules: Vec<(i64, Vec<SeccompRule>)> =
+        CALLS.iter().map(|&call| (call, Vec::new())).collect();
+    rules.push((libc::SYS_bpf, vec![SeccompRule::new(vec![is_test_run])?]));
+    SeccompFilter::new(
+        rules.into_iter().collect(),
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into().context("no filter for this architecture")?,
+    )
+    .context("cannot make a filter of system calls")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// In a thread of its own process, which is not to be the test's.
+    #[test]
+    fn a_process_that_has_settled_can_open_nothing() {
+        // SAFETY: the child only calls what the filter allows and `_exit`.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let settled = Privileges::GiveUp.settle_process().is_ok();
+                let opened = File::open("/proc/self/status").is_ok();
+                let started = std::process::Command::new("/bin/true").spawn().is_ok();
+                let code = i32::from(!settled) + 2 * i32::from(opened) + 4 * i32::from(started);
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(code) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_kept() {
+        Privileges::Keep.settle_process().unwrap();
+        File::open("/proc/self/status").unwrap();
+    }
+}

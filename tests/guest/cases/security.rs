@@ -1,0 +1,96 @@
+//! What the scheduler may do: no more than it needs, and nothing once it is attached.
+
+use crate::api::cpus::{self, Offline};
+use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
+use crate::api::{load, process, sched_ext, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use caps::CapSet;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use scx_manyland::privileges;
+use std::io::Error;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// No thread of the process that schedules has a capability left or a way to get one, and all of them are filtered; statistics
+/// are printed all the same, and hotplug makes it attach again, after which the same holds.
+pub fn privileges_are_given_up(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    scheduler.await_stats(1)?;
+    has_no_privileges(&scheduler)?;
+    let before = sched_ext::attachments();
+    let last = cpus::online()?.iter().last().context("no CPU is online")?;
+    let gone = Offline::take(last)?;
+    is_attached_again(&scheduler, before)?;
+    has_no_privileges(&scheduler)?;
+    let before = sched_ext::attachments();
+    drop(gone);
+    is_attached_again(&scheduler, before)?;
+    has_no_privileges(&scheduler)?;
+    load::hackbench(1, 10, LIMIT)?;
+    scheduler.stop()
+}
+
+fn is_attached_again(scheduler: &Scheduler, before: u64) -> Result<()> {
+    let lines = scheduler.stats()?.lines.len();
+    wait_until("attached again", LIMIT, || {
+        sched_ext::attachments() > before
+            && sched_ext::state() == "enabled"
+            && scheduler.stats().is_ok_and(|stats| stats.lines.len() > lines + 1)
+    })
+}
+
+fn has_no_privileges(scheduler: &Scheduler) -> Result<()> {
+    let threads = process::threads(scheduler.pid())?;
+    ensure!(threads.len() > cpus::l3s()?.len(), "too few threads: {threads:?}");
+    for thread in threads {
+        let field = |name| process::status(thread.tid, name);
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            let held = u64::from_str_radix(&field(set)?, 16)?;
+            ensure!(held == 0, "{} has {set} {held:x}", thread.name);
+        }
+        ensure!(field("NoNewPrivs")? == "1", "{} could gain privileges", thread.name);
+        ensure!(field("Seccomp")? == "2", "{} is not filtered", thread.name);
+    }
+    Ok(())
+}
+
+/// The capabilities that the README names suffice.
+pub fn the_named_capabilities_suffice(_: &Machine) -> Result<()> {
+    let mut command = Command::new(PROGRAM);
+    command.args(STATS);
+    // SAFETY: between fork and exec the child only makes system calls.
+    unsafe {
+        command.pre_exec(|| {
+            let others = caps::all().into_iter().filter(|it| !privileges::NEEDED.contains(it));
+            for capability in others {
+                // Those that the kernel does not know cannot be held either.
+                let _ = caps::drop(None, CapSet::Bounding, capability);
+            }
+            Ok::<(), Error>(())
+        });
+    }
+    let scheduler = Scheduler::spawn(&mut command)?;
+    load::hackbench(1, 10, LIMIT)?;
+    scheduler.await_stats(1)?;
+    scheduler.stop()
+}
+
+/// The process that schedules does not outlive the one that has started it.
+pub fn it_ends_with_its_parent(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    let worker = scheduler.pid();
+    for pid in scheduler.pids() {
+        if pid != worker {
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        }
+    }
+    sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
+    wait_until("the process that schedules is gone", Duration::from_secs(5), || {
+        process::threads(worker).is_err() || process::state(worker).is_ok_and(|state| state == 'Z')
+    })
+}
