@@ -19,7 +19,22 @@ test: ## Formatting, lints, and all tests, those in guests included
 	@tools/test
 
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take some minutes
-	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored
+	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored large::
+
+test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
+	@tools/test-kernels
+
+reliability: ## All faults of docs/reliability.md in full, and its table from them (an hour)
+	@tools/reliability
+
+soak: ## All faults mixed at random: make soak MINUTES=30 SEED=1
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" tools/soak
+
+fuzz: ## Fuzz what reads data from outside: make fuzz SECONDS=60 (needs nightly Rust and cargo-fuzz)
+	@SECONDS="$(SECONDS)" tools/fuzz
+
+deny: ## Licences, sources and known holes of all crates (needs cargo-deny)
+	@tools/deny
 
 compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest (tools/compare says more)
 	@tools/compare
@@ -30,4 +45,4 @@ bench: ## What a decision costs on this machine, in time and in instructions, pa
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: help bench compare run run-here try build test test-large setup
+.PHONY: bench build compare deny fuzz help reliability run run-here setup soak test test-kernels test-large try

@@ -43,6 +43,12 @@ pub const L3X2: Machine = Machine {
 /// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of docs/reliability.md.
 pub const FAULTS: Machine = Machine { name: "faults", memory_mib: 3072, swap_mib: 2048, ..L3X2 };
 
+/// The same on whatever kernel is asked for (`make test-kernels`).
+pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", ..L3X2 };
+
+/// The same on a kernel whose BTF is malformed (`make test-kernels`).
+pub const MALFORMED: Machine = Machine { name: "malformed", ..L3X2 };
+
 /// Four L3s on two NUMA nodes, eight CPUs, two to a core.
 pub const L3X4: Machine = Machine {
     name: "l3x4",

@@ -1,7 +1,7 @@
 //! The list of guest tests: what runs on which machine, and for how long at most.
 
 use crate::cases::*;
-use crate::machine::{FAULTS, L3X1, L3X2, L3X4, LARGE, Machine};
+use crate::machine::{ANY_KERNEL, FAULTS, L3X1, L3X2, L3X4, LARGE, MALFORMED, Machine};
 use crate::reliability::{self, Extent, Row};
 use anyhow::Result;
 use std::time::Duration;
@@ -41,8 +41,8 @@ impl GuestTest {
     /// A row of docs/reliability.md, in the time that `make test` has for it or in full.
     fn row(row: &'static Row, extent: Extent) -> GuestTest {
         let (group, limit) = match extent {
-            Extent::Short => ("rows", Duration::from_secs(120)),
-            Extent::Full => ("reliability", Duration::from_secs(600)),
+            Extent::Short => ("rows", Duration::from_secs(300)),
+            Extent::Full => ("reliability", Duration::from_secs(1500)),
         };
         GuestTest {
             machine: &FAULTS,
@@ -124,6 +124,7 @@ pub fn all() -> Vec<GuestTest> {
             180 hotplug::a_domain_goes_and_comes,
             180 security::privileges_are_given_up,
             60 security::the_named_capabilities_suffice,
+            60 security::the_environment_is_not_heeded,
             60 security::it_ends_with_its_parent,
             90 statistics::json_lines_are_complete,
             60 statistics::text_has_a_row_for_each_domain,
@@ -161,6 +162,20 @@ pub fn all() -> Vec<GuestTest> {
             900 domains::each_granularity_has_its_threads,
         },
     ];
+    let mut on_other_kernels = [
+        tests_on! { ANY_KERNEL:
+            20 guest::kernel_has_sched_ext,
+            90 attach::attaches_and_detaches,
+            90 faults::tasks_run_while_the_scheduler_is_stopped,
+            90 faults::tasks_run_while_a_domain_thread_is_frozen,
+            180 security::privileges_are_given_up,
+            60 security::the_named_capabilities_suffice,
+        },
+        tests_on! { MALFORMED:
+            60 errors::a_kernel_with_malformed_btf_is_refused,
+        },
+    ];
+    on_other_kernels.iter_mut().flatten().for_each(|test| test.slow = true);
     let minutes = std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let soak = GuestTest {
         machine: &FAULTS,
@@ -173,5 +188,6 @@ pub fn all() -> Vec<GuestTest> {
     let rows = || reliability::ROWS.iter();
     let short = rows().filter(|row| row.in_make_test).map(|row| GuestTest::row(row, Extent::Short));
     let full = rows().map(|row| GuestTest::row(row, Extent::Full));
-    tests.into_iter().flatten().chain(short).chain(full).chain([soak]).collect()
+    let tests = tests.into_iter().chain(on_other_kernels).flatten();
+    tests.chain(short).chain(full).chain([soak]).collect()
 }

@@ -17,6 +17,7 @@ use scx_manyland::ids::Pid;
 use scx_manyland::options::RunOptions;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::process::{Command, ExitCode};
@@ -99,7 +100,8 @@ fn fuzz() -> Result<()> {
             let (domains, stop, submitted, full) = (domains.len() as u32, &stop, &submitted, &full);
             let random = fastrand::Rng::with_seed(seed ^ u64::from(domain.id.0));
             let cpus = domain.cpus;
-            let mut madman = Madman { queued, decided, shared, random, domains, known: Vec::new() };
+            let mut madman =
+                Madman { queued, decided, shared, random, domains, known: VecDeque::new() };
             thread::Builder::new().name(format!("manyland/{}", domain.id)).spawn_scoped(
                 scope,
                 move || {
@@ -153,22 +155,21 @@ struct Madman {
     shared: SharedDomain,
     random: fastrand::Rng,
     domains: u32,
-    /// Tasks that waited at some time, and the stay in which they did.
-    known: Vec<(u32, u64)>,
+    /// Tasks that waited at some time, and the stay in which they did; the latest last.
+    known: VecDeque<(u32, u64)>,
 }
 
 impl Madman {
     /// Decides for a while, and answers how many decisions were submitted and how many found no room.
     fn round(&mut self) -> (u64, u64) {
         const KNOWN: usize = 256;
-        let Self { queued, known, random, .. } = self;
+        let Self { queued, known, .. } = self;
         queued.take(|message| {
             let m = message.queued();
-            if known.len() < KNOWN {
-                known.push((m.pid, m.seq));
-            } else {
-                known[random.usize(..KNOWN)] = (m.pid, m.seq);
+            if known.len() == KNOWN {
+                known.pop_front();
             }
+            known.push_back((m.pid, m.seq));
         });
         // Now and then more than the queue holds.
         let wanted = if self.random.u8(..) == 0 { 4096 } else { self.random.u64(..32) };
@@ -192,10 +193,12 @@ impl Madman {
 
     /// A decision for a task that waits or waited, most of which is right, or right in no part.
     fn decision(&mut self) -> abi::decided {
+        const LATEST: usize = 8;
         let random = &mut self.random;
         let (pid, seq) = match self.known.len() {
             0 => (random.u32(..5_000), random.u64(..)),
-            n => self.known[random.usize(..n)],
+            n if random.u8(..4) == 0 => self.known[random.usize(..n)],
+            n => self.known[n - 1 - random.usize(..n.min(LATEST))],
         };
         let mut wrong = |one_in: u8| random.u8(..one_in) == 0;
         let (pid_is, seq_is, slice_is) = (wrong(16), wrong(16), wrong(8));

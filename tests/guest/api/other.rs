@@ -8,6 +8,7 @@ pub const NAME: &str = "other";
 
 /// Attaches it, until the link is dropped.
 pub fn attach() -> Result<Link> {
+    libbpf_rs::set_print(None);
     let code = include_bytes!(concat!(env!("OUT_DIR"), "/other_test.bpf.o"));
     let object = ObjectBuilder::default().open_memory(code).context("cannot read the object")?;
     let mut object = object.load().context("cannot load the other scheduler")?;

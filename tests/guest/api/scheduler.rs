@@ -20,7 +20,7 @@ pub const PROGRAM: &str = "/bin/scx_manyland";
 const OPS: &str = "manyland";
 
 /// Loading and verifying BPF takes seconds on an emulated CPU.
-const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+const ATTACH_LIMIT: Duration = Duration::from_secs(120);
 const DETACH_LIMIT: Duration = Duration::from_secs(20);
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 

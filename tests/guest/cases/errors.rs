@@ -57,6 +57,11 @@ pub fn a_broken_topology_is_refused(_: &Machine) -> Result<()> {
     is_one_clear_line(&scheduler::run(&["topology", "--synthetic", "Castle:2"])?, "Castle:2")
 }
 
+/// On a kernel whose BTF is malformed it says so, rather than what the verifier says.
+pub fn a_kernel_with_malformed_btf_is_refused(_: &Machine) -> Result<()> {
+    is_one_clear_line(&scheduler::run(&[])?, "the kernel's BTF is malformed")
+}
+
 /// There is no CPU to dedicate where a domain has only one.
 pub fn the_only_cpu_cannot_be_dedicated(_: &Machine) -> Result<()> {
     is_one_clear_line(&scheduler::run(&["--domain", "core", "--dedicate"])?, "cannot dedicate")

@@ -80,6 +80,14 @@ pub fn the_named_capabilities_suffice(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
+/// The environment cannot make it take the machine for another.
+pub fn the_environment_is_not_heeded(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::spawn(Command::new(PROGRAM).env("HWLOC_SYNTHETIC", "Core:1 PU:1"))?;
+    let threads = scheduler.domain_threads()?.len();
+    ensure!(threads == cpus::l3s()?.len(), "{threads} domain threads: {}", scheduler.said());
+    scheduler.stop()
+}
+
 /// The process that schedules does not outlive the one that has started it.
 pub fn it_ends_with_its_parent(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// For an attachment under load.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A real-time task on the first CPU of each domain, and ordinary ones bound to the same CPU, which get what is left.
 pub fn real_time_hogs(scene: &mut Scene) -> Result<()> {
@@ -80,12 +80,13 @@ fn is_attached(scene: &Scene) -> Result<()> {
     })
 }
 
-/// Suspends to idle; the clock wakes the machine two seconds later.
+/// Suspends to memory, which takes all CPUs but one off; the clock wakes the machine two seconds later. (In suspend to idle
+/// QEMU's clock does not wake it.)
 pub fn suspend(scene: &mut Scene) -> Result<()> {
     let slept_at = Instant::now();
     write("/sys/class/rtc/rtc0/wakealarm", "0")?;
     write("/sys/class/rtc/rtc0/wakealarm", "+2")?;
-    write("/sys/power/state", "freeze")?;
+    write("/sys/power/state", "mem")?;
     println!("suspended and resumed after {:?}", slept_at.elapsed());
     is_attached(scene)
 }

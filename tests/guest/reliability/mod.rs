@@ -258,7 +258,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "6d",
         name: "suspend",
-        what: "suspended to idle and resumed",
+        what: "suspended to memory and resumed",
         start: hasty,
         fault: cpus::suspend,
         ..ROW
