@@ -161,4 +161,27 @@ mod tests {
             assert!(error.contains(word) && error.lines().count() == 1, "{line}: {error}");
         }
     }
+
+    #[test]
+    fn absurd_values_are_refused() {
+        let options = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["scx_manyland"], args].concat())?;
+            cli.run.options()
+        };
+        let numbers =
+            ["", " ", "0", "-1", "+-1", "1.5", "1e3", "0x64", "five", "NaN", "\u{ff15}00"];
+        let huge = ["1000001", "18446744073709551616", "340282366920938463463374607431768211456"];
+        for option in ["--slice-us", "--slice-min-us", "--patience-us", "--stats"] {
+            for value in numbers.iter().chain(&huge) {
+                let argument = format!("{option}={value}");
+                assert!(options(&[&argument]).is_err(), "{argument} is taken");
+            }
+        }
+        for option in ["--domain", "--policy", "--prefer", "--stats-format"] {
+            for value in ["", " ", "l3 ", "L3\n", "none none", "\u{1f427}", &"x".repeat(1 << 20)] {
+                let argument = format!("{option}={value}");
+                assert!(options(&["--stats", "1", &argument]).is_err(), "{argument:.40} is taken");
+            }
+        }
+    }
 }
