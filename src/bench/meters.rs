@@ -170,10 +170,13 @@ fn busy_ticks(stat: &str) -> Vec<(CpuId, u64)> {
     stat.lines().filter_map(line).collect()
 }
 
-/// How long those threads of a process have run whose names count; `None` if it has gone.
-fn cpu_time(pid: Pid, counts: impl Fn(&str) -> bool) -> Option<Duration> {
+/// How long those threads of a process group have run whose names count; `None` if it has gone.
+fn cpu_time(group: Pid, counts: impl Fn(&str) -> bool) -> Option<Duration> {
     let mut sum = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+    let threads = members(group).into_iter().map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+    let mut threads = threads.flatten().flatten().flatten().peekable();
+    threads.peek()?;
+    for thread in threads {
         let read = |file| fs::read_to_string(thread.path().join(file)).ok();
         // A thread may go meanwhile.
         let (Some(name), Some(times)) = (read("comm"), read("schedstat")) else { continue };
@@ -182,6 +185,19 @@ fn cpu_time(pid: Pid, counts: impl Fn(&str) -> bool) -> Option<Duration> {
         }
     }
     Some(sum)
+}
+
+/// The processes of a group: a scheduler may have started others.
+fn members(group: Pid) -> Vec<Pid> {
+    let is_member = |pid: &Pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: the state, the parent, the group.
+        let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
+        of.and_then(|text| text.parse().ok()) == Some(group.0)
+    };
+    let pid_of = |entry: fs::DirEntry| Some(Pid(entry.file_name().to_str()?.parse().ok()?));
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(pid_of);
+    processes.filter(is_member).collect()
 }
 
 #[cfg(test)]
