@@ -71,6 +71,8 @@ pub struct Scheduler<S> {
     board: Arc<Board>,
     deque: Deque<Task>,
     nearest: Box<[DomainId]>,
+    /// Whether the thread leaves its CPU to tasks when it has nothing to do.
+    shares_cpu: bool,
     /// Counts decisions: the order of those whose policy gives none.
     sequence: u64,
     /// A decision that found the queue full.
@@ -188,6 +190,7 @@ impl<S: Seam> Scheduler<S> {
             board,
             deque,
             nearest: domain.nearest.clone().into(),
+            shares_cpu: usable == domain.cpus,
             sequence: 0,
             held: None,
         }
@@ -265,7 +268,9 @@ impl<S: Seam> Scheduler<S> {
         }
         exchange.answer(me);
         let idle = self.seam.idle().intersection(&self.view.cpus).len();
-        let mut room = idle.saturating_sub(self.policy.waiting());
+        // The CPU that this thread is on will be idle too, unless something is ready for it.
+        let own = usize::from(self.shares_cpu && self.view.ready == 0);
+        let mut room = (idle + own).saturating_sub(self.policy.waiting());
         for &victim in &self.nearest {
             let source = self.board.virtual_times[victim.index()].load(Ordering::Relaxed);
             while room > 0
