@@ -237,6 +237,16 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	return !strict && !no_steal && !c->dedicated && run_from_others(d, now);
 }
 
+/*
+ * Whether a task waits for a decision that this CPU may then run; of those that are decided it would
+ * have taken one. Not static, so that the verifier looks at it once.
+ */
+__weak bool somebody_waits(u32 cpu, struct cpu_ctx *c __arg_nonnull)
+{
+	return (!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | c->domain) > 0) ||
+	       scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0;
+}
+
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
@@ -247,7 +257,7 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 		c->asked++;
 	if (dom && run_next(cpu, c, dom, c->domain, prev))
 		return;
-	/* Nobody else wants the CPU. */
+	/* There is nothing that this CPU could take. */
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
 		return;
 	t = task_ctx(prev);
@@ -260,11 +270,14 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 		scx_bpf_kick_cpu(cpu, 0);
 		return;
 	}
-	/* Whoever had it goes on, at nobody's cost. */
+	/*
+	 * Whoever had it goes on, at nobody's cost if nobody waits. The others may just not have been
+	 * decided yet: were that time free, tasks whose slices end together would get unequal shares.
+	 */
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (t) {
 		charge(t, prev);
-		t->free = 1;
+		t->free = !c || !somebody_waits(cpu, c);
 	}
 }
 
