@@ -69,6 +69,8 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 	u32 home = home_of(p, t);
 	s32 cpu;
 
+	if (must_queue(prev_cpu, home))
+		return -1;
 	if (by_kind) {
 		cpu = claim_preferred(p, home, prev_cpu);
 	} else {
@@ -178,7 +180,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 
 	/* An idle CPU, where ops.select_cpu was not asked for one. */
-	if (bound) {
+	if (must_queue(cpu, d)) {
+		idle = -1;
+	} else if (bound) {
 		if (!scx_bpf_task_running(p) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
 			bypass(p, t, d, SCX_DSQ_LOCAL, enq_flags);
 			return;

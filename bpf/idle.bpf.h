@@ -101,6 +101,19 @@ static void kick_if_idle(s32 cpu)
 }
 
 /*
+ * Whether a task whose home is `d` (bound ones: to `cpu`) has to queue although a CPU is idle: with
+ * --strict it must not pass by others that wait for a decision, or for the CPU that was kicked for
+ * them. Global, so that the verifier looks at it once.
+ */
+__weak bool must_queue(u32 cpu, u32 d)
+{
+	return strict && (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
+			  scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
+			  scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0 ||
+			  scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0);
+}
+
+/*
  * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
  * first, or answers a negative number. For ops.select_cpu and ops.enqueue.
  */
