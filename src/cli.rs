@@ -3,6 +3,8 @@
 //! Invariant: every failure is one line on stderr that starts with the program's name, with exit
 //! code 2 where the command line is at fault and 1 for anything else ([`program`]).
 
+mod simulate;
+
 use crate::bench::{self, BenchArgs};
 use anyhow::{Error, Result, anyhow, bail, ensure};
 use clap::error::ErrorKind;
@@ -38,6 +40,8 @@ enum Subcommands {
     Topology(TopologyArgs),
     /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root and sched_ext)
     Bench(Box<BenchArgs>),
+    /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
+    Simulate(Box<simulate::SimulateArgs>),
     /// What `bench` starts
     #[command(hide = true)]
     Workload { errand: String },
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
     program::main(|cli: Cli| match cli.command {
         Some(Subcommands::Topology(args)) => topology(args),
         Some(Subcommands::Bench(args)) => compare(&args.plan(check_contender).map_err(usage)?),
+        Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)
         }

@@ -30,11 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// With `--strict`, the safety net opens after this time all the same.
-const STALL_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(1);
 /// The longest slice a decision may ask for.
 const SLICE_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel's side looks for a wake-up that was lost in a race.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
 const MESSAGES_PER_CPU: usize = 256;
@@ -42,7 +42,7 @@ const MESSAGES_MIN: usize = 1024;
 const MESSAGES_MAX: usize = 64 * 1024;
 
 /// The bytes of a ring for `cpus` CPUs whose records are `record` bytes long: a power of two.
-fn ring_bytes(cpus: usize, record: usize) -> u32 {
+pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
     let messages = (cpus * MESSAGES_PER_CPU).clamp(MESSAGES_MIN, MESSAGES_MAX);
     let bytes = (messages * (record + 8)).next_power_of_two();
     u32::try_from(bytes).expect("the bounds above keep a ring below 4 GiB")

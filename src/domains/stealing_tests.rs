@@ -8,7 +8,7 @@ use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::policy::Slices;
 use crate::policy::kind::PolicyKind;
-use crate::topology::{Domains, Granularity};
+use crate::topology::Granularity;
 use std::time::Duration;
 
 const SLICES: Slices = Slices { base: Duration::from_millis(5), min: Duration::from_micros(500) };
@@ -31,7 +31,6 @@ struct Actor {
 
 /// A machine of domains that decide in turn: who is called takes its turn soon.
 struct World {
-    domains: Domains,
     schedulers: Vec<Scheduler<Queues>>,
     actors: Vec<Actor>,
     stolen: usize,
@@ -61,7 +60,7 @@ impl World {
                 anywhere: true,
             })
             .collect();
-        Self { domains, schedulers, actors, stolen: 0 }
+        Self { schedulers, actors, stolen: 0 }
     }
 
     fn wake(&mut self, actor: usize, now: u64) {

@@ -1,89 +1,16 @@
-//! A machine of queues in memory, for the tests of what lies above the seam.
+//! A task and a scheduler over queues in memory, for the tests of what lies right above the seam, one round at a time.
+//! (Whole machines are [`crate::simulator`]'s.)
 //!
-//! Invariant: it does what the BPF side does with messages and decisions, and nothing by itself: a
-//! test says when there is room, which CPUs are idle, what is carried out and what comes too late.
+//! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
 use super::preference::Place;
 use super::scheduler::{Board, Scheduler};
-use super::seam::Seam;
 use crate::connector::abi;
-use crate::connector::rings::Message;
 use crate::cpuset::CpuSet;
-use crate::ids::{CpuId, DomainId};
+use crate::ids::CpuId;
 use crate::policy::Policy;
+pub use crate::simulator::queues::{Queues, Sent};
 use crate::topology::{Domain, Domains, Granularity, Source, Topology};
-use std::cell::RefCell;
-use std::collections::VecDeque;
-
-/// A message on its way.
-#[derive(Clone, Copy)]
-pub enum Sent {
-    /// For a task that may run everywhere or, by its flags, on one CPU.
-    Plain(abi::queued),
-    /// For a task that may use some CPUs.
-    Part(abi::queued_part),
-}
-
-/// The pair of queues of one domain.
-#[derive(Default)]
-pub struct Queues {
-    /// Messages not yet taken.
-    pub sent: VecDeque<Sent>,
-    /// Decisions not yet carried out.
-    pub decided: Vec<abi::decided>,
-    /// How many more decisions find room.
-    pub room: usize,
-    /// The idle CPUs.
-    pub idle: CpuSet,
-    /// How many tasks are decided and not yet running.
-    pub ready: usize,
-    /// How many CPUs are idle in each domain.
-    pub idle_elsewhere: Vec<usize>,
-    /// The domains whose bells were rung.
-    pub called: RefCell<Vec<DomainId>>,
-    /// When the thread was last switched in.
-    pub now_ns: u64,
-}
-
-impl Seam for Queues {
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
-    fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
-        let sent = std::mem::take(&mut self.sent);
-        for message in &sent {
-            told(match message {
-                Sent::Plain(queued) => Message::Plain(queued),
-                Sent::Part(part) => Message::Part(part),
-            });
-        }
-        sent.len()
-    }
-
-    fn idle_in(&self, domain: DomainId) -> usize {
-        self.idle_elsewhere.get(domain.index()).copied().unwrap_or(0)
-    }
-
-    fn call(&self, domain: DomainId) {
-        self.called.borrow_mut().push(domain);
-    }
-
-    fn submit(&mut self, decision: &abi::decided) -> bool {
-        let Some(room) = self.room.checked_sub(1) else { return false };
-        self.room = room;
-        self.decided.push(*decision);
-        true
-    }
-
-    fn idle(&self) -> CpuSet {
-        self.idle
-    }
-
-    fn ready(&self) -> usize {
-        self.ready
-    }
-}
 
 /// A task as the BPF side knows it.
 #[derive(Clone, Copy)]
@@ -135,7 +62,7 @@ impl Kept {
     pub fn queue_part(&mut self, at_ns: u64, cpus: &CpuSet) -> Sent {
         let mut queued = self.queue(at_ns);
         queued.flags |= abi::queued_flags_QUEUED_PART as u16;
-        Sent::Part(abi::queued_part { queued, cpus: *cpus.words() })
+        Sent::Part(Box::new(abi::queued_part { queued, cpus: *cpus.words() }))
     }
 
     /// A decision is carried out.

@@ -1,0 +1,158 @@
+//! What scheduling itself costs, in nanoseconds: the part of the model that says how fast the machine is.
+//!
+//! `docs/simulator.md` tells how each default was found. Invariant: every cost has a name for `--cost` and is above
+//! 0, so that time passes whatever tasks do.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fmt::Write;
+
+/// The largest cost that can be set: a second.
+const MOST_NS: u64 = 1_000_000_000;
+
+macro_rules! costs {
+    ($($(#[doc = $doc:literal])+ $name:ident = $default:literal,)+) => {
+        /// The costs, all in nanoseconds.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Costs {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Default for Costs {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Costs {
+            const NAMES: &[&str] = &[$(stringify!($name),)+];
+
+            fn get_mut(&mut self, name: &str) -> Option<&mut u64> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// One line for each cost: its name, its value, what it is.
+            pub fn describe(&self) -> String {
+                let mut text = String::new();
+                $(
+                    let what = concat!($($doc,)+);
+                    let _ = writeln!(text, "{:<14} {:>9} ns {what}", stringify!($name), self.$name);
+                )+
+                text
+            }
+        }
+    };
+}
+
+costs! {
+    /// A message to a domain thread: reserve, fill and submit.
+    queue = 27,
+    /// Taking a message out, in the domain thread.
+    consume = 3,
+    /// Deciding for a task in an empty queue: message to task, policy, placement, decision.
+    decide = 90,
+    /// The same once more for each doubling of the queue's length.
+    decide_doubling = 5,
+    /// Submitting a decision.
+    submit = 6,
+    /// Carrying out a decision: drain, checks, move from queue to queue.
+    drain = 47,
+    /// How long the lock of a queue is held for one task.
+    lock = 20,
+    /// A look for work, without what it finds.
+    dispatch = 120,
+    /// One domain more to look into, when there is nothing at home.
+    look = 5,
+    /// Taking a task over from the run queue of another CPU.
+    take_over = 150,
+    /// Switching from one task to another.
+    switch = 450,
+    /// Waking up a task: the kernel's own part, and choosing a CPU.
+    wake = 350,
+    /// From a kick to the moment at which an idle CPU looks for work.
+    kick = 1500,
+    /// From the first message to a sleeping domain thread's wake-up.
+    thread_wake = 500,
+    /// Each activation of a domain thread, whatever it finds: into poll and out again.
+    round = 700,
+    /// Ringing the bell of another domain's thread.
+    bell = 400,
+    /// A step of a task's program that is not a run: a system call or a lock.
+    step = 60,
+    /// Creating a task.
+    fork = 15000,
+    /// Refilling the caches of a core after a move within an L3.
+    move_core = 1000,
+    /// The same after a move to another L3.
+    move_l3 = 5000,
+    /// The same after a move to another NUMA node.
+    move_node = 10000,
+    /// Time between two ticks, at which slices end (CONFIG_HZ=250).
+    tick = 4000000,
+}
+
+impl Costs {
+    /// Sets one from `NAME=NANOSECONDS`.
+    ///
+    /// ```
+    /// use scx_manyland::simulator::costs::Costs;
+    /// let mut costs = Costs::default();
+    /// costs.set("drain=1000")?;
+    /// assert_eq!(costs.drain, 1000);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such cost, or its value is not a number from 1 to 1,000,000,000.
+    pub fn set(&mut self, text: &str) -> Result<()> {
+        let Some((name, value)) = text.split_once('=') else {
+            bail!("{text:?} is no cost: it must be NAME=NANOSECONDS");
+        };
+        let cost = self.get_mut(name).with_context(|| {
+            format!("no cost is called {name:?}; choose one of: {}", Self::NAMES.join(", "))
+        })?;
+        let value_ns =
+            value.parse().with_context(|| format!("the cost {text:?} is not a number"))?;
+        ensure!(
+            (1..=MOST_NS).contains(&value_ns),
+            "the cost {text:?} must be from 1 to {MOST_NS} ns"
+        );
+        *cost = value_ns;
+        Ok(())
+    }
+
+    /// Taking and deciding one task while `waiting` others wait.
+    pub fn decide_among(&self, waiting: usize) -> u64 {
+        self.decide + self.decide_doubling * u64::from((waiting as u64 + 1).ilog2())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cost_can_be_set_by_its_name() {
+        let mut costs = Costs::default();
+        for name in Costs::NAMES {
+            costs.set(&format!("{name}=12345")).unwrap();
+            assert_eq!(costs.get_mut(name).copied(), Some(12345));
+        }
+        assert_eq!(costs.describe().matches("12345 ns").count(), Costs::NAMES.len());
+    }
+
+    #[test]
+    fn what_is_no_cost_is_refused() {
+        for (text, expected) in [
+            ("drain", "must be NAME=NANOSECONDS"),
+            ("drian=5", "no cost is called \"drian\""),
+            ("drain=x", "is not a number"),
+            ("drain=0", "must be from 1"),
+        ] {
+            let error = format!("{:#}", Costs::default().set(text).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

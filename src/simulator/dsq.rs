@@ -1,0 +1,70 @@
+//! A dispatch queue of the kernel (DSQ), ordered by vtime.
+//!
+//! Invariant: of two tasks of the same vtime the one that was inserted first comes first.
+
+use super::TaskId;
+use std::collections::BTreeSet;
+
+/// Which queue; the names are those of `bpf/maps.bpf.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DsqId {
+    /// Decided, for this CPU.
+    Own(u32),
+    /// Waiting, may run on this CPU only.
+    Bound(u32),
+    /// Decided, for any CPU of the domain.
+    Ready(u32),
+    /// Waiting.
+    Waiting(u32),
+}
+
+/// A task's place in a queue. Virtual times lie within half of what a number holds of each other and start at 0, so
+/// their order is that of signed numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    vtime: i64,
+    inserted: u64,
+}
+
+/// A queue.
+#[derive(Default)]
+pub struct Dsq {
+    tasks: BTreeSet<(Place, TaskId)>,
+    /// Until when somebody holds its lock.
+    pub locked_until_ns: u64,
+}
+
+impl Dsq {
+    /// Inserts a task; `inserted` counts all insertions of the machine.
+    pub fn insert(&mut self, task: TaskId, vtime: u64, inserted: u64) -> Place {
+        let place = Place { vtime: vtime as i64, inserted };
+        self.tasks.insert((place, task));
+        place
+    }
+
+    /// Takes a task out that is there.
+    pub fn remove(&mut self, task: TaskId, place: Place) {
+        let was_there = self.tasks.remove(&(place, task));
+        debug_assert!(was_there, "{task:?} is not where it should be");
+    }
+
+    /// The tasks, first to last.
+    pub fn iter(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.tasks.iter().map(|&(_, task)| task)
+    }
+
+    /// The vtime of the first task.
+    pub fn head(&self) -> Option<u64> {
+        self.tasks.first().map(|(place, _)| place.vtime as u64)
+    }
+
+    /// How many tasks there are.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}

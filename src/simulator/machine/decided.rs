@@ -1,0 +1,175 @@
+//! How decisions are carried out: `bpf/decided.bpf.h`.
+//!
+//! Not modelled: a decision that overtakes its own task's ops.enqueue (here that is one step), and decisions with
+//! wrong values, which the schedulers do not make; one that names a CPU that is not the task's or the domain's is
+//! bounced.
+
+use super::Machine;
+use super::thread::Submitted;
+use crate::connector::abi;
+use crate::ids::CpuId;
+use crate::simulator::dsq::DsqId;
+use crate::simulator::events::Event;
+use crate::simulator::{TaskId, Who, before};
+
+/// A thread that submits without end is not served for longer than so many drains in a row.
+const DRAINS_MAX: u32 = 4;
+
+fn preempts(decision: &abi::decided) -> bool {
+    decision.flags & abi::decided_flags_DECIDED_PREEMPT != 0
+}
+
+impl Machine<'_> {
+    /// Step 1 of ops.dispatch.
+    pub(super) fn drain_decided(&mut self, d: usize, cpu: CpuId) {
+        if !self.domains[d].thread.has_undrained(self.at()) {
+            return;
+        }
+        // One CPU at a time; whoever comes meanwhile goes on without.
+        if self.domains[d].thread.draining_until_ns > self.at() {
+            return;
+        }
+        for _ in 0..DRAINS_MAX {
+            let mut any = false;
+            loop {
+                let at_ns = self.at();
+                let Some(submitted) = self.domains[d].thread.next_decision(at_ns) else { break };
+                any = true;
+                self.spend(self.costs.drain);
+                self.carry_out(d, &submitted, cpu);
+            }
+            if !any {
+                break;
+            }
+        }
+        let (at_ns, ready) = (self.at(), self.ready[d].len());
+        let dom = &mut self.domains[d];
+        dom.thread.draining_until_ns = at_ns;
+        dom.ready = ready;
+        if std::mem::take(&mut dom.carried_out) > 0 {
+            dom.starved_since_ns = 0;
+        }
+        let to_ready = std::mem::take(&mut dom.to_ready);
+        if to_ready > 1 {
+            self.kick_idle(d, to_ready - 1);
+        }
+    }
+
+    fn is_sound(&self, task: TaskId, decision: &abi::decided) -> bool {
+        let t = &self.tasks[task.index()];
+        let cpu = CpuId(decision.cpu);
+        let sound_cpu = match decision.cpu {
+            abi::none_NO_CPU => !preempts(decision),
+            _ => {
+                self.online.contains(cpu)
+                    && t.may_use(cpu)
+                    && self.domain_of(cpu) == decision.domain as usize
+            }
+        };
+        sound_cpu
+            && (decision.domain == t.bpf.told || self.may_run_in(task, decision.domain as usize))
+    }
+
+    /// The queue that a sound decision means, and the CPU that is to look at it.
+    fn destination(&mut self, waits_on: DsqId, decision: &abi::decided) -> (DsqId, Option<CpuId>) {
+        if let DsqId::Bound(cpu) = waits_on {
+            return (DsqId::Own(cpu), Some(CpuId(cpu)));
+        }
+        let cpu = CpuId(decision.cpu);
+        let hint = decision.flags & abi::decided_flags_DECIDED_IDLE != 0;
+        if decision.cpu == abi::none_NO_CPU || hint && !self.claim(cpu) {
+            return (DsqId::Ready(decision.domain), None);
+        }
+        (DsqId::Own(cpu.0), Some(cpu))
+    }
+
+    fn bounce(&mut self, task: TaskId, d: usize) {
+        self.domains[d].counts.bounced += 1;
+        let t = &self.tasks[task.index()].bpf;
+        let (told, bound) = (t.told as usize, matches!(t.waits_on, Some(DsqId::Bound(_))));
+        if !self.tell(task, told, false, bound) {
+            self.note_untold(task, told);
+        }
+    }
+
+    fn carry_out(&mut self, d: usize, submitted: &Submitted, cpu: CpuId) {
+        let decision = &submitted.decision;
+        self.measures.scheduling_events += 1;
+        let task = TaskId::of_pid(decision.pid);
+        let t = &self.tasks[task.index()].bpf;
+        let (Some(waits_on), true, false) =
+            (t.waits_on, t.seq == decision.seq, t.decided_seq == decision.seq)
+        else {
+            self.domains[d].counts.stale += 1;
+            return;
+        };
+        if !self.is_sound(task, decision) {
+            self.bounce(task, d);
+            return;
+        }
+        if self.tasks[task.index()].on.is_none_or(|(id, _)| id != waits_on) {
+            self.domains[d].counts.stale += 1;
+            return;
+        }
+        let (to, kick) = self.destination(waits_on, decision);
+        let t = &mut self.tasks[task.index()];
+        t.bpf.decided_seq = decision.seq;
+        t.bpf.carried = decision.carried;
+        t.bpf.decided_by = decision.domain;
+        t.bpf.slice_ns = decision.slice_ns;
+        t.bpf.order = decision.order;
+        t.bpf.order_used_ns = t.bpf.used_ns;
+        t.bpf.pace = decision.pace;
+        t.bpf.ready_on = Some(to);
+        t.slice_left_ns = decision.slice_ns;
+        let (told, queued_ns) = (t.bpf.told, t.bpf.queued_ns);
+        self.remove(task);
+        // Before the first, if that is earlier still.
+        let order = match self.dsq(to).head() {
+            Some(head) if preempts(decision) && !before(decision.order, head) => {
+                head.wrapping_sub(1)
+            }
+            _ => decision.order,
+        };
+        self.tasks[task.index()].bpf.place = order;
+        self.insert(task, to, order);
+        let latency_ns = self.at() - queued_ns;
+        self.measures.domains[d].decision.record(latency_ns);
+        self.trace_carried_out(d, task, submitted.begun_ns);
+        let dom = &mut self.domains[d];
+        dom.counts.decided += 1;
+        dom.carried_out += 1;
+        if decision.domain != told {
+            self.note_theft(told as usize, decision.domain as usize);
+            self.set_home(task, decision.domain as usize);
+        }
+        match kick {
+            None => self.domains[d].to_ready += 1,
+            Some(other) if preempts(decision) => self.preempt(d, other, cpu),
+            Some(other) if other != cpu => self.kick(other),
+            Some(_) => (),
+        }
+    }
+
+    /// What runs on a CPU gives way to what has just been put first into the CPU's own queue.
+    fn preempt(&mut self, d: usize, cpu: CpuId, here: CpuId) {
+        self.cpus[cpu.index()].preempting += 1;
+        if cpu == here {
+            return;
+        }
+        let Some(Who::Task(running)) = self.cpus[cpu.index()].current else {
+            return self.kick(cpu);
+        };
+        self.domains[d].counts.preempted += 1;
+        self.tasks[running.index()].slice_left_ns = 0;
+        self.events.at(self.at() + self.costs.kick, Event::Look(cpu));
+    }
+
+    /// A task that was queued in domain `from` runs on a CPU of another one.
+    pub(super) fn note_theft(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.domains[from].counts.stolen_out += 1;
+            self.domains[to].counts.stolen_in += 1;
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A CPU asks for work: `bpf/dispatch.bpf.h`, step by step.
+
+use super::Machine;
+use super::cpu::Leaving;
+use super::thread::ThreadState;
+use crate::connector::abi;
+use crate::ids::{CpuId, DomainId};
+use crate::simulator::dsq::DsqId;
+use crate::simulator::{TaskId, Who, before};
+
+/// A parked thread goes before the ready tasks after this time even if it seems to have no work.
+const PARKED_MAX_NS: u64 = 100_000_000;
+
+impl Machine<'_> {
+    /// Takes over the first task of a queue that may run on a CPU: `scx_bpf_dsq_move_to_local()`.
+    fn run_from(&mut self, cpu: CpuId, id: DsqId) -> bool {
+        if !self.has_tasks(id) {
+            return false;
+        }
+        let may_run = |task: &TaskId| self.tasks[task.index()].may_use(cpu);
+        let first = self.dsq(id).iter().find(may_run);
+        let Some(task) = first else { return false };
+        self.remove(task);
+        if self.tasks[task.index()].cpu != cpu {
+            self.spend(self.costs.take_over);
+            self.tasks[task.index()].cpu = cpu;
+        }
+        self.cpus[cpu.index()].local.push_back(Who::Task(task));
+        true
+    }
+
+    fn run_thread(&mut self, cpu: CpuId, d: usize) -> bool {
+        if !self.domains[d].thread.is_queued() {
+            return false;
+        }
+        self.domains[d].thread.go_to(cpu);
+        self.cpus[cpu.index()].local.push_back(Who::Thread(DomainId(d as u32)));
+        true
+    }
+
+    fn head_is_before(&self, id: DsqId, order: u64) -> bool {
+        self.dsq(id).head().is_some_and(|head| before(head, order))
+    }
+
+    fn head_is_before_head(&self, id: DsqId, other: DsqId) -> bool {
+        self.dsq(other).head().is_none_or(|order| self.head_is_before(id, order))
+    }
+
+    fn run_from_either(&mut self, cpu: CpuId, a: DsqId, b: DsqId, a_first: bool) -> bool {
+        let (first, second) = if a_first { (a, b) } else { (b, a) };
+        self.run_from(cpu, first) || self.run_from(cpu, second)
+    }
+
+    /// Whether the parked thread has kept messages waiting for longer than its patience.
+    fn thread_is_due(&self, d: usize) -> bool {
+        let thread = &self.domains[d].thread;
+        let parked_ns = self.at().saturating_sub(thread.state_since_ns);
+        thread.state == ThreadState::Parked
+            && parked_ns >= self.limits.patience_ns
+            && (parked_ns > PARKED_MAX_NS || thread.untaken_bytes > 0)
+    }
+
+    /// Step 4: whether waiting tasks run without a decision.
+    fn net_is_open(&mut self, d: usize) -> bool {
+        let at_ns = self.at();
+        let dom = &mut self.domains[d];
+        if dom.starved_since_ns == 0 {
+            dom.starved_since_ns = at_ns;
+        }
+        let starved_ns = at_ns.saturating_sub(dom.starved_since_ns);
+        match self.limits.strict {
+            true => starved_ns > self.limits.stall_ns,
+            false => {
+                let asleep = self.domains[d].thread.state == ThreadState::Asleep;
+                starved_ns > self.limits.patience_ns || asleep && self.is_away(d)
+            }
+        }
+    }
+
+    /// Whether the thread does not run, and had the time to come since it was called or put aside.
+    fn is_away(&self, d: usize) -> bool {
+        let thread = &self.domains[d].thread;
+        let late = |since_ns: u64| self.at().saturating_sub(since_ns) > self.limits.patience_ns;
+        match thread.state {
+            ThreadState::Running => false,
+            ThreadState::Asleep => late(thread.called_ns),
+            _ => late(thread.state_since_ns) && late(thread.called_ns),
+        }
+    }
+
+    fn run_waiting(&mut self, cpu: CpuId, d: usize) -> bool {
+        let (bound, waiting) = (DsqId::Bound(cpu.0), DsqId::Waiting(d as u32));
+        if !self.has_tasks(bound) {
+            return self.run_from(cpu, waiting);
+        }
+        let bound_first = self.head_is_before_head(bound, waiting);
+        self.run_from_either(cpu, bound, waiting, bound_first)
+    }
+
+    /// While tasks wait that no decision will come for, the net has every second turn.
+    fn run_untold(&mut self, cpu: CpuId, d: usize) -> bool {
+        let dom = &self.domains[d];
+        if dom.untold == 0 {
+            return false;
+        }
+        let untold_ns = self.at().saturating_sub(dom.untold_since_ns);
+        if self.limits.strict && untold_ns < self.limits.stall_ns {
+            return false;
+        }
+        let turn = &mut self.cpus[cpu.index()].net_turn;
+        *turn = !*turn;
+        *turn && self.run_waiting(cpu, d)
+    }
+
+    /// A decision has made the running task give way: what it was for goes before everybody else.
+    fn run_preempting(&mut self, cpu: CpuId) -> bool {
+        let preempting = &mut self.cpus[cpu.index()].preempting;
+        if *preempting == 0 {
+            return false;
+        }
+        *preempting -= 1;
+        self.run_from(cpu, DsqId::Own(cpu.0))
+    }
+
+    /// Step 5: the kernel's half of stealing.
+    fn run_from_others(&mut self, cpu: CpuId, d: usize) -> bool {
+        (0..self.domains[d].nearest.len()).any(|i| {
+            let other = self.domains[d].nearest[i];
+            self.spend(self.costs.look);
+            if self.run_from(cpu, DsqId::Ready(other.0)) {
+                return true;
+            }
+            let waiting = DsqId::Waiting(other.0);
+            self.has_tasks(waiting) && self.is_away(other.index()) && self.run_from(cpu, waiting)
+        })
+    }
+
+    /// Whether the running task, its slice used up, is still the first in its policy's order.
+    fn goes_on(&mut self, prev: TaskId, cpu: CpuId, d: usize) -> bool {
+        let t = &self.tasks[prev.index()];
+        if !t.may_use(cpu) || t.bpf.pace == 0 || t.bpf.decided_by != d as u32 {
+            return false;
+        }
+        let (own, ready) = (DsqId::Own(cpu.0), DsqId::Ready(d as u32));
+        if !self.has_tasks(own) && !self.has_tasks(ready) {
+            return false;
+        }
+        self.charge(prev);
+        let t = &mut self.tasks[prev.index()].bpf;
+        t.free = false;
+        let used = (t.used_ns - t.order_used_ns).wrapping_mul(u64::from(t.pace));
+        let order = t.order.wrapping_add(used / u64::from(abi::limits_PACE_ONE));
+        let slice_ns = t.slice_ns;
+        if self.head_is_before(own, order) || self.head_is_before(ready, order) {
+            return false;
+        }
+        self.tasks[prev.index()].slice_left_ns = slice_ns;
+        self.domains[d].counts.extended += 1;
+        true
+    }
+
+    fn run_next(&mut self, cpu: CpuId, d: usize, prev: Option<TaskId>) -> bool {
+        self.drain_decided(d, cpu);
+        if self.thread_is_due(d) && self.run_thread(cpu, d) {
+            return true;
+        }
+        if self.run_preempting(cpu)
+            || self.run_untold(cpu, d)
+            || prev.is_some_and(|prev| self.goes_on(prev, cpu, d))
+        {
+            return true;
+        }
+        let own_first = !before(self.domains[d].ready_order, self.cpus[cpu.index()].own_order);
+        if self.run_from_either(cpu, DsqId::Own(cpu.0), DsqId::Ready(d as u32), own_first) {
+            self.domains[d].ready = self.ready[d].len();
+            self.domains[d].starved_since_ns = 0;
+            return true;
+        }
+        self.domains[d].ready = 0;
+        if self.domains[d].thread.state == ThreadState::Parked && self.run_thread(cpu, d) {
+            return true;
+        }
+        if self.has_tasks(DsqId::Waiting(d as u32)) || self.has_tasks(DsqId::Bound(cpu.0)) {
+            if self.net_is_open(d) && self.run_waiting(cpu, d) {
+                return true;
+            }
+        } else {
+            self.domains[d].starved_since_ns = 0;
+        }
+        !self.limits.strict && !self.limits.no_steal && self.run_from_others(cpu, d)
+    }
+
+    /// ops.dispatch. Afterwards the CPU's local queue has a task, or `leaving` has a slice, or there is nothing to do.
+    pub(super) fn dispatch(&mut self, cpu: CpuId, leaving: Leaving) {
+        self.measures.scheduling_events += 1;
+        self.spend(self.costs.dispatch);
+        let prev = match leaving {
+            Leaving::Runnable(Who::Task(task)) => Some(task),
+            _ => None,
+        };
+        if self.run_next(cpu, self.domain_of(cpu), prev) {
+            return;
+        }
+        // There is nothing that it could take: whoever had it goes on, at nobody's cost if nobody waits.
+        let slice_ns = self.limits.slice_ns;
+        match leaving {
+            Leaving::Runnable(Who::Task(task)) if self.tasks[task.index()].may_use(cpu) => {
+                let waiting = DsqId::Waiting(self.domain_of(cpu) as u32);
+                let somebody_waits = self.has_tasks(waiting) || self.has_tasks(DsqId::Bound(cpu.0));
+                self.tasks[task.index()].slice_left_ns = slice_ns;
+                self.charge(task);
+                self.tasks[task.index()].bpf.free = !somebody_waits;
+            }
+            Leaving::Runnable(Who::Thread(domain)) => {
+                self.domains[domain.index()].thread.slice_left_ns = slice_ns;
+            }
+            _ => (),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! A task becomes runnable, and its domain thread is told: `bpf/enqueue.bpf.h` and `bpf/queued.bpf.h`.
+//!
+//! Invariant: after [`Machine::enqueue`] the task is on exactly one queue.
+
+use super::Machine;
+use crate::connector::abi;
+use crate::connector::load::ring_bytes;
+use crate::ids::{CpuId, DomainId};
+use crate::simulator::dsq::DsqId;
+use crate::simulator::events::Event;
+use crate::simulator::queues::Sent;
+use crate::simulator::task::{NO_DOMAIN, State};
+use crate::simulator::{TaskId, Who, before};
+
+/// How a task came to be runnable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It woke up; ops.select_cpu has looked for an idle CPU.
+    Wakeup,
+    /// It was just created; likewise.
+    Fork,
+    /// It gave way, or may no longer use the CPU it was on.
+    Preempted,
+}
+
+/// The records of a ring, with their headers, take so many bytes.
+fn record_bytes<T>() -> usize {
+    size_of::<T>() + 8
+}
+
+/// How many bytes of messages a domain of `cpus` CPUs can leave untaken.
+pub fn queued_bytes(cpus: usize) -> usize {
+    ring_bytes(cpus, size_of::<abi::queued>()) as usize
+}
+
+/// How many decisions of a domain of `cpus` CPUs can wait to be carried out.
+pub fn decided_room(cpus: usize) -> usize {
+    ring_bytes(cpus, size_of::<abi::decided>()) as usize / record_bytes::<abi::decided>()
+}
+
+impl Machine<'_> {
+    /// A blocked task becomes runnable: the kernel's try_to_wake_up(). `waker` is what runs on the CPU where this
+    /// happens, whether or not it has to do with it.
+    pub(super) fn wake(&mut self, task: TaskId, waker: Option<TaskId>) {
+        debug_assert_eq!(self.tasks[task.index()].state, State::Blocked);
+        self.spend(self.costs.wake);
+        self.become_runnable(task);
+        let t = &mut self.tasks[task.index()];
+        let (cpu, bound) = (t.cpu, t.bound_to().is_some());
+        let chosen = match bound {
+            true => None,
+            false => {
+                self.note_waker(task, waker);
+                self.select_cpu(task, cpu, Cause::Wakeup)
+            }
+        };
+        match chosen {
+            Some(idle) => self.bypass(task, idle),
+            None => self.enqueue(task, Cause::Wakeup),
+        }
+    }
+
+    pub(super) fn become_runnable(&mut self, task: TaskId) {
+        let at_ns = self.at();
+        let t = &mut self.tasks[task.index()];
+        t.state = State::Runnable;
+        t.account.runnable_since_ns = at_ns;
+    }
+
+    /// ops.select_cpu: an idle CPU for a task, at home or elsewhere.
+    pub(super) fn select_cpu(&mut self, task: TaskId, prev: CpuId, cause: Cause) -> Option<CpuId> {
+        self.measures.scheduling_events += 1;
+        let home = self.home_of(task);
+        if self.must_queue(prev, home) {
+            return None;
+        }
+        if let Some(cpu) = self.claim_idle(Some(task), home, prev) {
+            return Some(cpu);
+        }
+        if self.limits.strict || self.limits.no_steal {
+            return None;
+        }
+        let cpu = self.claim_idle_elsewhere(task, home, prev)?;
+        if cause == Cause::Fork {
+            self.set_home(task, self.domain_of(cpu));
+        }
+        Some(cpu)
+    }
+
+    /// Whether a task may not pass by others although a CPU is idle.
+    fn must_queue(&self, cpu: CpuId, d: usize) -> bool {
+        let here = [
+            DsqId::Waiting(d as u32),
+            DsqId::Ready(d as u32),
+            DsqId::Bound(cpu.0),
+            DsqId::Own(cpu.0),
+        ];
+        self.limits.strict && here.into_iter().any(|id| self.has_tasks(id))
+    }
+
+    /// Runs a task on a CPU that was claimed for it: no decision is needed.
+    pub(super) fn bypass(&mut self, task: TaskId, cpu: CpuId) {
+        let slice_ns = self.limits.slice_ns;
+        let t = &mut self.tasks[task.index()];
+        t.bpf.waits_on = None;
+        t.bpf.ready_on = None;
+        t.bpf.pace = 0;
+        t.bpf.free = true;
+        t.slice_left_ns = slice_ns;
+        t.cpu = cpu;
+        let home = t.bpf.home as usize;
+        self.domains[home].counts.bypassed += 1;
+        self.cpus[cpu.index()].local.push_back(Who::Task(task));
+        self.kick(cpu);
+    }
+
+    /// ops.enqueue.
+    pub(super) fn enqueue(&mut self, task: TaskId, cause: Cause) {
+        self.measures.scheduling_events += 1;
+        let t = &self.tasks[task.index()];
+        let (cpu, bound) = (t.cpu, t.bound_to());
+        if bound.is_none() && cause == Cause::Preempted {
+            self.maybe_level(task);
+        }
+        let d = match bound {
+            Some(cpu) => self.domain_of(cpu),
+            None => self.home_of(task),
+        };
+        let cpu = bound.unwrap_or(cpu);
+        self.tasks[task.index()].cpu = cpu;
+
+        // An idle CPU, where ops.select_cpu was not asked for one.
+        let idle = match bound {
+            _ if self.must_queue(cpu, d) => None,
+            Some(cpu) => self.claim(cpu).then_some(cpu),
+            None if cause == Cause::Preempted && !self.domains[d].idle.is_empty() => {
+                self.claim_idle(Some(task), d, cpu)
+            }
+            None => None,
+        };
+        if let Some(idle) = idle {
+            self.bypass(task, idle);
+            return;
+        }
+
+        let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
+        self.settle_untold(task);
+        let floor = self.domains[d].waiting_vtime.wrapping_sub(slice_ns);
+        let id = match bound {
+            Some(cpu) => DsqId::Bound(cpu.0),
+            None => DsqId::Waiting(d as u32),
+        };
+        self.stays += 1;
+        let stay = self.stays;
+        let t = &mut self.tasks[task.index()];
+        if cause != Cause::Preempted {
+            t.bpf.burst_ns = 0;
+        }
+        if before(t.bpf.vtime, floor) {
+            t.bpf.vtime = floor;
+        }
+        t.bpf.seq += 1;
+        t.bpf.free = false;
+        t.bpf.queued_ns = at_ns;
+        t.bpf.told = d as u32;
+        t.bpf.waits_on = Some(id);
+        t.bpf.ready_on = None;
+        t.slice_left_ns = slice_ns;
+        t.account.stay = stay;
+        let vtime = t.bpf.vtime;
+        let wakeup = cause != Cause::Preempted;
+        if !self.tell(task, d, wakeup, bound.is_some()) {
+            self.note_untold(task, d);
+        }
+        self.insert(task, id, vtime);
+        self.kick_if_idle(cpu);
+    }
+
+    fn message(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {
+        let t = &self.tasks[task.index()];
+        let flag = |set: bool, flag: u32| if set { flag as u16 } else { 0 };
+        let mut comm = [0; 16];
+        let name = self.workload.groups[t.group].name.bytes();
+        for (to, byte) in comm[..15].iter_mut().zip(name) {
+            *to = byte as _;
+        }
+        abi::queued {
+            pid: task.pid(),
+            cpu: t.cpu.0,
+            seq: t.bpf.seq,
+            at_ns: t.bpf.queued_ns,
+            used_ns: t.bpf.used_ns,
+            burst_ns: t.bpf.burst_ns,
+            switches: t.account.switches,
+            weight: t.weight,
+            flags: flag(wakeup, abi::queued_flags_QUEUED_WAKEUP)
+                | flag(bound, abi::queued_flags_QUEUED_BOUND)
+                | flag(t.cpus.is_none(), abi::queued_flags_QUEUED_ANYWHERE),
+            decided_by: t.bpf.decided_by as u16,
+            comm,
+            cgroup: 1,
+            carried: t.bpf.carried,
+        }
+    }
+
+    /// Tells the thread of domain `d` that a task waits; false if there is no room for the message.
+    pub(super) fn tell(&mut self, task: TaskId, d: usize, wakeup: bool, bound: bool) -> bool {
+        let started_ns = self.at();
+        let t = &self.tasks[task.index()];
+        let part =
+            !bound && t.cpus.as_ref().is_some_and(|cpus| !self.domains[d].cpus.is_subset(cpus));
+        let bytes = match part {
+            true => record_bytes::<abi::queued_part>(),
+            false => record_bytes::<abi::queued>(),
+        };
+        let room = queued_bytes(self.domains[d].cpus.len());
+        if self.domains[d].thread.untaken_bytes + bytes > room {
+            return false;
+        }
+        // Whoever reserves a record holds the ring's lock meanwhile.
+        let wait_ns = self.domains[d].thread.ring_locked_until_ns.saturating_sub(started_ns);
+        self.spend(wait_ns + self.costs.queue);
+        let mut queued = self.message(task, wakeup, bound);
+        let sent = match part {
+            true => {
+                queued.flags |= abi::queued_flags_QUEUED_PART as u16;
+                let cpus = *self.tasks[task.index()].cpus.unwrap_or(self.online).words();
+                Sent::Part(Box::new(abi::queued_part { queued, cpus }))
+            }
+            false => Sent::Plain(queued),
+        };
+        self.schedulers[d].seam().sent.push_back(sent);
+        let at_ns = self.at();
+        let thread_wake_ns = self.costs.thread_wake;
+        let dom = &mut self.domains[d];
+        dom.counts.queued += 1;
+        dom.thread.untaken_bytes += bytes;
+        dom.thread.ring_locked_until_ns = at_ns;
+        if std::mem::take(&mut dom.thread.sleeping) {
+            dom.thread.called_ns = at_ns;
+            self.events.at(at_ns + thread_wake_ns, Event::ThreadWake(DomainId(d as u32)));
+        }
+        self.trace_queued(task, started_ns);
+        true
+    }
+
+    pub(super) fn note_untold(&mut self, task: TaskId, d: usize) {
+        let at_ns = self.at();
+        let dom = &mut self.domains[d];
+        dom.counts.congested += 1;
+        if std::mem::replace(&mut self.tasks[task.index()].bpf.untold, true) {
+            return;
+        }
+        if dom.untold == 0 {
+            dom.untold_since_ns = at_ns;
+        }
+        dom.untold += 1;
+    }
+
+    pub(super) fn settle_untold(&mut self, task: TaskId) {
+        let t = &mut self.tasks[task.index()];
+        if std::mem::take(&mut t.bpf.untold) {
+            self.domains[t.bpf.told as usize].untold -= 1;
+        }
+    }
+
+    /// Creates a task on CPU `cpu`, whose creator lives in domain `home`.
+    pub(super) fn create(&mut self, task: TaskId, cpu: CpuId, home: usize) {
+        let at_ns = self.at();
+        let t = &mut self.tasks[task.index()];
+        t.cpu = cpu;
+        t.account.born_ns = at_ns;
+        debug_assert_eq!(t.bpf.home, NO_DOMAIN);
+        self.prepare_program(task);
+        self.leave_forbidden_cpu(task);
+        self.set_home(task, home);
+        let vtime = self.domains[home].waiting_vtime;
+        self.tasks[task.index()].bpf.vtime = vtime;
+        self.become_runnable(task);
+        match self.select_cpu(task, cpu, Cause::Fork) {
+            Some(idle) => self.bypass(task, idle),
+            None => self.enqueue(task, Cause::Fork),
+        }
+    }
+}

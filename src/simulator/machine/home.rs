@@ -1,0 +1,193 @@
+//! Where a task has its home, and when that changes: `bpf/home.bpf.h`; and the heartbeat (`bpf/heartbeat.bpf.h`).
+
+use super::Machine;
+use crate::ids::CpuId;
+use crate::simulator::TaskId;
+use crate::simulator::dsq::DsqId;
+use crate::simulator::events::Event;
+use crate::simulator::task::NO_DOMAIN;
+
+const AWAY_MAX: u32 = 4;
+const PULLS_MAX: u32 = 8;
+/// Loads are leveled when one exceeds the other by a quarter of it.
+const LOAD_MARGIN: u64 = 4;
+/// At most so many tasks move from one domain between two looks.
+const MOVES_MAX: u32 = 4;
+/// A load is told from so many tasks of a queue, and scaled to its length.
+const LOAD_SAMPLE: usize = 32;
+
+impl Machine<'_> {
+    /// Moves a task's home; its virtual time goes along relative to where both domains stand.
+    pub(super) fn set_home(&mut self, task: TaskId, home: usize) {
+        let t = &mut self.tasks[task.index()].bpf;
+        if t.home == home as u32 {
+            return;
+        }
+        if t.home != NO_DOMAIN {
+            let from = &mut self.domains[t.home as usize];
+            t.vtime = t.vtime.wrapping_sub(from.waiting_vtime);
+            from.tasks -= 1;
+            from.counts.moved_out += 1;
+            self.domains[home].counts.moved_in += 1;
+        }
+        let to = &mut self.domains[home];
+        t.vtime = t.vtime.wrapping_add(to.waiting_vtime);
+        to.tasks += 1;
+        t.home = home as u32;
+        t.away = 0;
+        t.pulls = 0;
+    }
+
+    pub(super) fn may_run_in(&self, task: TaskId, d: usize) -> bool {
+        let cpus = self.tasks[task.index()].cpus.as_ref();
+        cpus.is_none_or(|cpus| self.domains[d].cpus.intersects(cpus))
+    }
+
+    /// The home domain of a task, after making sure that it has a CPU that the task may use.
+    pub(super) fn home_of(&mut self, task: TaskId) -> usize {
+        let t = &self.tasks[task.index()];
+        let home = t.bpf.home as usize;
+        if self.may_run_in(task, home) {
+            return home;
+        }
+        let mut here = self.domain_of(t.cpu);
+        if !self.may_run_in(task, here) {
+            let cpus = t.cpus.map(|cpus| cpus.intersection(&self.online));
+            let cpu =
+                cpus.and_then(|cpus| cpus.first()).expect("a task may use a CPU of the machine");
+            here = self.domain_of(cpu);
+        }
+        self.set_home(task, here);
+        here
+    }
+
+    /// A task is switched in, in domain `d`.
+    pub(super) fn note_place(&mut self, task: TaskId, d: usize) {
+        let no_steal = self.limits.no_steal;
+        let t = &mut self.tasks[task.index()].bpf;
+        if d as u32 == t.home || no_steal {
+            t.away = 0;
+            return;
+        }
+        if t.away_in != d as u32 {
+            t.away_in = d as u32;
+            t.away = 0;
+        }
+        t.away += 1;
+        if t.away >= AWAY_MAX {
+            self.set_home(task, d);
+        }
+    }
+
+    /// What runs on the CPU where `task` wakes up counts as its waker.
+    pub(super) fn note_waker(&mut self, task: TaskId, waker: Option<TaskId>) {
+        let Some(waker) = waker.filter(|_| !self.limits.no_steal) else { return };
+        let there = self.tasks[waker.index()].bpf.home;
+        let t = &mut self.tasks[task.index()].bpf;
+        if there == t.home {
+            t.pulls = 0;
+            return;
+        }
+        if t.puller != there {
+            t.puller = there;
+            t.pulls = 0;
+        }
+        t.pulls += 1;
+        if t.pulls < PULLS_MAX {
+            return;
+        }
+        t.pulls = 0;
+        let (here, there) = (t.home as usize, there as usize);
+        // Not into a crowd.
+        if self.domains[there].ready > self.domains[here].ready || !self.may_run_in(task, there) {
+            return;
+        }
+        self.set_home(task, there);
+        self.tasks[waker.index()].bpf.pulls = 0;
+    }
+
+    /// A task has been preempted and waits again: one of those that level the loads?
+    pub(super) fn maybe_level(&mut self, task: TaskId) {
+        let t = &self.tasks[task.index()];
+        let (home, weight) = (t.bpf.home as usize, u64::from(t.weight));
+        let (moves, to) = (self.domains[home].moves, self.domains[home].move_to);
+        if moves == 0 || !self.may_run_in(task, to) {
+            return;
+        }
+        let size = |d: usize| self.domains[d].cpus.len() as u64;
+        let (less, more) = (weight / size(home), weight / size(to));
+        if self.domains[home].load < self.domains[to].load + less + more {
+            return;
+        }
+        self.domains[home].moves -= 1;
+        self.domains[home].load -= less;
+        self.domains[to].load += more;
+        self.set_home(task, to);
+    }
+
+    /// The sum of the weights of a queue, told from its first tasks.
+    fn weight_of(&mut self, id: DsqId) -> u64 {
+        let dsq = self.dsq(id);
+        let length = dsq.len();
+        let first: Vec<TaskId> = dsq.iter().take(LOAD_SAMPLE).collect();
+        let sum: u64 = first.iter().map(|task| u64::from(self.tasks[task.index()].weight)).sum();
+        match first.len() < LOAD_SAMPLE {
+            true => sum,
+            false => sum * length as u64 / LOAD_SAMPLE as u64,
+        }
+    }
+
+    fn level_loads(&mut self) {
+        for d in 0..self.domains.len() {
+            let weight =
+                self.weight_of(DsqId::Ready(d as u32)) + self.weight_of(DsqId::Waiting(d as u32));
+            self.domains[d].queue_weight = weight;
+            self.domains[d].weight = weight;
+        }
+        for cpu in self.online.iter() {
+            let c = &self.cpus[cpu.index()];
+            self.domains[c.domain].weight += u64::from(c.weight);
+        }
+        let (mut least, mut most) = (u64::MAX, 0);
+        let (mut emptiest, mut fullest) = (None, None);
+        for (d, dom) in self.domains.iter_mut().enumerate() {
+            dom.load = (dom.load * 3 + dom.weight / dom.cpus.len() as u64) / 4;
+            dom.moves = 0;
+            if dom.load < least {
+                (least, emptiest) = (dom.load, Some(d));
+            }
+            if dom.load >= most && dom.queue_weight > 0 {
+                (most, fullest) = (dom.load, Some(d));
+            }
+        }
+        if let (Some(from), Some(to)) = (fullest, emptiest)
+            && from != to
+            && most.saturating_sub(least) > most / LOAD_MARGIN
+        {
+            self.domains[from].move_to = to;
+            self.domains[from].moves = MOVES_MAX;
+        }
+    }
+
+    /// Finds tasks that wait beside an idle CPU, and levels the loads.
+    pub(super) fn heartbeat(&mut self) {
+        for d in 0..self.domains.len() {
+            let waits = self.has_tasks(DsqId::Waiting(d as u32))
+                || self.has_tasks(DsqId::Ready(d as u32))
+                || self.domains[d].thread.is_queued();
+            if waits && !self.domains[d].idle.is_empty() {
+                self.kick_idle(d, 1);
+            }
+        }
+        if !self.limits.no_steal && self.domains.len() > 1 {
+            self.level_loads();
+        }
+        let cpus: Vec<CpuId> = self.online.iter().collect();
+        for cpu in cpus {
+            if self.has_tasks(DsqId::Bound(cpu.0)) || self.has_tasks(DsqId::Own(cpu.0)) {
+                self.kick(cpu);
+            }
+        }
+        self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);
+    }
+}

@@ -1,0 +1,371 @@
+//! The simulated machine: its CPUs, the kernel's part of scheduling and the BPF side, in virtual time.
+//!
+//! The domains' schedulers are the real ones ([`crate::domains::scheduler`]); what lies below their seam is modelled
+//! here, one file for each of `bpf/`: [`enqueue`] (enqueue.bpf.h, queued.bpf.h), [`decided`], [`dispatch`], [`idle`],
+//! [`home`] (and heartbeat.bpf.h), [`cpu`] (task.bpf.h and the kernel's `__schedule`); [`thread`] is the life of a
+//! domain thread (domains/thread.rs, connector/seam.rs), [`program`] what tasks do, [`inspect`] looks the machine over,
+//! [`tracing`] writes the trace.
+//!
+//! A path through the kernel (a wake-up, a look for work, ...) is carried out at one moment, and what it costs adds up
+//! in `spent_ns`: whatever follows from it happens so much later.
+//!
+//! Invariant: as in the kernel, every runnable task is on exactly one queue or CPU; time never goes back.
+
+mod cpu;
+mod decided;
+mod dispatch;
+mod enqueue;
+mod home;
+mod idle;
+mod inspect;
+mod program;
+mod thread;
+mod tracing;
+
+use super::costs::Costs;
+use super::dsq::{Dsq, DsqId};
+use super::events::{Event, Events};
+use super::measure::Measures;
+use super::queues::Queues;
+use super::task::{SimTask, State};
+use super::trace::Trace;
+use super::workload::Workload;
+use super::{Setup, TaskId, Who};
+use crate::connector::abi;
+use crate::connector::load::{HEARTBEAT, STALL_LIMIT};
+use crate::cpuset::{CpuSet, MAX_CPUS};
+use crate::domains::preference::{Prefer, Preferences};
+use crate::domains::scheduler::{Board, Scheduler};
+use crate::ids::{CpuId, DomainId};
+use crate::policy;
+use crate::topology::{Domains, Topology};
+use anyhow::{Result, ensure};
+use cpu::Cpu;
+use idle::Idle;
+pub use inspect::Idleness;
+use program::Meetings;
+use thread::Thread;
+
+/// When a run begins. Not 0, which stands for "never" in the messages.
+pub const START_NS: u64 = 1_000_000_000;
+
+/// Numbers of the options that the paths through the kernel need.
+struct Limits {
+    slice_ns: u64,
+    patience_ns: u64,
+    stall_ns: u64,
+    heartbeat_ns: u64,
+    strict: bool,
+    no_steal: bool,
+}
+
+const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
+    queued: 0,
+    decided: 0,
+    late: 0,
+    bypassed: 0,
+    extended: 0,
+    bounced: 0,
+    stale: 0,
+    congested: 0,
+    preempted: 0,
+    stolen_in: 0,
+    stolen_out: 0,
+    moved_in: 0,
+    moved_out: 0,
+    activations: 0,
+};
+
+/// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/intf.h`.
+pub(super) struct Dom {
+    cpus: CpuSet,
+    nearest: Box<[DomainId]>,
+    idle: CpuSet,
+    ready: usize,
+    carried_out: u32,
+    to_ready: u32,
+    starved_since_ns: u64,
+    ready_order: u64,
+    waiting_vtime: u64,
+    weight: u64,
+    queue_weight: u64,
+    load: u64,
+    move_to: usize,
+    moves: u32,
+    untold_since_ns: u64,
+    untold: u32,
+    pub(super) tasks: u32,
+    pub(super) counts: abi::domain_counts,
+    thread: Thread,
+}
+
+/// The machine.
+pub struct Machine<'a> {
+    workload: &'a Workload,
+    limits: Limits,
+    costs: Costs,
+    random: fastrand::Rng,
+    jitter: f64,
+    now_ns: u64,
+    /// What the path through the kernel that is under way has cost so far.
+    spent_ns: u64,
+    /// The CPU it is on, where that matters.
+    here: Option<CpuId>,
+    events: Events,
+    cpus: Vec<Cpu>,
+    online: CpuSet,
+    idle: Idle,
+    pub(super) domains: Vec<Dom>,
+    schedulers: Vec<Scheduler<Queues>>,
+    pub(super) tasks: Vec<SimTask>,
+    /// How many tasks have not ended.
+    alive: usize,
+    own: Vec<Dsq>,
+    bound: Vec<Dsq>,
+    ready: Vec<Dsq>,
+    waiting: Vec<Dsq>,
+    inserted: u64,
+    stays: u64,
+    meetings: Meetings,
+    pub(super) measures: Measures,
+    trace: Option<Trace>,
+    idleness: Option<Idleness>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine on which nothing runs yet.
+    ///
+    /// # Errors
+    /// If the workload names CPUs that the machine does not have.
+    pub fn new(
+        topology: &Topology,
+        domains: &Domains,
+        workload: &'a Workload,
+        setup: &Setup,
+        trace: Option<Trace>,
+    ) -> Result<Self> {
+        for group in &workload.groups {
+            for cpus in group.phases.iter().filter_map(|phase| phase.cpus.as_ref()) {
+                ensure!(
+                    cpus.intersects(topology.cpus()),
+                    "the tasks {:?} may use CPUs {cpus} only, and the machine has CPUs {}",
+                    group.name,
+                    topology.cpus()
+                );
+            }
+        }
+        let options = &setup.scheduler.options;
+        let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
+        let preferences = Preferences::new(domains, Prefer::None, &CpuSet::EMPTY);
+        let schedulers = domains.iter().zip(deques).map(|(domain, deque)| {
+            let places = preferences.within(domain);
+            let policy = (setup.scheduler.make)(&policy::Setup::new(domain, options.slices));
+            let queues = Queues { idle_elsewhere: vec![0; domains.len()], ..Queues::default() };
+            Scheduler::new(queues, domain, &places, domain.cpus, policy, board.clone(), deque)
+        });
+        let tasks = workload.groups.iter().enumerate().flat_map(|(group, of)| {
+            std::iter::repeat_with(move || SimTask::unborn(group)).take(of.instances as usize)
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let queues = |count| std::iter::repeat_with(Dsq::default).take(count).collect();
+        let dom = |domain: &crate::topology::Domain| Dom {
+            cpus: domain.cpus,
+            nearest: domain.nearest.clone().into(),
+            idle: domain.cpus,
+            ready: 0,
+            carried_out: 0,
+            to_ready: 0,
+            starved_since_ns: 0,
+            ready_order: 0,
+            waiting_vtime: 0,
+            weight: 0,
+            queue_weight: 0,
+            load: 0,
+            move_to: 0,
+            moves: 0,
+            untold_since_ns: 0,
+            untold: 0,
+            tasks: 0,
+            counts: NOTHING_COUNTED,
+            thread: Thread::asleep(domain),
+        };
+        let highest = topology.cpus().iter().last().map_or(0, CpuId::index);
+        debug_assert!(highest < MAX_CPUS);
+        let ns = |duration: std::time::Duration| duration.as_nanos() as u64;
+        Ok(Machine {
+            workload,
+            limits: Limits {
+                slice_ns: ns(options.slices.base),
+                patience_ns: ns(options.patience),
+                stall_ns: ns(STALL_LIMIT),
+                heartbeat_ns: ns(HEARTBEAT),
+                strict: options.strict,
+                no_steal: options.no_steal,
+            },
+            costs: setup.costs.clone(),
+            random: fastrand::Rng::with_seed(setup.seed),
+            jitter: setup.jitter,
+            now_ns: START_NS,
+            spent_ns: 0,
+            here: None,
+            events: Events::default(),
+            cpus: Cpu::all(topology, domains, highest + 1),
+            online: *topology.cpus(),
+            idle: Idle::all(topology),
+            schedulers: schedulers.collect(),
+            alive: tasks.len(),
+            measures: Measures::new(domains.len(), workload.groups.len()),
+            meetings: Meetings::new(workload),
+            domains: domains.iter().map(dom).collect(),
+            tasks,
+            own: queues(highest + 1),
+            bound: queues(highest + 1),
+            ready: queues(domains.len()),
+            waiting: queues(domains.len()),
+            inserted: 0,
+            stays: 0,
+            trace,
+            idleness: setup.inspect.map(Idleness::new),
+        })
+    }
+
+    /// Lets the machine run for a time, or until all tasks have ended.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub fn run(&mut self, length: std::time::Duration) -> Result<()> {
+        let end_ns = START_NS + length.as_nanos() as u64;
+        self.events.at(START_NS + self.limits.heartbeat_ns, Event::Heartbeat);
+        if !self.tasks.is_empty() {
+            self.events.at(START_NS, Event::Start(TaskId(0)));
+        }
+        if let Some(idleness) = &self.idleness {
+            self.events.at(START_NS + idleness.every_ns(), Event::Inspect);
+        }
+        while self.alive > 0
+            && let Some((time_ns, event)) = self.events.pop()
+        {
+            if time_ns >= end_ns {
+                break;
+            }
+            debug_assert!(time_ns >= self.now_ns);
+            self.now_ns = time_ns;
+            self.spent_ns = 0;
+            self.here = None;
+            self.handle(event);
+        }
+        let ended_ns = if self.alive > 0 { end_ns } else { self.now_ns };
+        self.close(ended_ns)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start(task) => self.start(task),
+            Event::Alarm(task) => self.alarm(task),
+            Event::Due { cpu, plan } => self.due(cpu, plan),
+            Event::Look(cpu) => self.look(cpu),
+            Event::ThreadWake(domain) => self.wake_thread(domain),
+            Event::Heartbeat => self.heartbeat(),
+            Event::Inspect => self.inspect(),
+        }
+    }
+
+    /// Accounts for what is still running or waiting at the end.
+    fn close(&mut self, ended_ns: u64) -> Result<()> {
+        self.now_ns = ended_ns;
+        self.spent_ns = 0;
+        for cpu in self.online.iter().collect::<Vec<_>>() {
+            self.account(cpu);
+            self.trace_run(cpu);
+        }
+        for task in &mut self.tasks {
+            if task.state == State::Runnable {
+                task.account.waited_ns += ended_ns - task.account.runnable_since_ns.min(ended_ns);
+            }
+        }
+        self.measures.length_ns = ended_ns - START_NS;
+        match &mut self.trace {
+            Some(trace) => trace.finish(),
+            None => Ok(()),
+        }
+    }
+
+    /// The moment that a path through the kernel has reached.
+    fn at(&self) -> u64 {
+        self.now_ns + self.spent_ns
+    }
+
+    /// A path through the kernel begins on a CPU, when what the CPU does in the kernel already is done.
+    fn enter(&mut self, cpu: CpuId) {
+        let c = &self.cpus[cpu.index()];
+        let running_ns = if c.current.is_some() { c.since_ns } else { 0 };
+        self.spent_ns = c.in_kernel_until_ns.max(running_ns).saturating_sub(self.now_ns);
+        self.here = Some(cpu);
+    }
+
+    fn spend(&mut self, cost_ns: u64) {
+        self.spent_ns += cost_ns;
+    }
+
+    fn dsq(&self, id: DsqId) -> &Dsq {
+        match id {
+            DsqId::Own(cpu) => &self.own[cpu as usize],
+            DsqId::Bound(cpu) => &self.bound[cpu as usize],
+            DsqId::Ready(domain) => &self.ready[domain as usize],
+            DsqId::Waiting(domain) => &self.waiting[domain as usize],
+        }
+    }
+
+    fn has_tasks(&self, id: DsqId) -> bool {
+        !self.dsq(id).is_empty()
+    }
+
+    fn dsq_mut(&mut self, id: DsqId) -> &mut Dsq {
+        match id {
+            DsqId::Own(cpu) => &mut self.own[cpu as usize],
+            DsqId::Bound(cpu) => &mut self.bound[cpu as usize],
+            DsqId::Ready(domain) => &mut self.ready[domain as usize],
+            DsqId::Waiting(domain) => &mut self.waiting[domain as usize],
+        }
+    }
+
+    /// Waits for the lock of a queue and holds it for one task.
+    fn lock(&mut self, id: DsqId) {
+        let (at_ns, hold_ns) = (self.at(), self.costs.lock);
+        let dsq = self.dsq_mut(id);
+        let wait_ns = dsq.locked_until_ns.saturating_sub(at_ns);
+        dsq.locked_until_ns = at_ns + wait_ns + hold_ns;
+        self.spend(wait_ns + hold_ns);
+    }
+
+    fn insert(&mut self, task: TaskId, id: DsqId, vtime: u64) {
+        self.lock(id);
+        self.inserted += 1;
+        let inserted = self.inserted;
+        let place = self.dsq_mut(id).insert(task, vtime, inserted);
+        let task = &mut self.tasks[task.index()];
+        debug_assert!(task.on.is_none());
+        task.on = Some((id, place));
+    }
+
+    fn remove(&mut self, task: TaskId) {
+        if let Some((id, place)) = self.tasks[task.index()].on.take() {
+            self.lock(id);
+            self.dsq_mut(id).remove(task, place);
+        }
+    }
+
+    fn domain_of(&self, cpu: CpuId) -> usize {
+        self.cpus[cpu.index()].domain
+    }
+
+    fn name(&self, who: Who) -> String {
+        match who {
+            Who::Task(task) => {
+                let group = &self.workload.groups[self.tasks[task.index()].group];
+                format!("{} {}", group.name, task.pid())
+            }
+            Who::Thread(domain) => format!("manyland/{domain}"),
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! What tasks do: the steps of their group's phases, and how they wait for each other.
+//!
+//! Simplified: a mutex goes to whoever has waited longest (the kernel's futexes let others in between), and giving
+//! back a mutex that a task does not hold means nothing.
+//!
+//! Invariant: a blocked task has an alarm, or stands in exactly one line of [`Meetings`].
+
+use super::Machine;
+use super::cpu::Leaving;
+use crate::ids::CpuId;
+use crate::simulator::events::Event;
+use crate::simulator::task::{Program, State, passes_left};
+use crate::simulator::workload::{Meeting, Phase, Step, Timer, TimerStep, Workload};
+use crate::simulator::{TaskId, Who};
+use std::collections::VecDeque;
+
+/// Steps without a run are gone through at one moment until they have cost so much.
+const AT_ONCE_NS: u64 = 10_000;
+
+#[derive(Default)]
+struct Mutex {
+    owner: Option<TaskId>,
+    line: VecDeque<TaskId>,
+}
+
+#[derive(Default)]
+struct Condition {
+    /// Who waits, and the mutex that it wants back.
+    line: VecDeque<(TaskId, Option<usize>)>,
+}
+
+#[derive(Default)]
+struct Semaphore {
+    count: u64,
+    line: VecDeque<TaskId>,
+}
+
+#[derive(Default)]
+struct Barrier {
+    line: Vec<TaskId>,
+}
+
+/// Where tasks wait for each other.
+pub struct Meetings {
+    mutexes: Vec<Mutex>,
+    conditions: Vec<Condition>,
+    semaphores: Vec<Semaphore>,
+    barriers: Vec<Barrier>,
+    /// The next beat of each shared timer.
+    timers: Vec<Option<u64>>,
+}
+
+impl Meetings {
+    /// Where nobody waits yet.
+    pub fn new(workload: &Workload) -> Meetings {
+        fn some<T: Default>(count: usize) -> Vec<T> {
+            std::iter::repeat_with(T::default).take(count).collect()
+        }
+        Meetings {
+            mutexes: some(workload.mutexes),
+            conditions: some(workload.conditions),
+            semaphores: some(workload.semaphores),
+            barriers: some(workload.barriers.len()),
+            timers: some(workload.timers),
+        }
+    }
+}
+
+/// What comes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// The next step.
+    GoOn,
+    /// The CPU is used for so long.
+    Run(u64),
+    /// Sleep until this moment.
+    SleepUntil(u64),
+    /// Wait for another task.
+    Block,
+    /// Give way.
+    Yield,
+}
+
+impl Machine<'_> {
+    /// Creates the next of the tasks that are there from the start, on the first CPU, where the program that starts
+    /// them runs.
+    pub(super) fn start(&mut self, task: TaskId) {
+        let cpu = self.online.first().expect("a machine has a CPU");
+        self.enter(cpu);
+        self.create(task, cpu, self.domain_of(cpu));
+        let next = TaskId(task.0 + 1);
+        let initial =
+            self.workload.groups.iter().map(|group| u64::from(group.instances)).sum::<u64>();
+        if u64::from(next.0) < initial {
+            self.events.at(self.now_ns + self.costs.fork, Event::Start(next));
+        }
+        self.end_interrupt(cpu);
+    }
+
+    /// A task's sleep is over: an interrupt on the CPU where it ran last.
+    pub(super) fn alarm(&mut self, task: TaskId) {
+        let cpu = self.tasks[task.index()].cpu;
+        self.enter(cpu);
+        let waker = match self.cpus[cpu.index()].current {
+            Some(Who::Task(task)) => Some(task),
+            _ => None,
+        };
+        self.wake(task, waker);
+        self.end_interrupt(cpu);
+    }
+
+    pub(super) fn prepare_program(&mut self, task: TaskId) {
+        let t = &mut self.tasks[task.index()];
+        let group = &self.workload.groups[t.group];
+        t.program = Program {
+            phase_left: passes_left(group.phases[0].loops),
+            loops_left: passes_left(group.loops),
+            timers: vec![None; group.own_timers],
+            ..Program::default()
+        };
+        self.enter_phase(task);
+    }
+
+    fn phase(&self, task: TaskId) -> &Phase {
+        let t = &self.tasks[task.index()];
+        &self.workload.groups[t.group].phases[t.program.phase]
+    }
+
+    /// Sets the CPUs and the priority of a phase; whether the task may stay on its CPU.
+    fn enter_phase(&mut self, task: TaskId) -> bool {
+        let (cpus, priority) = (self.phase(task).cpus, self.phase(task).priority);
+        let online = self.online;
+        let t = &mut self.tasks[task.index()];
+        t.program.entered = true;
+        if let Some(priority) = priority {
+            t.weight = priority.weight();
+        }
+        t.cpus = cpus.map(|cpus| cpus.intersection(&online)).filter(|cpus| *cpus != online);
+        t.may_use(t.cpu)
+    }
+
+    /// The step after this one; false if the task has ended.
+    fn next_step(&mut self, task: TaskId) -> bool {
+        let groups = &self.workload.groups;
+        let t = &mut self.tasks[task.index()];
+        let (group, program) = (&groups[t.group], &mut t.program);
+        program.step += 1;
+        if program.step < group.phases[program.phase].steps.len() {
+            return true;
+        }
+        program.step = 0;
+        self.measures.groups[t.group].passes += 1;
+        match &mut program.phase_left {
+            None => return true,
+            Some(0) => (),
+            Some(left) => {
+                *left -= 1;
+                return true;
+            }
+        }
+        program.phase += 1;
+        if program.phase == group.phases.len() {
+            program.phase = 0;
+            match &mut program.loops_left {
+                None => (),
+                Some(0) => return false,
+                Some(left) => *left -= 1,
+            }
+        }
+        program.phase_left = passes_left(group.phases[program.phase].loops);
+        program.entered = group.phases.len() == 1;
+        true
+    }
+
+    /// The program of a task goes on, on its CPU.
+    pub(super) fn go_on(&mut self, task: TaskId, cpu: CpuId) {
+        let who = Who::Task(task);
+        loop {
+            if self.tasks[task.index()].program.ended {
+                self.exit(task);
+                return self.schedule(cpu, Leaving::Blocked(who));
+            }
+            if !self.tasks[task.index()].program.entered && !self.enter_phase(task) {
+                self.set_cpumask(task);
+                self.schedule(cpu, Leaving::Runnable(who));
+                return;
+            }
+            if self.spent_ns >= AT_ONCE_NS {
+                return self.run_for(task, cpu, 0);
+            }
+            let t = &self.tasks[task.index()];
+            let step = self.workload.groups[t.group].phases[t.program.phase].steps[t.program.step];
+            let after = self.take_step(task, step);
+            if !self.next_step(task) {
+                self.tasks[task.index()].program.ended = true;
+            }
+            match after {
+                After::GoOn => (),
+                After::Run(ns) => return self.run_for(task, cpu, ns),
+                After::SleepUntil(time_ns) => {
+                    self.block(task);
+                    self.events.at(time_ns.max(self.at()), Event::Alarm(task));
+                    return self.schedule(cpu, Leaving::Blocked(who));
+                }
+                After::Block => {
+                    self.block(task);
+                    return self.schedule(cpu, Leaving::Blocked(who));
+                }
+                After::Yield => {
+                    self.tasks[task.index()].slice_left_ns = 0;
+                    return self.schedule(cpu, Leaving::Runnable(who));
+                }
+            }
+        }
+    }
+
+    /// Uses the CPU for a time, and for what the steps before it have cost.
+    fn run_for(&mut self, task: TaskId, cpu: CpuId, ns: u64) {
+        self.tasks[task.index()].left_ns = ns + self.spent_ns;
+        self.plan(cpu);
+    }
+
+    fn block(&mut self, task: TaskId) {
+        let t = &mut self.tasks[task.index()];
+        t.account.switches += 1;
+        t.state = State::Blocked;
+    }
+
+    /// A task ends: ops.exit_task.
+    fn exit(&mut self, task: TaskId) {
+        self.settle_untold(task);
+        let t = &mut self.tasks[task.index()];
+        t.state = State::Dead;
+        self.domains[t.bpf.home as usize].tasks -= 1;
+        self.alive -= 1;
+    }
+
+    /// The affinity has changed: ops.set_cpumask.
+    fn set_cpumask(&mut self, task: TaskId) {
+        let t = &self.tasks[task.index()];
+        if !self.may_run_in(task, t.bpf.home as usize)
+            && let Some(cpu) = t.cpus.as_ref().and_then(|cpus| cpus.first())
+        {
+            self.set_home(task, self.domain_of(cpu));
+        }
+    }
+
+    fn jittered(&mut self, ns: u64) -> u64 {
+        let by = 1.0 + self.jitter * (2.0 * self.random.f64() - 1.0);
+        (ns as f64 * by) as u64
+    }
+
+    fn take_step(&mut self, task: TaskId, step: Step) -> After {
+        if let Step::Run(ns) = step {
+            return After::Run(self.jittered(ns));
+        }
+        self.spend(self.costs.step);
+        match step {
+            Step::Run(ns) => return After::Run(ns),
+            Step::Sleep(ns) => return After::SleepUntil(self.at() + self.jittered(ns)),
+            Step::Timer(timer) => return self.wait_for_timer(task, timer),
+            Step::Lock(mutex) => return self.take_mutex(task, mutex),
+            Step::Unlock(mutex) => self.give_mutex(task, mutex),
+            Step::Wait(meeting) => return self.wait_at(task, meeting),
+            Step::Sync(meeting) => {
+                self.signal(task, meeting.condition);
+                return self.wait_at(task, meeting);
+            }
+            Step::Signal(condition) => drop(self.signal(task, condition)),
+            Step::Broadcast(condition) => while self.signal(task, condition) {},
+            Step::Suspend(condition) => {
+                self.meetings.conditions[condition].line.push_back((task, None));
+                return After::Block;
+            }
+            Step::Barrier(barrier) => return self.meet(task, barrier),
+            Step::Post(semaphore) => self.post(task, semaphore),
+            Step::Take(semaphore) => {
+                let semaphore = &mut self.meetings.semaphores[semaphore];
+                if semaphore.count == 0 {
+                    semaphore.line.push_back(task);
+                    return After::Block;
+                }
+                semaphore.count -= 1;
+            }
+            Step::Yield => return After::Yield,
+            Step::Fork(group) => self.fork(task, group),
+        }
+        After::GoOn
+    }
+
+    /// As rt-app: the first use sets the timer's first beat one period ahead; a relative timer that was missed goes on
+    /// from now.
+    fn wait_for_timer(&mut self, task: TaskId, step: TimerStep) -> After {
+        let at_ns = self.at();
+        let first_ns = self.tasks[task.index()].account.born_ns;
+        let beat = match step.timer {
+            Timer::Shared(timer) => &mut self.meetings.timers[timer],
+            Timer::Own(timer) => &mut self.tasks[task.index()].program.timers[timer],
+        };
+        let next_ns = beat.unwrap_or(first_ns) + step.period_ns;
+        *beat = Some(next_ns);
+        if at_ns < next_ns {
+            return After::SleepUntil(next_ns);
+        }
+        if !step.absolute {
+            *beat = Some(at_ns);
+        }
+        After::GoOn
+    }
+
+    fn take_mutex(&mut self, task: TaskId, mutex: usize) -> After {
+        let mutex = &mut self.meetings.mutexes[mutex];
+        if mutex.owner.is_some() {
+            mutex.line.push_back(task);
+            return After::Block;
+        }
+        mutex.owner = Some(task);
+        After::GoOn
+    }
+
+    fn give_mutex(&mut self, task: TaskId, number: usize) {
+        let mutex = &mut self.meetings.mutexes[number];
+        if mutex.owner != Some(task) {
+            return;
+        }
+        mutex.owner = mutex.line.pop_front();
+        if let Some(next) = mutex.owner {
+            self.wake(next, Some(task));
+        }
+    }
+
+    fn wait_at(&mut self, task: TaskId, meeting: Meeting) -> After {
+        self.give_mutex(task, meeting.mutex);
+        self.meetings.conditions[meeting.condition].line.push_back((task, Some(meeting.mutex)));
+        After::Block
+    }
+
+    /// Wakes the first task that waits, which has its mutex then or stands in line for it; whether there was one.
+    fn signal(&mut self, task: TaskId, condition: usize) -> bool {
+        let Some((next, mutex)) = self.meetings.conditions[condition].line.pop_front() else {
+            return false;
+        };
+        if let Some(mutex) = mutex {
+            let mutex = &mut self.meetings.mutexes[mutex];
+            if mutex.owner.is_some() {
+                mutex.line.push_back(next);
+                return true;
+            }
+            mutex.owner = Some(next);
+        }
+        self.wake(next, Some(task));
+        true
+    }
+
+    fn meet(&mut self, task: TaskId, number: usize) -> After {
+        let barrier = &mut self.meetings.barriers[number];
+        if barrier.line.len() + 1 < self.workload.barriers[number] as usize {
+            barrier.line.push(task);
+            return After::Block;
+        }
+        for other in std::mem::take(&mut barrier.line) {
+            self.wake(other, Some(task));
+        }
+        After::GoOn
+    }
+
+    fn post(&mut self, task: TaskId, number: usize) {
+        let semaphore = &mut self.meetings.semaphores[number];
+        match semaphore.line.pop_front() {
+            Some(next) => self.wake(next, Some(task)),
+            None => semaphore.count += 1,
+        }
+    }
+
+    fn fork(&mut self, parent: TaskId, group: usize) {
+        self.spend(self.costs.fork);
+        let child = TaskId(self.tasks.len() as u32);
+        self.tasks.push(crate::simulator::task::SimTask::unborn(group));
+        self.alive += 1;
+        let (cpu, home) = {
+            let t = &self.tasks[parent.index()];
+            (t.cpu, t.bpf.home as usize)
+        };
+        self.create(child, cpu, home);
+    }
+}

@@ -1,0 +1,264 @@
+//! The life of a domain thread: `domains/thread.rs` and `connector/seam.rs`, as a task of the simulated machine, and
+//! what `bpf/enqueue.bpf.h` does with it.
+//!
+//! A round is the real [`Scheduler::round`](crate::domains::scheduler::Scheduler::round), at the moment it begins; what
+//! it decides is there for the kernel one after the other, as the costs of taking, deciding and submitting have it.
+//! Simplified: if the thread loses its CPU in the middle of a round, that does not put off what it has yet to submit.
+//!
+//! Invariant: a thread with messages it has not taken is awake, or has been woken.
+
+use super::Machine;
+use super::cpu::Leaving;
+use super::enqueue::{decided_room, queued_bytes};
+use crate::connector::abi;
+use crate::cpuset::CpuSet;
+use crate::domains::scheduler::Left;
+use crate::ids::{CpuId, DomainId};
+use crate::simulator::Who;
+use crate::simulator::events::Event;
+use crate::topology::Domain;
+use std::collections::VecDeque;
+
+/// Where a domain thread is, as BPF sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadState {
+    Asleep,
+    Parked,
+    Running,
+    Preempted,
+}
+
+/// Where it is in fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Bed,
+    /// In the queue THREAD.
+    Queue,
+    /// On a CPU, or first on its local queue.
+    Cpu,
+}
+
+/// What it does with the CPU time that it has been given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// On its way to the next round.
+    Coming,
+    /// In a round, after which this is left.
+    Round(Left),
+}
+
+/// A decision on its way.
+#[derive(Clone, Copy)]
+pub struct Submitted {
+    /// When the thread began to take it.
+    pub begun_ns: u64,
+    /// From when on the kernel can see it.
+    at_ns: u64,
+    pub decision: abi::decided,
+}
+
+/// A domain thread and its pair of queues.
+pub struct Thread {
+    pub state: ThreadState,
+    pub state_since_ns: u64,
+    place: Place,
+    pub cpu: CpuId,
+    pub left_ns: u64,
+    pub slice_left_ns: u64,
+    doing: Doing,
+    /// It sleeps, and nobody has sent a message since.
+    pub sleeping: bool,
+    /// When a message woke it last.
+    pub called_ns: u64,
+    /// Its bell was rung.
+    bell: bool,
+    /// The bytes of the messages in the ring.
+    pub untaken_bytes: usize,
+    pub ring_locked_until_ns: u64,
+    /// Decisions that have not been carried out.
+    decided: VecDeque<Submitted>,
+    pub draining_until_ns: u64,
+}
+
+impl Thread {
+    /// The thread of a domain, waiting for its first message.
+    pub fn asleep(domain: &Domain) -> Thread {
+        Thread {
+            state: ThreadState::Asleep,
+            state_since_ns: super::START_NS,
+            place: Place::Bed,
+            cpu: domain.cpus.first().expect("a domain has a CPU"),
+            left_ns: 0,
+            slice_left_ns: 0,
+            doing: Doing::Coming,
+            sleeping: true,
+            called_ns: 0,
+            bell: false,
+            untaken_bytes: 0,
+            ring_locked_until_ns: 0,
+            decided: VecDeque::new(),
+            draining_until_ns: 0,
+        }
+    }
+
+    /// Whether it is in the queue THREAD.
+    pub fn is_queued(&self) -> bool {
+        self.place == Place::Queue
+    }
+
+    /// A CPU takes it.
+    pub fn go_to(&mut self, cpu: CpuId) {
+        self.place = Place::Cpu;
+        self.cpu = cpu;
+    }
+
+    /// Whether there are decisions that were submitted by a moment.
+    pub fn has_undrained(&self, at_ns: u64) -> bool {
+        self.decided.front().is_some_and(|submitted| submitted.at_ns <= at_ns)
+    }
+
+    /// The next of them.
+    pub fn next_decision(&mut self, at_ns: u64) -> Option<Submitted> {
+        self.has_undrained(at_ns).then(|| self.decided.pop_front()).flatten()
+    }
+}
+
+impl Machine<'_> {
+    pub(super) fn set_thread_state(&mut self, d: usize, state: ThreadState) {
+        let at_ns = self.at();
+        let thread = &mut self.domains[d].thread;
+        thread.state = state;
+        thread.state_since_ns = at_ns;
+    }
+
+    /// The thread of a domain wakes up: ops.select_cpu and ops.enqueue for it.
+    pub(super) fn wake_thread(&mut self, domain: DomainId) {
+        let d = domain.index();
+        if self.domains[d].thread.place != Place::Bed {
+            return;
+        }
+        self.domains[d].thread.bell = false;
+        self.spend(self.costs.wake);
+        let prev = self.domains[d].thread.cpu;
+        match self.claim_idle(None, d, prev) {
+            Some(cpu) => {
+                let slice_ns = self.limits.slice_ns;
+                let thread = &mut self.domains[d].thread;
+                thread.go_to(cpu);
+                thread.slice_left_ns = slice_ns;
+                self.cpus[cpu.index()].local.push_back(Who::Thread(domain));
+                self.kick(cpu);
+            }
+            None => self.park_thread(d, prev),
+        }
+    }
+
+    /// The thread has found no idle CPU, or has yielded or used up its slice.
+    pub(super) fn park_thread(&mut self, d: usize, cpu: CpuId) {
+        self.set_thread_state(d, ThreadState::Parked);
+        self.domains[d].thread.place = Place::Queue;
+        self.domains[d].thread.slice_left_ns = self.limits.slice_ns;
+        self.kick_if_idle(cpu);
+    }
+
+    /// ops.running of a thread.
+    pub(super) fn thread_running(&mut self, d: usize, cpu: CpuId) {
+        self.measures.scheduling_events += 1;
+        self.set_thread_state(d, ThreadState::Running);
+        self.domains[d].counts.activations += 1;
+        let round_ns = self.costs.round;
+        let thread = &mut self.domains[d].thread;
+        thread.cpu = cpu;
+        thread.sleeping = false;
+        if thread.left_ns == 0 {
+            thread.doing = Doing::Coming;
+            thread.left_ns = round_ns;
+        }
+    }
+
+    /// The thread has done what it was doing.
+    pub(super) fn thread_goes_on(&mut self, d: usize, cpu: CpuId) {
+        let who = Who::Thread(DomainId(d as u32));
+        match self.domains[d].thread.doing {
+            Doing::Coming => self.round(d, cpu),
+            Doing::Round(Left::Waiting) => {
+                // It yields.
+                self.domains[d].thread.slice_left_ns = 0;
+                self.come_again(d);
+                self.schedule(cpu, Leaving::Runnable(who));
+            }
+            Doing::Round(Left::Nothing) => {
+                let thread = &mut self.domains[d].thread;
+                let rung = std::mem::take(&mut thread.bell);
+                if thread.untaken_bytes > 0 || rung {
+                    self.come_again(d);
+                    self.plan(cpu);
+                } else {
+                    thread.sleeping = true;
+                    thread.place = Place::Bed;
+                    self.schedule(cpu, Leaving::Blocked(who));
+                }
+            }
+        }
+    }
+
+    fn come_again(&mut self, d: usize) {
+        let step_ns = self.costs.step;
+        let thread = &mut self.domains[d].thread;
+        thread.doing = Doing::Coming;
+        thread.left_ns = step_ns;
+    }
+
+    /// A round of the domain's scheduler.
+    fn round(&mut self, d: usize, cpu: CpuId) {
+        let idle: Vec<usize> = self.domains.iter().map(|dom| dom.idle.len()).collect();
+        let dom = &self.domains[d];
+        let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
+        let (idle_here, ready, since_ns): (CpuSet, usize, u64) =
+            (dom.idle, dom.ready, dom.thread.state_since_ns);
+        let scheduler = &mut self.schedulers[d];
+        let queues = scheduler.seam();
+        queues.idle_elsewhere.copy_from_slice(&idle);
+        queues.room = room;
+        queues.idle = idle_here;
+        queues.ready = ready;
+        queues.now_ns = since_ns;
+        let taken = queues.sent.len();
+        let left = scheduler.round();
+        let queues = scheduler.seam();
+        let decided = std::mem::take(&mut queues.decided);
+        let called = queues.called.take();
+
+        // Takes all, then decides one by one.
+        let begun_ns = self.now_ns;
+        let mut at_ns = begun_ns + taken as u64 * self.costs.consume;
+        let decide_ns = self.costs.decide_among(decided.len()) + self.costs.submit;
+        for decision in &decided {
+            let begun_ns = at_ns;
+            at_ns += decide_ns;
+            let submitted = Submitted { begun_ns, at_ns, decision: *decision };
+            self.domains[d].thread.decided.push_back(submitted);
+            self.trace_decision(d, decision, begun_ns, at_ns);
+        }
+        at_ns += called.len() as u64 * self.costs.bell;
+        at_ns += self.costs.step;
+        for thief in called {
+            self.domains[thief.index()].thread.bell = true;
+            if self.domains[thief.index()].thread.place == Place::Bed {
+                // Its bell is one of the two that it waits for.
+                self.events.at(at_ns + self.costs.thread_wake, Event::ThreadWake(thief));
+            }
+        }
+        self.trace_round(d, begun_ns, at_ns);
+        self.measures.domains[d].rounds += 1;
+        self.measures.scheduling_events += taken as u64;
+        debug_assert!(
+            self.domains[d].thread.untaken_bytes <= queued_bytes(self.domains[d].cpus.len())
+        );
+        let thread = &mut self.domains[d].thread;
+        thread.untaken_bytes = 0;
+        thread.doing = Doing::Round(left);
+        thread.left_ns = at_ns - begun_ns;
+        self.plan(cpu);
+    }
+}

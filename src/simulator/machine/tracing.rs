@@ -1,0 +1,71 @@
+//! What the machine writes into its trace, if there is one.
+
+use super::Machine;
+use crate::connector::abi;
+use crate::ids::CpuId;
+use crate::simulator::trace::{Trace, cpu_track, thread_track};
+use crate::simulator::{TaskId, Who};
+
+impl Machine<'_> {
+    /// Hands the trace out while something is written.
+    fn with_trace(&mut self, write: impl FnOnce(&Self, &mut Trace)) {
+        if let Some(mut trace) = self.trace.take() {
+            write(self, &mut trace);
+            self.trace = Some(trace);
+        }
+    }
+
+    /// A message was written, from `from_ns` until now.
+    pub(super) fn trace_queued(&mut self, task: TaskId, from_ns: u64) {
+        let (Some(cpu), to_ns) = (self.here, self.at()) else { return };
+        self.with_trace(|machine, trace| {
+            let name = format!("queue {}", machine.name(Who::Task(task)));
+            trace.slice(cpu_track(cpu), &name, from_ns, to_ns);
+            trace.flow(cpu_track(cpu), 's', from_ns, machine.tasks[task.index()].account.stay);
+        });
+    }
+
+    /// A decision is taken and submitted.
+    pub(super) fn trace_decision(
+        &mut self,
+        d: usize,
+        decision: &abi::decided,
+        from_ns: u64,
+        to_ns: u64,
+    ) {
+        self.with_trace(|machine, trace| {
+            let name = format!("decide {}", machine.name(Who::Task(TaskId::of_pid(decision.pid))));
+            trace.slice(thread_track(d), &name, from_ns, to_ns);
+        });
+    }
+
+    /// The decision that was taken from `from_ns` on has been carried out.
+    pub(super) fn trace_carried_out(&mut self, d: usize, task: TaskId, from_ns: u64) {
+        self.with_trace(|machine, trace| {
+            trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.stay);
+        });
+    }
+
+    /// A round of a domain thread.
+    pub(super) fn trace_round(&mut self, d: usize, from_ns: u64, to_ns: u64) {
+        self.with_trace(|_, trace| trace.slice(thread_track(d), "round", from_ns, to_ns));
+    }
+
+    /// What has run on a CPU leaves it, or the simulation ends.
+    pub(super) fn trace_run(&mut self, cpu: CpuId) {
+        let c = &self.cpus[cpu.index()];
+        let (Some(who), from_ns, stay, to_ns) = (c.current, c.started_ns, c.stay, self.now_ns)
+        else {
+            return;
+        };
+        if from_ns > to_ns {
+            return;
+        }
+        self.with_trace(|machine, trace| {
+            trace.slice(cpu_track(cpu), &machine.name(who), from_ns, to_ns);
+            if let Some(stay) = stay {
+                trace.flow(cpu_track(cpu), 'f', from_ns, stay);
+            }
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! What is measured while the machine runs.
+//!
+//! Invariant: measuring changes nothing; every number comes from virtual time or from counting.
+
+use hdrhistogram::Histogram;
+
+/// Times (nanoseconds), to two digits.
+#[derive(Clone)]
+pub struct Times(Histogram<u64>);
+
+impl Times {
+    fn new() -> Times {
+        Times(Histogram::new(2).expect("two digits are allowed"))
+    }
+
+    /// Counts a time.
+    pub fn record(&mut self, ns: u64) {
+        self.0.record(ns).expect("the histogram grows as it must");
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The time (nanoseconds) that a share of them, 0 to 1, does not exceed.
+    pub fn quantile(&self, share: f64) -> u64 {
+        self.0.value_at_quantile(share).min(self.0.max())
+    }
+
+    /// The longest (nanoseconds).
+    pub fn max(&self) -> u64 {
+        self.0.max()
+    }
+}
+
+/// Moves of tasks between CPUs, by what they have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    pub in_core: u64,
+    pub in_l3: u64,
+    pub in_node: u64,
+    pub between_nodes: u64,
+}
+
+/// Of one domain.
+pub struct DomainMeasures {
+    /// From queued to carried out.
+    pub decision: Times,
+    /// CPU time of the domain thread.
+    pub thread_ns: u64,
+    /// Rounds of its scheduler.
+    pub rounds: u64,
+}
+
+/// Of one group of tasks.
+pub struct GroupMeasures {
+    /// From runnable to running.
+    pub run_delay: Times,
+    /// Passes through a phase.
+    pub passes: u64,
+}
+
+/// Of the machine.
+pub struct Measures {
+    /// Virtual time from start to end.
+    pub length_ns: u64,
+    /// CPU time used by tasks (their system calls and the refilling of caches after a move included) and domain threads.
+    pub busy_ns: u64,
+    /// CPU time used by the kernel's part of scheduling.
+    pub overhead_ns: u64,
+    /// Calls of the scheduler's callbacks, messages taken and decisions carried out.
+    pub scheduling_events: u64,
+    /// Times that something was switched in.
+    pub switches: u64,
+    pub moves: Moves,
+    pub domains: Vec<DomainMeasures>,
+    pub groups: Vec<GroupMeasures>,
+}
+
+impl Measures {
+    /// Nothing measured yet.
+    pub fn new(domains: usize, groups: usize) -> Measures {
+        let domain = || DomainMeasures { decision: Times::new(), thread_ns: 0, rounds: 0 };
+        let group = || GroupMeasures { run_delay: Times::new(), passes: 0 };
+        Measures {
+            length_ns: 0,
+            busy_ns: 0,
+            overhead_ns: 0,
+            scheduling_events: 0,
+            switches: 0,
+            moves: Moves::default(),
+            domains: std::iter::repeat_with(domain).take(domains).collect(),
+            groups: std::iter::repeat_with(group).take(groups).collect(),
+        }
+    }
+}
+
+/// Jain's index of fairness (Jain, Chiu and Hawe, 1984): 1 if all got as much, 1/n if one got everything.
+///
+/// ```
+/// use scx_manyland::simulator::measure::jain;
+/// assert_eq!(jain(&[2.0, 2.0]), Some(1.0));
+/// assert_eq!(jain(&[2.0, 0.0]), Some(0.5));
+/// ```
+pub fn jain(shares: &[f64]) -> Option<f64> {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    (squares > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
+}

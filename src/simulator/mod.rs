@@ -1,0 +1,129 @@
+//! A machine in virtual time, on the other side of the seam: the very code of domain threads, policies, stealing and
+//! placement ([`crate::domains`]), on any topology, without root and without a kernel.
+//!
+//! [`workload`] says what the tasks do (rt-app's format), [`machine`] is the kernel and the BPF side in virtual time, with
+//! [`costs`] for what scheduling itself takes; [`measure`] and [`report`] are the figures, [`trace`] the picture.
+//! `docs/simulator.md` says what is modelled and what is not.
+//!
+//! Invariant: a run depends on its inputs and its seed only; the same ones give the same bytes.
+
+pub mod costs;
+#[allow(missing_docs, reason = "the simulator's own parts; what a user needs is documented above")]
+mod dsq;
+mod events;
+#[allow(missing_docs, reason = "fields mirror those of the BPF side, which explains them")]
+mod machine;
+#[allow(missing_docs, reason = "fields are what they are called")]
+pub mod measure;
+pub(crate) mod queues;
+pub mod report;
+mod task;
+mod trace;
+pub mod workload;
+
+use crate::Builder;
+use crate::ids::DomainId;
+use crate::policy::kind::PolicyKind;
+use crate::topology::Topology;
+use anyhow::Result;
+use costs::Costs;
+use machine::Machine;
+use report::Report;
+use std::path::Path;
+use std::time::Duration;
+use trace::Trace;
+use workload::Workload;
+
+/// How long a run is if neither its workload nor the user says so.
+pub const DEFAULT_LENGTH: Duration = Duration::from_secs(10);
+
+/// How a workload is to be run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The policy and the options of the scheduler. Dedicated CPUs, kinds of core and statistics are not simulated.
+    pub scheduler: Builder,
+    /// What scheduling costs.
+    pub costs: Costs,
+    /// Virtual time; `None`: as the workload has it, or else [`DEFAULT_LENGTH`].
+    pub length: Option<Duration>,
+    /// Begins the sequence of random numbers.
+    pub seed: u64,
+    /// How far each run and sleep may lie from its given length, as a share of it: 0 to 1.
+    pub jitter: f64,
+    /// How often the machine is looked over for CPUs that are idle beside a waiting task; `None`: never.
+    pub inspect: Option<Duration>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            scheduler: Builder::from(PolicyKind::default()),
+            costs: Costs::default(),
+            length: None,
+            seed: 1,
+            jitter: 0.05,
+            inspect: None,
+        }
+    }
+}
+
+/// Runs a workload on a machine, and writes a trace of it if a file is named.
+///
+/// ```
+/// use scx_manyland::simulator::{Setup, simulate, workload::Workload};
+/// use scx_manyland::topology::{Source, Topology};
+/// let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:1".into()))?;
+/// let workload = Workload::parse(r#"{"tasks": {"hog": {"instance": 8, "run": 1000}}}"#)?;
+/// let setup = Setup { length: Some(std::time::Duration::from_millis(100)), ..Setup::default() };
+/// let report = simulate(&machine, &workload, &setup, None)?;
+/// assert!(report.groups[0].cpu_s > 0.35);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// If an option is out of its range, the machine cannot be cut into such domains, the workload names CPUs that it does
+/// not have, or the trace cannot be written.
+pub fn simulate(
+    topology: &Topology,
+    workload: &Workload,
+    setup: &Setup,
+    trace: Option<&Path>,
+) -> Result<Report> {
+    setup.scheduler.options.check()?;
+    let domains = topology.partition(setup.scheduler.options.domain)?;
+    let trace = trace.map(|path| Trace::create(path, topology, &domains)).transpose()?;
+    let mut machine = Machine::new(topology, &domains, workload, setup, trace)?;
+    machine.run(setup.length.or(workload.duration).unwrap_or(DEFAULT_LENGTH))?;
+    Ok(Report::of(&machine, &domains, workload, setup))
+}
+
+/// The number of a task in a run: its place in the order of creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct TaskId(u32);
+
+impl TaskId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Pids begin at 1.
+    fn pid(self) -> u32 {
+        self.0 + 1
+    }
+
+    fn of_pid(pid: u32) -> TaskId {
+        TaskId(pid - 1)
+    }
+}
+
+/// What can run on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Task(TaskId),
+    Thread(DomainId),
+}
+
+/// Order of numbers that may wrap around.
+fn before(a: u64, b: u64) -> bool {
+    (a.wrapping_sub(b) as i64) < 0
+}

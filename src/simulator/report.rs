@@ -1,0 +1,398 @@
+//! The figures of a run, as text or as one JSON object.
+//!
+//! Invariant: nothing here depends on the machine that simulates; that is [`Report::scheduling_events`]' use, which the
+//! caller may divide by the time it took.
+
+use super::Setup;
+use super::machine::Machine;
+use super::measure::{Moves, Times, jain};
+use super::task::{SimTask, State};
+use super::workload::Workload;
+use crate::ids::DomainId;
+use crate::topology::Domains;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// A task counts among those that compete for the CPU all the time if it was runnable for so large a part of its life.
+const ALWAYS_RUNNABLE: f64 = 0.95;
+
+/// Of a whole run. Times are virtual.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The policy.
+    pub policy: String,
+    /// What domains were made of.
+    pub domain: String,
+    /// Where the random numbers began.
+    pub seed: u64,
+    /// How long it was.
+    pub seconds: f64,
+    /// How many CPUs.
+    pub cpus: usize,
+    /// The part of the CPUs' time used by tasks (with the cost of waking others and of moving) and domain threads (0 to 1).
+    pub busy: f64,
+    /// The part of it used by the kernel's side of scheduling: looking for work, queueing, switching.
+    pub overhead: f64,
+    /// Calls of the scheduler's callbacks (select_cpu, enqueue, dispatch, running, stopping), messages taken by domain
+    /// threads and decisions carried out.
+    pub scheduling_events: u64,
+    /// Times that a task or a thread was switched in.
+    pub switches: u64,
+    /// The moves of tasks between CPUs, by what these have in common.
+    pub migrations: Migrations,
+    /// Jain's index of CPU time over weight, among tasks that competed for a CPU all the time and were not bound; null
+    /// if fewer than two did.
+    pub fairness: Option<f64>,
+    /// CPUs seen idle beside a task that waited and might have run there; null unless asked for.
+    pub idle_beside_waiting_us: Option<Idle>,
+    /// The kinds of task.
+    pub groups: Vec<GroupReport>,
+    /// The domains.
+    pub domains: Vec<DomainReport>,
+}
+
+/// The longest times (microseconds) that a CPU was idle beside a task that waited.
+#[derive(Debug, Serialize)]
+pub struct Idle {
+    /// CPUs of the task's home.
+    pub at_home: f64,
+    /// CPUs of other domains, if it may run anywhere.
+    pub elsewhere: f64,
+}
+
+/// Moves of tasks between CPUs.
+#[derive(Debug, Serialize)]
+pub struct Migrations {
+    /// Between SMT siblings.
+    pub in_core: u64,
+    /// Between cores under one L3.
+    pub in_l3: u64,
+    /// Between L3s on one NUMA node.
+    pub in_node: u64,
+    /// Between NUMA nodes.
+    pub between_nodes: u64,
+}
+
+impl From<Moves> for Migrations {
+    fn from(moves: Moves) -> Migrations {
+        let Moves { in_core, in_l3, in_node, between_nodes } = moves;
+        Migrations { in_core, in_l3, in_node, between_nodes }
+    }
+}
+
+/// Of the tasks of one group.
+#[derive(Debug, Serialize)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: String,
+    /// How many tasks there were.
+    pub tasks: usize,
+    /// How many have ended.
+    pub ended: usize,
+    /// Passes through a phase.
+    pub passes: u64,
+    /// The same for each second.
+    pub passes_per_s: f64,
+    /// CPU time of all of them (seconds).
+    pub cpu_s: f64,
+    /// From runnable to running.
+    pub run_delay_us: RunDelay,
+    /// Jain's index of CPU time over weight among them; null if fewer than two have run.
+    pub fairness: Option<f64>,
+    /// CPU time of each task (seconds), in the order of creation.
+    #[serde(skip)]
+    pub cpu_s_of_each: Vec<f64>,
+}
+
+/// Run delays (microseconds).
+#[derive(Debug, Serialize)]
+pub struct RunDelay {
+    /// How many there were.
+    pub count: u64,
+    /// Half are not longer.
+    pub p50: f64,
+    /// 99 of 100 are not longer.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+impl From<&Times> for RunDelay {
+    fn from(times: &Times) -> RunDelay {
+        RunDelay {
+            count: times.count(),
+            p50: us(times.quantile(0.5)),
+            p99: us(times.quantile(0.99)),
+            max: us(times.max()),
+        }
+    }
+}
+
+/// Of one domain. The counts are those of the statistics (README.md).
+#[derive(Debug, Serialize)]
+pub struct DomainReport {
+    /// Its number.
+    pub id: DomainId,
+    /// Its CPUs.
+    pub cpus: String,
+    /// The part of the time that its thread had a CPU (0 to 1).
+    pub thread_busy: f64,
+    /// The rounds of its scheduler.
+    pub rounds: u64,
+    /// From queued to carried out.
+    pub decision_us: RunDelay,
+    /// Tasks that found no idle CPU.
+    pub queued: u64,
+    /// Decisions carried out.
+    pub decided: u64,
+    /// Tasks that ran without the decision they were waiting for.
+    pub late: u64,
+    /// Tasks that found an idle CPU.
+    pub bypassed: u64,
+    /// Slices followed by another.
+    pub extended: u64,
+    /// Wrong decisions.
+    pub bounced: u64,
+    /// Decisions that came too late.
+    pub stale: u64,
+    /// Messages that found the queue full.
+    pub congested: u64,
+    /// Running tasks that a decision made give way.
+    pub preempted: u64,
+    /// Tasks taken from others.
+    pub stolen_in: u64,
+    /// Tasks taken by others.
+    pub stolen_out: u64,
+    /// Tasks that got their home here.
+    pub moved_in: u64,
+    /// Tasks that got their home elsewhere.
+    pub moved_out: u64,
+    /// Times the thread was switched in.
+    pub activations: u64,
+    /// Tasks whose home it was at the end.
+    pub tasks: u32,
+}
+
+fn us(ns: u64) -> f64 {
+    ns as f64 / 1e3
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// CPU time over weight.
+fn share(task: &SimTask) -> f64 {
+    task.account.ran_ns as f64 / f64::from(task.weight)
+}
+
+impl Report {
+    pub(super) fn of(
+        machine: &Machine<'_>,
+        domains: &Domains,
+        workload: &Workload,
+        setup: &Setup,
+    ) -> Report {
+        let measures = &machine.measures;
+        let length_ns = measures.length_ns.max(1);
+        let cpus: usize = domains.iter().map(|domain| domain.cpus.len()).sum();
+        let cpu_ns = (length_ns * cpus as u64) as f64;
+        let started = machine.tasks.iter().filter(|task| task.state != State::Unborn);
+        let competing: Vec<f64> = started
+            .filter(|task| {
+                let life_ns = (super::machine::START_NS + length_ns - task.account.born_ns) as f64;
+                let runnable_ns = (task.account.ran_ns + task.account.waited_ns) as f64;
+                task.cpus.is_none() && runnable_ns >= ALWAYS_RUNNABLE * life_ns
+            })
+            .map(share)
+            .collect();
+        Report {
+            policy: setup.scheduler.name.clone(),
+            domain: domains.granularity().to_string(),
+            seed: setup.seed,
+            seconds: seconds(length_ns),
+            cpus,
+            busy: measures.busy_ns as f64 / cpu_ns,
+            overhead: measures.overhead_ns as f64 / cpu_ns,
+            scheduling_events: measures.scheduling_events,
+            switches: measures.switches,
+            migrations: measures.moves.into(),
+            fairness: (competing.len() > 1).then(|| jain(&competing)).flatten(),
+            idle_beside_waiting_us: machine.idleness().map(|idleness| Idle {
+                at_home: us(idleness.at_home_ns),
+                elsewhere: us(idleness.elsewhere_ns),
+            }),
+            groups: (0..workload.groups.len())
+                .map(|group| group_report(machine, workload, group))
+                .collect(),
+            domains: domains.iter().map(|domain| domain_report(machine, domain)).collect(),
+        }
+    }
+
+    /// All domains' decisions carried out.
+    pub fn decided(&self) -> u64 {
+        self.domains.iter().map(|domain| domain.decided).sum()
+    }
+
+    /// All tasks that ran without the decision they were waiting for.
+    pub fn late(&self) -> u64 {
+        self.domains.iter().map(|domain| domain.late).sum()
+    }
+
+    /// One line of JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a report is plain data") + "\n"
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        self.write_text(&mut text).expect("writing to a string does not fail");
+        text
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{:.3} s on {} CPUs, {} domain{} ({}), policy {}, seed {}",
+            self.seconds,
+            self.cpus,
+            self.domains.len(),
+            if self.domains.len() == 1 { "" } else { "s" },
+            self.domain,
+            self.policy,
+            self.seed
+        )?;
+        writeln!(
+            out,
+            "CPUs busy {:.1} %, and {:.1} % with scheduling; {} scheduling events, {} switches",
+            100.0 * self.busy,
+            100.0 * self.overhead,
+            self.scheduling_events,
+            self.switches
+        )?;
+        let Migrations { in_core, in_l3, in_node, between_nodes } = self.migrations;
+        writeln!(
+            out,
+            "migrations: {in_core} within a core, {in_l3} within an L3, {in_node} between L3s, \
+             {between_nodes} between nodes"
+        )?;
+        if let Some(fairness) = self.fairness {
+            writeln!(
+                out,
+                "fairness among those that always wanted a CPU (Jain's index): {fairness:.4}"
+            )?;
+        }
+        if let Some(Idle { at_home, elsewhere }) = self.idle_beside_waiting_us {
+            writeln!(
+                out,
+                "longest that a CPU was idle beside a waiting task: {at_home:.1} us at its home, {elsewhere:.1} us elsewhere"
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{:<16} {:>6} {:>10} {:>10} {:>9} {:>10} {:>10} {:>10} {:>8}",
+            "group",
+            "tasks",
+            "passes",
+            "passes/s",
+            "CPU s",
+            "delay p50",
+            "p99 us",
+            "max us",
+            "fairness"
+        )?;
+        for group in &self.groups {
+            let RunDelay { p50, p99, max, .. } = group.run_delay_us;
+            let fairness = group.fairness.map_or("-".to_owned(), |index| format!("{index:.4}"));
+            writeln!(
+                out,
+                "{:<16} {:>6} {:>10} {:>10.1} {:>9.3} {p50:>10.1} {p99:>10.1} {max:>10.1} {fairness:>8}",
+                group.name, group.tasks, group.passes, group.passes_per_s, group.cpu_s
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{:>6} {:>7} {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9}",
+            "domain",
+            "thread",
+            "queued",
+            "decided",
+            "late",
+            "bypassed",
+            "extended",
+            "stale",
+            "stol.in",
+            "stol.out",
+            "moved",
+            "dec. p50",
+            "p99 us"
+        )?;
+        for domain in &self.domains {
+            writeln!(
+                out,
+                "{:>6} {:>5.1} % {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9.1} {:>9.1}",
+                domain.id,
+                100.0 * domain.thread_busy,
+                domain.queued,
+                domain.decided,
+                domain.late,
+                domain.bypassed,
+                domain.extended,
+                domain.stale,
+                domain.stolen_in,
+                domain.stolen_out,
+                domain.moved_in,
+                domain.decision_us.p50,
+                domain.decision_us.p99
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn group_report(machine: &Machine<'_>, workload: &Workload, group: usize) -> GroupReport {
+    let measures = &machine.measures.groups[group];
+    let tasks: Vec<&SimTask> = machine.tasks.iter().filter(|task| task.group == group).collect();
+    let shares: Vec<f64> = tasks.iter().map(|task| share(task)).collect();
+    let cpu_s_of_each: Vec<f64> = tasks.iter().map(|task| seconds(task.account.ran_ns)).collect();
+    GroupReport {
+        name: workload.groups[group].name.clone(),
+        tasks: tasks.len(),
+        ended: tasks.iter().filter(|task| task.state == State::Dead).count(),
+        passes: measures.passes,
+        passes_per_s: measures.passes as f64 / seconds(machine.measures.length_ns.max(1)),
+        cpu_s: cpu_s_of_each.iter().sum(),
+        run_delay_us: (&measures.run_delay).into(),
+        fairness: (shares.len() > 1).then(|| jain(&shares)).flatten(),
+        cpu_s_of_each,
+    }
+}
+
+fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> DomainReport {
+    let dom = &machine.domains[domain.id.index()];
+    let measures = &machine.measures.domains[domain.id.index()];
+    let counts = &dom.counts;
+    DomainReport {
+        id: domain.id,
+        cpus: domain.cpus.to_string(),
+        thread_busy: measures.thread_ns as f64 / machine.measures.length_ns.max(1) as f64,
+        rounds: measures.rounds,
+        decision_us: (&measures.decision).into(),
+        queued: counts.queued,
+        decided: counts.decided,
+        late: counts.late,
+        bypassed: counts.bypassed,
+        extended: counts.extended,
+        bounced: counts.bounced,
+        stale: counts.stale,
+        congested: counts.congested,
+        preempted: counts.preempted,
+        stolen_in: counts.stolen_in,
+        stolen_out: counts.stolen_out,
+        moved_in: counts.moved_in,
+        moved_out: counts.moved_out,
+        activations: counts.activations,
+        tasks: dom.tasks,
+    }
+}

@@ -1,0 +1,179 @@
+//! A task of the simulated machine: what the kernel and the BPF side know of it, and how far its program is.
+//!
+//! Invariant: a runnable task that does not run is on exactly one queue: a DSQ ([`SimTask::on`]) or the local queue of
+//! a CPU.
+
+use super::dsq::{DsqId, Place};
+use super::workload::Loops;
+use crate::connector::abi;
+use crate::cpuset::CpuSet;
+use crate::ids::CpuId;
+
+/// No domain, in the fields that BPF keeps as numbers.
+pub const NO_DOMAIN: u32 = abi::none_NO_DOMAIN;
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not yet created.
+    Unborn,
+    /// Asleep, or waiting for another task.
+    Blocked,
+    /// On a queue.
+    Runnable,
+    /// On its CPU.
+    Running,
+    /// It has ended.
+    Dead,
+}
+
+/// A task.
+#[derive(Debug)]
+pub struct SimTask {
+    /// Its group in the workload.
+    pub group: usize,
+    pub state: State,
+    /// The CPU it is on or was on last.
+    pub cpu: CpuId,
+    /// Which CPUs it may use; `None`: all.
+    pub cpus: Option<CpuSet>,
+    pub weight: u32,
+    /// CPU time left until its program goes on.
+    pub left_ns: u64,
+    /// What is left of its slice.
+    pub slice_left_ns: u64,
+    /// The queue it is on.
+    pub on: Option<(DsqId, Place)>,
+    pub program: Program,
+    pub bpf: TaskCtx,
+    pub account: Account,
+}
+
+/// How far a task is in its group's phases.
+#[derive(Debug, Default)]
+pub struct Program {
+    pub phase: usize,
+    pub step: usize,
+    /// Passes left through the current phase, after this one; `None`: for ever.
+    pub phase_left: Option<u64>,
+    /// Passes left through all phases.
+    pub loops_left: Option<u64>,
+    /// Whether the phase's CPUs and priority have been set.
+    pub entered: bool,
+    /// Whether its last step has been taken.
+    pub ended: bool,
+    /// The next beat of each of its own timers.
+    pub timers: Vec<Option<u64>>,
+}
+
+/// What is left after the first of so many passes.
+pub fn passes_left(loops: Loops) -> Option<u64> {
+    match loops {
+        Loops::Times(times) => Some(times - 1),
+        Loops::Forever => None,
+    }
+}
+
+/// What the BPF side knows of a task; the fields are those of `struct task_ctx` in `bpf/maps.bpf.h`.
+#[derive(Debug)]
+pub struct TaskCtx {
+    pub seq: u64,
+    pub decided_seq: u64,
+    pub queued_ns: u64,
+    pub used_ns: u64,
+    pub burst_ns: u64,
+    pub started_ns: u64,
+    pub vtime: u64,
+    pub carried: abi::carried,
+    pub slice_ns: u64,
+    pub order: u64,
+    /// Its place in the queue that the decision put it on (`dsq_vtime` of the kernel's task).
+    pub place: u64,
+    pub order_used_ns: u64,
+    pub pace: u32,
+    pub home: u32,
+    pub waits_on: Option<DsqId>,
+    pub told: u32,
+    pub untold: bool,
+    pub ready_on: Option<DsqId>,
+    pub decided_by: u32,
+    pub away_in: u32,
+    pub away: u32,
+    pub puller: u32,
+    pub pulls: u32,
+    pub free: bool,
+}
+
+/// What the simulator itself counts of a task.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// CPU time, with what moving and switching cost it.
+    pub ran_ns: u64,
+    /// Time runnable and not running.
+    pub waited_ns: u64,
+    /// When it was created.
+    pub born_ns: u64,
+    /// Since when it has been runnable and not running.
+    pub runnable_since_ns: u64,
+    /// Voluntary context switches, as the kernel counts them.
+    pub switches: u64,
+    /// The CPU it ran on last.
+    pub ran_on: Option<CpuId>,
+    /// Which stay on a queue this is, for the trace.
+    pub stay: u64,
+}
+
+impl SimTask {
+    /// A task that has not been created.
+    pub fn unborn(group: usize) -> SimTask {
+        SimTask {
+            group,
+            state: State::Unborn,
+            cpu: CpuId(0),
+            cpus: None,
+            weight: crate::policy::DEFAULT_WEIGHT,
+            left_ns: 0,
+            slice_left_ns: 0,
+            on: None,
+            program: Program::default(),
+            bpf: TaskCtx {
+                seq: 0,
+                decided_seq: 0,
+                queued_ns: 0,
+                used_ns: 0,
+                burst_ns: 0,
+                started_ns: 0,
+                vtime: 0,
+                carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
+                slice_ns: 0,
+                order: 0,
+                place: 0,
+                order_used_ns: 0,
+                pace: 0,
+                home: NO_DOMAIN,
+                waits_on: None,
+                told: 0,
+                untold: false,
+                ready_on: None,
+                decided_by: NO_DOMAIN,
+                away_in: NO_DOMAIN,
+                away: 0,
+                puller: NO_DOMAIN,
+                pulls: 0,
+                free: false,
+            },
+            account: Account::default(),
+        }
+    }
+
+    /// Whether it may use a CPU.
+    pub fn may_use(&self, cpu: CpuId) -> bool {
+        self.cpus.as_ref().is_none_or(|cpus| cpus.contains(cpu))
+    }
+
+    /// The one CPU that it may use, if it is bound.
+    pub fn bound_to(&self) -> Option<CpuId> {
+        let cpus = self.cpus.as_ref()?;
+        (cpus.len() == 1).then(|| cpus.first()).flatten()
+    }
+}

@@ -1,0 +1,214 @@
+//! What the tasks of a workload do: the plain result of reading a file in rt-app's format.
+//!
+//! [`json`] reads the text, [`parse`] checks it and gives names a number, [`shipped`] are the workloads that come
+//! with the program. The simulator runs a [`Workload`] in virtual time; `examples/play.rs` runs the same one with
+//! real threads.
+//!
+//! Invariant: every number in a [`Step`] (a mutex, a condition, a group, ...) is below the count that its
+//! [`Workload`] states, and a phase has at least one step.
+
+mod json;
+mod parse;
+mod shipped;
+
+pub use shipped::SHIPPED;
+
+use crate::cpuset::CpuSet;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::time::Duration;
+
+/// The largest number of tasks that a workload may start with.
+pub const MAX_TASKS: i64 = 1_000_000;
+
+/// What runs on a machine.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The kinds of task, in the order of the file.
+    pub groups: Vec<Group>,
+    /// How long it is to run; `None`: until all tasks have ended.
+    pub duration: Option<Duration>,
+    /// How many mutexes its steps name.
+    pub mutexes: usize,
+    /// How many conditions.
+    pub conditions: usize,
+    /// How many semaphores.
+    pub semaphores: usize,
+    /// How many timers that tasks share.
+    pub timers: usize,
+    /// For each barrier the number of tasks that meet there.
+    pub barriers: Vec<u32>,
+}
+
+/// Tasks that do the same: a thread object of rt-app.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its key.
+    pub name: String,
+    /// How many tasks there are from the start; others may be forked.
+    pub instances: u32,
+    /// How long each sleeps before it begins (nanoseconds).
+    pub delay_ns: u64,
+    /// How often the phases are gone through.
+    pub loops: Loops,
+    /// What each does.
+    pub phases: Vec<Phase>,
+    /// How many timers of its own each task has.
+    pub own_timers: usize,
+}
+
+/// How often something is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loops {
+    /// So many times, at least once.
+    Times(u64),
+    /// Until the end of the run.
+    Forever,
+}
+
+/// A part of a task's life.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// How often its steps are gone through.
+    pub loops: Loops,
+    /// The CPUs that it may use from here on.
+    pub cpus: Option<CpuSet>,
+    /// Its share of the CPU from here on.
+    pub priority: Option<Priority>,
+    /// What it does.
+    pub steps: Vec<Step>,
+}
+
+/// How much of the CPU a task is entitled to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// `SCHED_OTHER` with a nice value, -20 to 19.
+    Nice(i8),
+    /// `SCHED_IDLE`.
+    Idle,
+}
+
+/// The kernel's weights of the nice values -20 to 19 (`sched_prio_to_weight`, kernel/sched/core.c).
+const NICE_WEIGHTS: [u32; 40] = [
+    88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904,
+    3906, 3121, 2501, 1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87,
+    70, 56, 45, 36, 29, 23, 18, 15,
+];
+/// The weight of a task in `SCHED_IDLE` (`WEIGHT_IDLEPRIO`).
+const IDLE_WEIGHT: u32 = 3;
+
+impl Priority {
+    /// The weight that the kernel gives a task in sched_ext: 100 for nice 0, at least 1.
+    ///
+    /// ```
+    /// use scx_manyland::simulator::workload::Priority;
+    /// assert_eq!(Priority::Nice(0).weight(), 100);
+    /// assert_eq!(Priority::Nice(10).weight(), 11);
+    /// ```
+    pub fn weight(self) -> u32 {
+        let weight = match self {
+            Priority::Nice(nice) => NICE_WEIGHTS[(i32::from(nice) + 20).clamp(0, 39) as usize],
+            Priority::Idle => IDLE_WEIGHT,
+        };
+        ((weight * 100 + 512) / 1024).clamp(1, 10_000)
+    }
+}
+
+/// One thing that a task does. Times are in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Uses the CPU (`run`, `runtime`).
+    Run(u64),
+    /// Sleeps.
+    Sleep(u64),
+    /// Sleeps until the next beat of a timer.
+    Timer(TimerStep),
+    /// Takes a mutex.
+    Lock(usize),
+    /// Gives a mutex back.
+    Unlock(usize),
+    /// Waits for a signal, without the mutex meanwhile.
+    Wait(Meeting),
+    /// Signals and waits, holding the mutex before and not after.
+    Sync(Meeting),
+    /// Wakes the first task that waits at a condition.
+    Signal(usize),
+    /// Wakes all tasks that wait at a condition (`broad`, `resume`).
+    Broadcast(usize),
+    /// Waits for a broadcast.
+    Suspend(usize),
+    /// Waits until all tasks of a barrier are there.
+    Barrier(usize),
+    /// Adds one to a semaphore.
+    Post(usize),
+    /// Waits until it can take one off a semaphore.
+    Take(usize),
+    /// Gives way to whoever waits for the CPU.
+    Yield,
+    /// Creates a task of a group.
+    Fork(usize),
+}
+
+/// A condition, and the mutex that protects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// The condition.
+    pub condition: usize,
+    /// The mutex.
+    pub mutex: usize,
+}
+
+/// A use of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerStep {
+    /// Whose timer, and which.
+    pub timer: Timer,
+    /// Time between two beats.
+    pub period_ns: u64,
+    /// Whether a beat that was missed is made up for, the following ones staying where they were.
+    pub absolute: bool,
+}
+
+/// Which timer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// One that all tasks share.
+    Shared(usize),
+    /// One of the task's own (`unique...`).
+    Own(usize),
+}
+
+impl Workload {
+    /// Reads a workload: a shipped one by its name, or a file.
+    ///
+    /// ```
+    /// use scx_manyland::simulator::workload::Workload;
+    /// let build = Workload::load("build")?;
+    /// assert!(!build.groups.is_empty());
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such file, or it is no workload; the error names the place in it.
+    pub fn load(name: &str) -> Result<Workload> {
+        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return parse::workload(text).with_context(|| format!("the shipped workload {name}"));
+        }
+        let text = std::fs::read_to_string(Path::new(name)).with_context(|| {
+            let known: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
+            format!(
+                "cannot read the workload {name:?} (name a file in rt-app's format, or one of: {})",
+                known.join(", ")
+            )
+        })?;
+        Workload::parse(&text).with_context(|| format!("cannot use the workload {name:?}"))
+    }
+
+    /// Reads the text of a workload.
+    ///
+    /// # Errors
+    /// If it is no workload; the error names the place in it.
+    pub fn parse(text: &str) -> Result<Workload> {
+        parse::workload(text)
+    }
+}

@@ -1,0 +1,499 @@
+//! From rt-app's format to a [`Workload`].
+//!
+//! The format is that of rt-app's `doc/tutorial.txt` (github.com/scheduler-tools/rt-app). Keys of the same event are
+//! told apart by digits behind them (`run0`, `run1`) or simply repeated. What rt-app knows and a simulation
+//! cannot do (real-time classes, memory traffic, ...) is refused, and so is every key that rt-app does not know.
+//!
+//! Invariant: nothing in a file is passed over in silence but for the keys in [`NO_EFFECT`], which say how rt-app
+//! itself measures and logs.
+
+use super::json::{Json, Node};
+use super::{Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload};
+use crate::cpuset::MAX_CPUS;
+use crate::ids::CpuId;
+use anyhow::{Result, bail};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The longest time in a file: almost three hours (microseconds).
+const LONGEST_US: i64 = 10_000_000_000;
+
+/// Global keys that say nothing about what the tasks do.
+const NO_EFFECT: [&str; 13] = [
+    "calibration",
+    "logdir",
+    "log_basename",
+    "log_size",
+    "ftrace",
+    "gnuplot",
+    "lock_pages",
+    "io_device",
+    "mem_buffer_size",
+    "cumulative_slack",
+    "frag",
+    "fragment",
+    "spacing",
+];
+
+/// Events that the simulator does not know how long they take.
+const UNKNOWN_COST: [&str; 3] = ["memrun", "mem", "iorun"];
+
+/// Properties of tasks that other scheduling classes, or other parts of the kernel, act on.
+const NOT_OURS: [&str; 7] = [
+    "dl-runtime",
+    "dl-period",
+    "dl-deadline",
+    "util_min",
+    "util_max",
+    "membind_nodes",
+    "taskgroup",
+];
+
+/// Names in a file, and their numbers.
+#[derive(Default)]
+struct Names(HashMap<String, usize>);
+
+impl Names {
+    fn number(&mut self, name: &str) -> usize {
+        let next = self.0.len();
+        *self.0.entry(name.to_owned()).or_insert(next)
+    }
+}
+
+#[derive(Default)]
+struct Resources {
+    mutexes: Names,
+    conditions: Names,
+    semaphores: Names,
+    timers: Names,
+    barriers: Names,
+    barrier_users: Vec<u32>,
+}
+
+/// What the parser knows while it reads the steps of a task.
+struct TaskReader<'a> {
+    name: &'a str,
+    instances: u32,
+    groups: &'a HashMap<&'a str, usize>,
+    resources: &'a mut Resources,
+    own_timers: Names,
+}
+
+/// Reads a whole file.
+pub fn workload(text: &str) -> Result<Workload> {
+    let json = Json::read(text)?;
+    let root = Node::root(&json);
+    let (mut tasks, mut global) = (None, None);
+    for (key, node) in root.entries()? {
+        match key {
+            "tasks" => tasks = Some(node),
+            "global" => global = Some(node),
+            // Older versions of rt-app wanted them declared; now they come into being where they are named.
+            "resources" => drop(node.entries()?),
+            _ => bail!(node.error("unknown key (known here: tasks, global, resources)")),
+        }
+    }
+    let Some(tasks) = tasks else { bail!("there is no object \"tasks\"") };
+    let duration = global.map(|node| read_global(&node)).transpose()?.flatten();
+    let mut resources = Resources::default();
+    let entries = tasks.entries()?;
+    let mut numbers = HashMap::new();
+    for (number, (name, node)) in entries.iter().enumerate() {
+        if numbers.insert(*name, number).is_some() {
+            bail!(node.error(
+                "there are two tasks of this name; give one another name, or use \"instance\""
+            ));
+        }
+    }
+    let mut groups = Vec::new();
+    for (name, node) in &entries {
+        groups.push(read_task(name, node, &numbers, &mut resources)?);
+    }
+    let count: i64 = groups.iter().map(|group| i64::from(group.instances)).sum();
+    match count {
+        0 => bail!(tasks.error("there is no task to start with")),
+        1..=MAX_TASKS => (),
+        _ => bail!(
+            tasks.error(format_args!("these are {count} tasks; at most {MAX_TASKS} are simulated"))
+        ),
+    }
+    Ok(Workload {
+        groups,
+        duration,
+        mutexes: resources.mutexes.0.len(),
+        conditions: resources.conditions.0.len(),
+        semaphores: resources.semaphores.0.len(),
+        timers: resources.timers.0.len(),
+        barriers: resources.barrier_users,
+    })
+}
+
+/// What of the object "global" concerns the tasks: how long they run.
+fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
+    let mut duration = None;
+    for (key, node) in global.entries()? {
+        match key {
+            "duration" => {
+                let seconds = node.integer(-1..=LONGEST_US / 1_000_000)?;
+                duration = u64::try_from(seconds).ok().map(Duration::from_secs);
+            }
+            "default_policy" => drop(read_policy(&node)?),
+            "pi_enabled" => {
+                if node.boolean()? {
+                    bail!(node.error("priority inheritance is not simulated"));
+                }
+            }
+            _ if NO_EFFECT.contains(&key) => (),
+            _ => bail!(node.error("unknown key")),
+        }
+    }
+    Ok(duration)
+}
+
+/// Whether a scheduling class is SCHED_IDLE; an error if sched_ext does not schedule it.
+fn read_policy(node: &Node<'_>) -> Result<bool> {
+    match node.string()? {
+        "SCHED_OTHER" => Ok(false),
+        "SCHED_IDLE" => Ok(true),
+        policy @ ("SCHED_RR" | "SCHED_FIFO" | "SCHED_DEADLINE") => {
+            bail!(node.error(format_args!(
+                "{policy} is served before any sched_ext scheduler and is not simulated"
+            )))
+        }
+        policy => bail!(node.error(format_args!("{policy:?} is no scheduling policy"))),
+    }
+}
+
+fn read_task<'a>(
+    name: &'a str,
+    task: &Node<'a>,
+    groups: &'a HashMap<&'a str, usize>,
+    resources: &'a mut Resources,
+) -> Result<Group> {
+    let (mut own, mut phases) = (Vec::new(), None);
+    let (mut instances, mut delay_ns, mut loops) = (1, 0, None);
+    for (key, node) in task.entries()? {
+        match key {
+            "instance" => instances = node.integer(0..=MAX_TASKS)? as u32,
+            "delay" => delay_ns = time_ns(&node)?,
+            "loop" => loops = Some(read_loops(&node)?),
+            "phases" => phases = Some(node),
+            _ => own.push((key, node)),
+        }
+    }
+    let mut reader =
+        TaskReader { name, instances, groups, resources, own_timers: Names::default() };
+    let first = reader.phase(task, own)?;
+    let (phases, loops) = match phases {
+        // The task is itself its only phase, and its loops are that phase's.
+        None if first.steps.is_empty() => bail!(task.error("the task does nothing")),
+        None => {
+            let times = if loops.is_some() { Loops::Times(1) } else { Loops::Forever };
+            (vec![Phase { loops: loops.unwrap_or(Loops::Times(1)), ..first }], times)
+        }
+        Some(node) => {
+            if !first.steps.is_empty() {
+                bail!(task.error("events stand beside \"phases\"; put them into a phase"));
+            }
+            (read_phases(&mut reader, &node, &first)?, loops.unwrap_or(Loops::Forever))
+        }
+    };
+    let own_timers = reader.own_timers.0.len();
+    Ok(Group { name: name.to_owned(), instances, delay_ns, loops, phases, own_timers })
+}
+
+fn read_phases(reader: &mut TaskReader<'_>, phases: &Node<'_>, task: &Phase) -> Result<Vec<Phase>> {
+    let mut read = Vec::new();
+    for (_, node) in phases.entries()? {
+        let (mut rest, mut loops) = (Vec::new(), Loops::Times(1));
+        for (key, node) in node.entries()? {
+            match key {
+                "loop" => loops = read_loops(&node)?,
+                _ => rest.push((key, node)),
+            }
+        }
+        let phase = reader.phase(&node, rest)?;
+        if phase.steps.is_empty() {
+            bail!(node.error("the phase has no event"));
+        }
+        // What the task says of CPUs holds for phases that say nothing; its priority is set once, at the start.
+        let inherited = if read.is_empty() { task.priority } else { None };
+        read.push(Phase {
+            loops,
+            cpus: phase.cpus.or(task.cpus),
+            priority: phase.priority.or(inherited),
+            ..phase
+        });
+    }
+    if read.is_empty() {
+        bail!(phases.error("there is no phase"));
+    }
+    Ok(read)
+}
+
+fn read_loops(node: &Node<'_>) -> Result<Loops> {
+    match node.integer(-1..=i64::from(u32::MAX))? {
+        -1 => Ok(Loops::Forever),
+        0 => bail!(node.error("must be -1 (for ever) or at least 1")),
+        times => Ok(Loops::Times(times as u64)),
+    }
+}
+
+/// A time in microseconds.
+fn time_ns(node: &Node<'_>) -> Result<u64> {
+    Ok(node.integer(0..=LONGEST_US)? as u64 * 1000)
+}
+
+/// The event that a key means, without the digits that make it unique.
+fn event_of(key: &str) -> &str {
+    key.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+impl TaskReader<'_> {
+    /// The steps and properties of a task or a phase.
+    fn phase(&mut self, of: &Node<'_>, entries: Vec<(&str, Node<'_>)>) -> Result<Phase> {
+        let mut phase =
+            Phase { loops: Loops::Times(1), cpus: None, priority: None, steps: Vec::new() };
+        let (mut nice, mut idle) = (None, None);
+        for (key, node) in entries {
+            match key {
+                "cpus" => phase.cpus = Some(read_cpus(&node)?),
+                "priority" => nice = Some(node.integer(-20..=19)? as i8),
+                "policy" => idle = Some(read_policy(&node)?),
+                _ if NOT_OURS.contains(&key) => bail!(node.error("this key is not simulated")),
+                _ => self.events(key, &node, &mut phase.steps)?,
+            }
+        }
+        phase.priority = match (idle, nice) {
+            (Some(true), Some(_)) => bail!(of.error("\"priority\" means nothing in SCHED_IDLE")),
+            (Some(true), None) => Some(Priority::Idle),
+            (Some(false), None) => Some(Priority::Nice(0)),
+            (_, nice) => nice.map(Priority::Nice),
+        };
+        Ok(phase)
+    }
+
+    fn events(&mut self, key: &str, node: &Node<'_>, steps: &mut Vec<Step>) -> Result<()> {
+        let resources = &mut *self.resources;
+        let step = match event_of(key) {
+            "run" | "runtime" => Step::Run(time_ns(node)?),
+            "sleep" => Step::Sleep(time_ns(node)?),
+            "timer" => Step::Timer(self.timer(node)?),
+            "lock" => Step::Lock(resources.mutexes.number(node.string()?)),
+            "unlock" => Step::Unlock(resources.mutexes.number(node.string()?)),
+            "wait" => Step::Wait(self.meeting(node)?),
+            "sync" => Step::Sync(self.meeting(node)?),
+            "signal" => Step::Signal(resources.conditions.number(node.string()?)),
+            "broad" => Step::Broadcast(resources.conditions.number(node.string()?)),
+            "suspend" => {
+                // An empty string stands for the task's own name.
+                let name = match node.string()? {
+                    "" => self.name,
+                    name => name,
+                };
+                Step::Suspend(resources.conditions.number(name))
+            }
+            "resume" => Step::Broadcast(resources.conditions.number(node.string()?)),
+            "barrier" => {
+                let barrier = resources.barriers.number(node.string()?);
+                resources.barrier_users.resize(resources.barriers.0.len(), 0);
+                resources.barrier_users[barrier] += self.instances;
+                Step::Barrier(barrier)
+            }
+            "sem_post" => Step::Post(resources.semaphores.number(node.string()?)),
+            "sem_wait" => Step::Take(resources.semaphores.number(node.string()?)),
+            "yield" => {
+                node.string()?;
+                Step::Yield
+            }
+            "fork" => match self.groups.get(node.string()?) {
+                Some(&group) => Step::Fork(group),
+                None => bail!(node.error("there is no task of this name")),
+            },
+            event if UNKNOWN_COST.contains(&event) => {
+                bail!(node.error("how long this takes is not known to the simulator; use \"run\""))
+            }
+            _ => bail!(node.error("unknown key")),
+        };
+        steps.push(step);
+        Ok(())
+    }
+
+    fn meeting(&mut self, node: &Node<'_>) -> Result<Meeting> {
+        let (mut condition, mut mutex) = (None, None);
+        for (key, value) in node.entries()? {
+            match key {
+                "ref" => condition = Some(self.resources.conditions.number(value.string()?)),
+                "mutex" => mutex = Some(self.resources.mutexes.number(value.string()?)),
+                _ => bail!(value.error("unknown key")),
+            }
+        }
+        match (condition, mutex) {
+            (Some(condition), Some(mutex)) => Ok(Meeting { condition, mutex }),
+            _ => bail!(node.error("needs \"ref\" and \"mutex\"")),
+        }
+    }
+
+    fn timer(&mut self, node: &Node<'_>) -> Result<TimerStep> {
+        let (mut name, mut period_ns, mut absolute) = (None, None, false);
+        for (key, value) in node.entries()? {
+            match key {
+                "ref" => name = Some(value.string()?),
+                "period" => period_ns = Some(time_ns(&value)?),
+                "mode" => {
+                    absolute = match value.string()? {
+                        "absolute" => true,
+                        "relative" => false,
+                        _ => bail!(value.error("must be \"relative\" or \"absolute\"")),
+                    }
+                }
+                _ => bail!(value.error("unknown key")),
+            }
+        }
+        let (Some(name), Some(period_ns)) = (name, period_ns) else {
+            bail!(node.error("needs \"ref\" and \"period\""));
+        };
+        let timer = match name.starts_with("unique") {
+            true => Timer::Own(self.own_timers.number(name)),
+            false => Timer::Shared(self.resources.timers.number(name)),
+        };
+        Ok(TimerStep { timer, period_ns, absolute })
+    }
+}
+
+fn read_cpus(node: &Node<'_>) -> Result<crate::cpuset::CpuSet> {
+    let items = node.items()?;
+    if items.is_empty() {
+        bail!(node.error("needs a CPU"));
+    }
+    let number = |item: Node<'_>| Ok(CpuId(item.integer(0..=MAX_CPUS as i64 - 1)? as u32));
+    items.into_iter().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(task: &str) -> Vec<Step> {
+        let text = format!("{{\"tasks\": {{\"t\": {{{task}}}}}}}");
+        workload(&text).unwrap().groups[0].phases[0].steps.clone()
+    }
+
+    fn complaint(text: &str) -> String {
+        format!("{:#}", workload(text).unwrap_err())
+    }
+
+    #[test]
+    fn events_keep_their_order_whether_they_are_numbered_or_repeated() {
+        let expected = [Step::Run(1000), Step::Sleep(2000), Step::Run(3000), Step::Sleep(4000)];
+        assert_eq!(steps(r#""run": 1, "sleep": 2, "run": 3, "sleep": 4"#), expected);
+        assert_eq!(steps(r#""run0": 1, "sleep1": 2, "runtime2": 3, "sleep3": 4"#), expected);
+    }
+
+    #[test]
+    fn comments_are_no_part_of_a_workload() {
+        assert_eq!(steps("/* a\n */ \"run\": 1 // b\n"), [Step::Run(1000)]);
+    }
+
+    #[test]
+    fn names_get_numbers_and_barriers_count_their_tasks() {
+        let text = r#"{"tasks": {
+            "a": {"instance": 3, "lock": "m", "wait": {"ref": "c", "mutex": "m"}, "unlock": "m", "barrier": "b"},
+            "b": {"signal": "c", "resume": "b", "suspend": "", "barrier": "b", "fork": "a",
+                  "timer0": {"ref": "unique", "period": 5}, "timer1": {"ref": "uniqueB", "period": 5},
+                  "timer2": {"ref": "shared", "period": 6, "mode": "absolute"}}
+        }, "global": {"duration": 2, "calibration": "CPU0"}}"#;
+        let workload = workload(text).unwrap();
+        assert_eq!((workload.mutexes, workload.conditions, workload.timers), (1, 2, 1));
+        assert_eq!(workload.barriers, [4]);
+        assert_eq!(workload.duration, Some(Duration::from_secs(2)));
+        let waits = Step::Wait(Meeting { condition: 0, mutex: 0 });
+        assert_eq!(workload.groups[0].phases[0].steps[1], waits);
+        let b = &workload.groups[1];
+        assert_eq!(b.phases[0].steps[..3], [Step::Signal(0), Step::Broadcast(1), Step::Suspend(1)]);
+        assert_eq!(b.own_timers, 2);
+        let shared = TimerStep { timer: Timer::Shared(0), period_ns: 6000, absolute: true };
+        assert_eq!(b.phases[0].steps.last(), Some(&Step::Timer(shared)));
+    }
+
+    #[test]
+    fn loops_are_rt_apps() {
+        let text = r#"{"tasks": {
+            "forever": {"run": 1}, "thrice": {"loop": 3, "run": 1},
+            "phased": {"phases": {"p": {"run": 1}, "q": {"loop": 2, "run": 1}}}
+        }}"#;
+        let groups = workload(text).unwrap().groups;
+        let loops = |group: &Group| {
+            (group.loops, group.phases.iter().map(|phase| phase.loops).collect::<Vec<_>>())
+        };
+        assert_eq!(loops(&groups[0]), (Loops::Forever, vec![Loops::Times(1)]));
+        assert_eq!(loops(&groups[1]), (Loops::Times(1), vec![Loops::Times(3)]));
+        assert_eq!(loops(&groups[2]), (Loops::Forever, vec![Loops::Times(1), Loops::Times(2)]));
+    }
+
+    #[test]
+    fn phases_inherit_cpus_and_start_with_the_priority_of_the_task() {
+        let text = r#"{"tasks": {"t": {"cpus": [1, 2], "priority": -5, "phases": {
+            "p": {"run": 1}, "q": {"cpus": [0], "policy": "SCHED_IDLE", "run": 1}, "r": {"run": 1}}}}}"#;
+        let phases = &workload(text).unwrap().groups[0].phases;
+        let cpus: Vec<_> = phases.iter().map(|phase| phase.cpus.unwrap().to_string()).collect();
+        assert_eq!(cpus, ["1-2", "0", "1-2"]);
+        let priorities: Vec<_> = phases.iter().map(|phase| phase.priority).collect();
+        assert_eq!(priorities, [Some(Priority::Nice(-5)), Some(Priority::Idle), None]);
+    }
+
+    #[test]
+    fn complaints_name_the_place() {
+        for (task, expected) in [
+            (r#""runn": 1"#, "tasks.t.runn: unknown key"),
+            (r#""phases": {"p": {"nap": 1}}"#, "tasks.t.phases.p.nap: unknown key"),
+            (r#""timer": {"ref": "a", "period": 1, "mod": "x"}"#, "tasks.t.timer.mod: unknown key"),
+            (r#""run": -1"#, "tasks.t.run: must be a whole number from 0 to 10000000000"),
+            (r#""run": "1""#, "tasks.t.run: must be a whole number, and is a string"),
+            (
+                r#""cpus": [0, 1024], "run": 1"#,
+                "tasks.t.cpus[1]: must be a whole number from 0 to 1023",
+            ),
+            (
+                r#""priority": 20, "run": 1"#,
+                "tasks.t.priority: must be a whole number from -20 to 19",
+            ),
+            (r#""policy": "SCHED_FIFO", "run": 1"#, "tasks.t.policy: SCHED_FIFO is served before"),
+            (r#""mem": 5"#, "tasks.t.mem: how long this takes"),
+            (r#""fork": "u""#, "tasks.t.fork: there is no task of this name"),
+            (r#""util_min": 5, "run": 1"#, "tasks.t.util_min: this key is not simulated"),
+            (r#""wait": {"ref": "c"}"#, "tasks.t.wait: needs \"ref\" and \"mutex\""),
+            (r#""loop": 0, "run": 1"#, "tasks.t.loop: must be -1"),
+            ("", "tasks.t: the task does nothing"),
+            (r#""phases": {"p": {}}"#, "tasks.t.phases.p: the phase has no event"),
+        ] {
+            let error = complaint(&format!("{{\"tasks\": {{\"t\": {{{task}}}}}}}"));
+            assert!(error.contains(expected), "{task}: {error}");
+        }
+        for (text, expected) in [
+            ("{", "it is not JSON"),
+            ("{}", "no object \"tasks\""),
+            (r#"{"tasks": {}}"#, "tasks: there is no task to start with"),
+            (r#"{"tasks": {"a": {"run": 1}, "a": {"run": 1}}}"#, "tasks.a: there are two tasks"),
+            (r#"{"tasks": {"a": {"run": 1}}, "globe": {}}"#, "globe: unknown key"),
+            (
+                r#"{"tasks": {"a": {"run": 1}}, "global": {"length": 1}}"#,
+                "global.length: unknown key",
+            ),
+            (
+                r#"{"tasks": {"a": {"run": 1, "instance": 1000000}, "b": {"run": 1}}}"#,
+                "1000001 tasks",
+            ),
+        ] {
+            let error = complaint(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_shipped_workload_is_one() {
+        for (name, text) in crate::simulator::workload::SHIPPED {
+            workload(text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        }
+    }
+}

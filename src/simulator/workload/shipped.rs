@@ -1,0 +1,9 @@
+//! The workloads that come with the program: the files of the folder `workloads/`.
+
+/// Their names and texts.
+pub const SHIPPED: [(&str, &str); 4] = [
+    ("hackbench", include_str!("../../../workloads/hackbench.json")),
+    ("build", include_str!("../../../workloads/build.json")),
+    ("frames", include_str!("../../../workloads/frames.json")),
+    ("services", include_str!("../../../workloads/services.json")),
+];
