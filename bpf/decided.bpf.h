@@ -183,39 +183,6 @@ __weak u64 first_order(u64 dsq, u64 order)
 	return order;
 }
 
-/*
- * The task that runs on `cpu` gives way to what has just been put first into the CPU's own queue.
- *
- * Only a task that user space decides for can be made to: a CPU that runs a domain thread, a thread
- * that goes straight or a task of a higher class names nobody in `running`. The kernel's own
- * SCX_KICK_PREEMPT takes the slice of whoever runs when the interrupt arrives, and that may be a
- * domain thread by then; here it is the task's own slice that ends, and whoever else has come to
- * run meanwhile keeps the CPU. Such a task has a short turn when it runs next, no more.
- */
-__weak int preempt(u32 d, s32 cpu, s32 here)
-{
-	struct domain_ctx *dom = domain_at(d);
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct task_struct *running;
-
-	if (!c || !dom)
-		return 0;
-	__sync_fetch_and_add(&c->preempting, 1);
-	if (cpu == here)
-		return 0;
-	running = bpf_task_from_pid(READ_ONCE(c->running));
-	if (!running) {
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-		return 0;
-	}
-	/* Not 0, which the kernel warns of if the task has just left the CPU. */
-	scx_bpf_task_set_slice(running, 1);
-	bpf_task_release(running);
-	count(&dom->counts.preempted);
-	scx_bpf_kick_cpu(cpu, 0);
-	return 0;
-}
-
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
 {
 	struct domain_ctx *dom = domain_at(drain->domain);
@@ -252,6 +219,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
+	t->last_pace = d->pace;
 	t->ready_on = transfer.to;
 
 	/*
@@ -299,33 +267,41 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 	return 0;
 }
 
+/* Whether there are decisions that no CPU has carried out to the end. */
+static bool is_undrained(struct domain_ctx *dom)
+{
+	return READ_ONCE(dom->submitted) != READ_ONCE(dom->drained);
+}
+
 /*
  * Step 1 of ops.dispatch.
  *
  * Only one CPU can drain a ring at a time, and it may have seen the ring's end just before the last
  * decisions came, while the CPU that the domain thread has left for their sake is turned away. So
  * whoever has drained looks again for what was submitted meanwhile.
+ * Global, so that the verifier looks at it once.
  */
-static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
+__weak int drain_decided(u32 d, s32 cpu)
 {
 	struct drain drain = { .domain = d, .cpu = cpu };
+	struct domain_ctx *dom = domain_at(d);
 	u64 submitted;
 	u32 to_ready;
 	void *ring;
 	u32 i;
 
-	if (READ_ONCE(dom->submitted) == READ_ONCE(dom->drained))
-		return;
+	if (!dom || !is_undrained(dom))
+		return 0;
 	ring = bpf_map_lookup_elem(&decided_rings, &d);
 	if (!ring)
-		return;
+		return 0;
 	bpf_for(i, 0, DRAINS_MAX) {
 		submitted = READ_ONCE(dom->submitted);
 		if (submitted == READ_ONCE(dom->drained))
 			break;
 		/* Negative: another CPU is at it; it will wake this one if there is work left. */
 		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
-			return;
+			return 0;
 		WRITE_ONCE(dom->drained, submitted);
 	}
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
@@ -335,6 +311,7 @@ static void drain_decided(struct domain_ctx *dom, u32 d, s32 cpu)
 	/* This CPU takes one of them itself. */
 	if (to_ready > 1)
 		kick_idle(dom, d, to_ready - 1);
+	return 0;
 }
 
 #endif /* MANYLAND_DECIDED_BPF_H */

@@ -14,6 +14,9 @@
 /* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
 #define PARKED_MAX_NS 100000000ULL
 
+/* A thread that runs keeps a CPU waiting for so many times its patience at most. */
+#define WORK_PATIENCES 4
+
 static bool run_from(u64 dsq)
 {
 	return scx_bpf_dsq_move_to_local(dsq, 0);
@@ -63,7 +66,7 @@ static bool run_from_either(u64 a, u64 b, bool a_first)
 	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
 }
 
-/* Whether the parked thread has kept messages waiting for longer than its patience. */
+/* Whether the parked thread has kept messages waiting for longer than its patience, or has an urgent one. */
 static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 {
 	u64 parked;
@@ -71,6 +74,8 @@ static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 
 	if (dom->state != THREAD_PARKED)
 		return false;
+	if (dom->urged)
+		return true;
 	parked = now - dom->state_since_ns;
 	if ((s64)parked < (s64)patience_ns)
 		return false;
@@ -93,14 +98,18 @@ static bool is_away(struct domain_ctx *dom, u64 now)
 /* Step 4: whether waiting tasks run without a decision. */
 static bool net_is_open(struct domain_ctx *dom, u64 now)
 {
-	s64 starved;
+	s64 starved, patience = patience_ns;
 
 	if (!dom->starved_since_ns)
 		dom->starved_since_ns = now;
 	starved = now - dom->starved_since_ns;
 	if (strict)
 		return starved > (s64)stall_ns;
-	return (dom->state == THREAD_ASLEEP && is_away(dom, now)) || starved > (s64)patience_ns;
+	/* It sleeps, and nobody is about to carry out what it has decided. */
+	if (dom->state == THREAD_ASLEEP && is_away(dom, now) && !is_undrained(dom))
+		return true;
+	/* One that is at work comes to an end soon, unless it is broken. */
+	return starved > (dom->state == THREAD_RUNNING ? patience * WORK_PATIENCES : patience);
 }
 
 /*
@@ -148,7 +157,7 @@ __noinline int run_preempting(u32 cpu)
 }
 
 /* Step 5: the kernel's half of stealing. */
-static bool run_from_others(u32 d, u64 now)
+static bool run_from_others(u32 d, s32 cpu, u64 now)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
 	struct domain_ctx *dom;
@@ -160,11 +169,12 @@ static bool run_from_others(u32 d, u64 now)
 		if (i >= MAX_DOMAINS)
 			break;
 		other = order->nearest[i];
+		drain_decided(other, cpu);
 		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
 			return true;
 		dom = domain_at(other);
 		if (dom && scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 && is_away(dom, now) &&
-		    run_from(DSQ_WAITING | other))
+		    !is_undrained(dom) && run_from(DSQ_WAITING | other))
 			return true;
 	}
 	return false;
@@ -205,7 +215,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	bool own_first;
 	u64 now;
 
-	drain_decided(dom, d, cpu);
+	drain_decided(d, cpu);
 	now = scx_bpf_now();
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
@@ -234,7 +244,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 		dom->starved_since_ns = 0;
 	}
 
-	return !strict && !no_steal && !c->dedicated && run_from_others(d, now);
+	return !strict && !no_steal && !c->dedicated && run_from_others(d, cpu, now);
 }
 
 /*

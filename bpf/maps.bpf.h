@@ -14,7 +14,7 @@ const volatile u32 nr_domains = 1;
 const volatile u32 nr_possible_cpus = 1; /* a task with so many allowed CPUs may run everywhere */
 const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
 const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
-const volatile u64 patience_ns = 300000; /* how long a domain thread may keep a CPU waiting */
+const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
 const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
 const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
 const volatile bool strict; /* no safety net, no stealing */
@@ -50,6 +50,7 @@ struct task_ctx {
 	u64 order;
 	u64 order_used_ns; /* `used_ns` when that order was given */
 	u32 pace; /* 0: it gives way at the end of its slice */
+	u32 last_pace; /* the same, kept when it runs without a decision */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
 	u32 told; /* the domain that was told of it, or should have been */

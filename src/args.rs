@@ -30,7 +30,7 @@ pub struct RunArgs {
     slice_min_us: Option<u64>,
     /// How long a task may wait for a decision before the kernel runs it without one, in
     /// microseconds (10 to 1000000)
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = in_range(PATIENCE_US))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = in_range(PATIENCE_US))]
     patience_us: u64,
     /// Run tasks by decisions only, in exactly the policy's order: no safety net and no stealing
     /// in the kernel until a scheduling thread stalls

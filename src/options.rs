@@ -82,7 +82,7 @@ impl Default for RunOptions {
         RunOptions {
             domain: Granularity::default(),
             slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
-            patience: Duration::from_micros(300),
+            patience: Duration::from_micros(1000),
             strict: false,
             no_steal: false,
             partial: false,
