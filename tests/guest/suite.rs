@@ -83,6 +83,8 @@ pub fn all() -> Vec<GuestTest> {
             240 library::rules_weigh_and_change,
             150 library::tasks_run_where_a_policy_prefers,
             150 library::a_decision_preempts_a_task,
+            90 library::under_a_policy_that_sleeps_tasks_run_late,
+            90 library::a_policy_that_panics_ends_the_scheduler,
             90 library::a_decision_preempts_no_domain_thread_and_no_higher_class,
             20 harness::sees_an_error => "it did not work",
             20 harness::sees_a_panic => "it was not meant to be",

@@ -8,6 +8,7 @@ use scx_manyland::policy::{Choice, Context, Policy, Task};
 use scx_manyland::{Builder, RunArgs, program};
 use std::collections::VecDeque;
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
 /// The argument that makes this program a scheduler: `--policy NAME [OPTIONS]`, with the options of a run.
@@ -15,6 +16,9 @@ pub const POLICY: &str = "--policy";
 
 /// The name of tasks that [`Wish::Preempt`] lets preempt.
 pub const URGENT: &str = "urgent";
+
+/// How long [`Wish::Sleep`] takes: longer than any patience that is an option's default.
+const NAP: Duration = Duration::from_millis(5);
 
 /// What a policy asks for, of a scheduler that runs tasks in order of their arrival.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -25,6 +29,10 @@ pub enum Wish {
     Prefer,
     /// That a task called [`URGENT`] runs at once where it is bound to.
     Preempt,
+    /// Nothing, but it sleeps over each decision, which a policy must not.
+    Sleep,
+    /// Nothing, but it panics at a task called [`URGENT`].
+    Panic,
 }
 
 impl Wish {
@@ -74,7 +82,12 @@ impl Policy for Wishing {
                 Some(cpu) => choice.on(CpuId(cpu)),
                 None => choice,
             },
-            Wish::None | Wish::Preempt => choice,
+            Wish::Sleep => {
+                thread::sleep(NAP);
+                choice
+            }
+            Wish::Panic if name == URGENT => panic!("the policy gives up"),
+            Wish::None | Wish::Preempt | Wish::Panic => choice,
         })
     }
 

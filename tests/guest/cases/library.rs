@@ -4,7 +4,7 @@ use crate::api::load::{self, Hog, Probe};
 use crate::api::policies::{URGENT, Wish};
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
-use crate::api::{cpus, wait_until};
+use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
@@ -251,4 +251,39 @@ pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
         hog.stop()?;
     }
     scheduler.stop()
+}
+
+/// Tasks do not wait for a policy that does what it must not: the safety net runs them, and they are counted.
+pub fn under_a_policy_that_sleeps_tasks_run_late(_: &Machine) -> Result<()> {
+    let scheduler = Wish::Sleep.start(&STATS)?;
+    let hogs =
+        (0..3 * cpus::online()?.len()).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(5));
+    let stats = scheduler.await_stats(1)?;
+    let (decided, late) = (stats.sum("decided")?, stats.sum("late")?);
+    println!("{decided} decided, {late} late");
+    ensure!(late > decided, "{late} tasks were late under a policy that sleeps, {decided} decided");
+    for hog in hogs {
+        let ran = hog.run_time()?;
+        ensure!(ran > Duration::from_millis(200), "a hog ran for {ran:?} only");
+        hog.stop()?;
+    }
+    scheduler.stop()
+}
+
+/// A panic in a policy is told, and the kernel's own scheduler is back.
+pub fn a_policy_that_panics_ends_the_scheduler(_: &Machine) -> Result<()> {
+    let scheduler = Wish::Panic.start(&[])?;
+    let hog = Hog::on(&cpu(1), LONG)?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
+    let probe = Probe::named(URGENT, &cpu(1));
+    sched_ext::wait_for_state("disabled", Duration::from_secs(30))?;
+    said(&scheduler, "panicked: the policy gives up")?;
+    println!("{}", scheduler.said());
+    let before = hog.run_time()?;
+    ensure!(probe.wakes() > 0, "the probe did not run");
+    wait_until("a hog runs on", Duration::from_secs(10), || {
+        hog.run_time().is_ok_and(|ran| ran > before)
+    })
 }
