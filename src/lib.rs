@@ -22,7 +22,8 @@
 //! - [`Builder`]: how a scheduler is started; [`program`]: with command-line options of its own
 //! - `examples/`: a policy for builds beside games, and one that follows a file of rules
 //! - [`topology`]: what domains a machine is cut into
-//! - [`simulator`]: what a policy does to a workload, on any machine, in virtual time
+//! - [`simulator`]: what a policy does to a workload, on any machine, in virtual time, without
+//!   root and without a kernel
 //!
 //! How it works inside is told in `docs/design.md`. The modules are the nouns of the design; the way
 //! of a task goes through them in this order: `bpf/` (the kernel's side), `connector`, `domains`,

@@ -1,8 +1,8 @@
 //! A machine in virtual time, on the other side of the seam: the very code of domain threads, policies, stealing and
 //! placement ([`crate::domains`]), on any topology, without root and without a kernel.
 //!
-//! [`workload`] says what the tasks do (rt-app's format), [`machine`] is the kernel and the BPF side in virtual time, with
-//! [`costs`] for what scheduling itself takes; [`measure`] and [`report`] are the figures, [`trace`] the picture.
+//! [`workload`] says what the tasks do (rt-app's format), `machine` is the kernel and the BPF side in virtual time, with
+//! [`costs`] for what scheduling itself takes; [`measure`] and [`report`] are the figures, `trace` the picture.
 //! `docs/simulator.md` says what is modelled and what is not.
 //!
 //! Invariant: a run depends on its inputs and its seed only; the same ones give the same bytes.

@@ -1,6 +1,6 @@
 //! What the tasks of a workload do: the plain result of reading a file in rt-app's format.
 //!
-//! [`json`] reads the text, [`parse`] checks it and gives names a number, [`shipped`] are the workloads that come
+//! `json` reads the text, `parse` checks it and gives names a number, `shipped` are the workloads that come
 //! with the program. The simulator runs a [`Workload`] in virtual time; `examples/play.rs` runs the same one with
 //! real threads.
 //!
