@@ -42,7 +42,16 @@ compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest
 bench: ## What a decision costs on this machine, in time and in instructions, part by part
 	@tools/bench
 
+compare-simulator: ## Play a workload in a guest and in the simulator (tools/compare-simulator says more)
+	@tools/compare-simulator
+
+measure-costs: setup ## Measure on this machine what of the simulator's costs can be
+	@BPF_CLANG=$$(tools/clang) cargo run --release --example measure_costs
+
+plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.svg
+	@BPF_CLANG=$$(tools/clang) cargo run --release --example plot_scale -- docs/scale.svg $(TOPOLOGY)
+
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build compare deny fuzz help reliability run run-here setup soak test test-kernels test-large try
+.PHONY: bench build compare compare-simulator deny fuzz help measure-costs plot-scale reliability run run-here setup soak test test-kernels test-large try

@@ -26,7 +26,7 @@ pub struct SimulateArgs {
     /// A machine by description, such as "Package:2 L3Cache:4 Core:8 PU:2" (see hwloc(7))
     #[arg(long, value_name = "DESC")]
     synthetic: Option<String>,
-    /// What the tasks do: a file in rt-app's format, or one of hackbench, build, frames, services
+    /// What the tasks do: a file in rt-app's format, or one of hackbench, build, frames, mixed, services
     #[arg(long, value_name = "FILE", required_unless_present = "costs")]
     workload: Option<String>,
     /// Virtual time, at most 86400 [default: as the workload has it, or else 10]

@@ -52,9 +52,9 @@ costs! {
     /// Taking a message out, in the domain thread.
     consume = 3,
     /// Deciding for a task in an empty queue: message to task, policy, placement, decision.
-    decide = 90,
+    decide = 100,
     /// The same once more for each doubling of the queue's length.
-    decide_doubling = 5,
+    decide_doubling = 9,
     /// Submitting a decision.
     submit = 6,
     /// Carrying out a decision: drain, checks, move from queue to queue.
@@ -68,23 +68,23 @@ costs! {
     /// Taking a task over from the run queue of another CPU.
     take_over = 150,
     /// Switching from one task to another.
-    switch = 450,
+    switch = 1200,
     /// Waking up a task: the kernel's own part, and choosing a CPU.
-    wake = 350,
+    wake = 800,
     /// From a kick to the moment at which an idle CPU looks for work.
     kick = 1500,
     /// From the first message to a sleeping domain thread's wake-up.
     thread_wake = 500,
     /// Each activation of a domain thread, whatever it finds: into poll and out again.
-    round = 700,
+    round = 550,
     /// Ringing the bell of another domain's thread.
-    bell = 400,
+    bell = 250,
     /// A step of a task's program that is not a run: a system call or a lock.
     step = 60,
     /// Creating a task.
-    fork = 15000,
+    fork = 28000,
     /// Refilling the caches of a core after a move within an L3.
-    move_core = 1000,
+    move_core = 1200,
     /// The same after a move to another L3.
     move_l3 = 5000,
     /// The same after a move to another NUMA node.

@@ -28,6 +28,11 @@ impl Times {
         self.0.value_at_quantile(share).min(self.0.max())
     }
 
+    /// The average (nanoseconds); 0 if there is none.
+    pub fn mean(&self) -> f64 {
+        self.0.mean()
+    }
+
     /// The longest (nanoseconds).
     pub fn max(&self) -> u64 {
         self.0.max()

@@ -115,6 +115,8 @@ pub struct RunDelay {
     pub p99: f64,
     /// The longest.
     pub max: f64,
+    /// On average.
+    pub mean: f64,
 }
 
 impl From<&Times> for RunDelay {
@@ -124,6 +126,7 @@ impl From<&Times> for RunDelay {
             p50: us(times.quantile(0.5)),
             p99: us(times.quantile(0.99)),
             max: us(times.max()),
+            mean: times.mean() / 1e3,
         }
     }
 }

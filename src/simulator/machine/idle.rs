@@ -62,9 +62,11 @@ impl Machine<'_> {
     pub(super) fn update_idle(&mut self, cpu: CpuId, idle: bool) {
         let d = self.domain_of(cpu);
         if !idle {
+            self.idle_counts[d] -= usize::from(self.domains[d].idle.contains(cpu));
             self.domains[d].idle.remove(cpu);
             return;
         }
+        self.idle_counts[d] += usize::from(!self.domains[d].idle.contains(cpu));
         self.domains[d].idle.insert(cpu);
         if !self.ready[d].is_empty()
             || !self.own[cpu.index()].is_empty()
@@ -99,6 +101,9 @@ impl Machine<'_> {
         d: usize,
         prev: CpuId,
     ) -> Option<CpuId> {
+        if self.idle_counts[d] == 0 {
+            return None;
+        }
         let mut allowed = self.domains[d].cpus.intersection(&self.idle.cpus);
         if let Some(cpus) = task.and_then(|task| self.tasks[task.index()].cpus.as_ref()) {
             allowed = allowed.intersection(cpus);
@@ -137,9 +142,9 @@ impl Machine<'_> {
         (0..self.domains[d].nearest.len()).find_map(|i| {
             let other = self.domains[d].nearest[i].index();
             self.spend(self.costs.look);
-            match self.domains[other].idle.is_empty() {
-                true => None,
-                false => self.claim_idle(Some(task), other, prev),
+            match self.idle_counts[other] {
+                0 => None,
+                _ => self.claim_idle(Some(task), other, prev),
             }
         })
     }

@@ -116,6 +116,8 @@ pub struct Machine<'a> {
     online: CpuSet,
     idle: Idle,
     pub(super) domains: Vec<Dom>,
+    /// How many CPUs each domain's `idle` has.
+    idle_counts: Vec<usize>,
     schedulers: Vec<Scheduler<Queues>>,
     pub(super) tasks: Vec<SimTask>,
     /// How many tasks have not ended.
@@ -212,6 +214,7 @@ impl<'a> Machine<'a> {
             cpus: Cpu::all(topology, domains, highest + 1),
             online: *topology.cpus(),
             idle: Idle::all(topology),
+            idle_counts: domains.iter().map(|domain| domain.cpus.len()).collect(),
             schedulers: schedulers.collect(),
             alive: tasks.len(),
             measures: Measures::new(domains.len(), workload.groups.len()),

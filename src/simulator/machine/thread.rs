@@ -211,14 +211,13 @@ impl Machine<'_> {
 
     /// A round of the domain's scheduler.
     fn round(&mut self, d: usize, cpu: CpuId) {
-        let idle: Vec<usize> = self.domains.iter().map(|dom| dom.idle.len()).collect();
         let dom = &self.domains[d];
         let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
         let (idle_here, ready, since_ns): (CpuSet, usize, u64) =
             (dom.idle, dom.ready, dom.thread.state_since_ns);
         let scheduler = &mut self.schedulers[d];
         let queues = scheduler.seam();
-        queues.idle_elsewhere.copy_from_slice(&idle);
+        queues.idle_elsewhere.copy_from_slice(&self.idle_counts);
         queues.room = room;
         queues.idle = idle_here;
         queues.ready = ready;

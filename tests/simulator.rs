@@ -1,0 +1,164 @@
+//! What the tasks of a workload do in the simulator, step by step; and what the command line says of it.
+
+use scx_manyland::Builder;
+use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::simulator::report::{GroupReport, Report};
+use scx_manyland::simulator::workload::Workload;
+use scx_manyland::simulator::{Setup, simulate};
+use scx_manyland::topology::{Granularity, Source, Topology};
+use std::time::Duration;
+
+/// Runs without any randomness, on a machine of two L3s with two CPUs each.
+fn run(tasks: &str, seconds: f64) -> Report {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:1".to_owned())).unwrap();
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
+    let setup =
+        Setup { jitter: 0.0, length: Some(Duration::from_secs_f64(seconds)), ..Setup::default() };
+    simulate(&machine, &workload, &setup, None).unwrap()
+}
+
+fn group<'a>(report: &'a Report, name: &str) -> &'a GroupReport {
+    report.groups.iter().find(|group| group.name == name).unwrap()
+}
+
+#[test]
+fn a_task_alone_has_its_cpu_for_itself() {
+    let report = run(r#""hog": {"run": 1000}"#, 1.0);
+    assert!((0.99..=1.0).contains(&group(&report, "hog").cpu_s), "{:?}", report.groups);
+    assert_eq!(report.domains.iter().map(|domain| domain.queued).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_timer_keeps_its_beat_and_a_sleep_does_not() {
+    let report = run(
+        r#""timer": {"run": 3000, "timer": {"ref": "unique", "period": 10000}},
+           "sleep": {"run": 3000, "sleep": 10000}"#,
+        1.3,
+    );
+    assert!((129..=130).contains(&group(&report, "timer").passes), "{:?}", report.groups);
+    assert!((99..=100).contains(&group(&report, "sleep").passes), "{:?}", report.groups);
+}
+
+#[test]
+fn an_absolute_timer_makes_up_for_the_beats_it_missed_and_a_relative_one_does_not() {
+    // The first pass takes ten periods, the others hardly any time.
+    let task = |mode: &str| {
+        format!(
+            r#""{mode}": {{"loop": 1, "phases": {{
+                "long": {{"run": 100000, "timer": {{"ref": "unique", "period": 10000, "mode": "{mode}"}}}},
+                "short": {{"loop": -1, "run": 10, "timer": {{"ref": "unique", "period": 10000, "mode": "{mode}"}}}}}}}}"#
+        )
+    };
+    let report = run(&format!("{}, {}", task("absolute"), task("relative")), 1.0);
+    assert!((98..=100).contains(&group(&report, "absolute").passes), "{:?}", report.groups);
+    assert!((89..=91).contains(&group(&report, "relative").passes), "{:?}", report.groups);
+}
+
+#[test]
+fn a_mutex_lets_one_in_at_a_time() {
+    let report = run(r#""t": {"instance": 4, "lock": "m", "run": 10000, "unlock": "m"}"#, 1.0);
+    let passes = group(&report, "t").passes;
+    assert!((98..=100).contains(&passes), "{passes} passes of 10 ms in a second");
+}
+
+#[test]
+fn a_semaphore_a_signal_and_a_resume_each_let_one_go_on() {
+    let report = run(
+        r#""post": {"sleep": 10000, "sem_post": "s"}, "take": {"sem_wait": "s", "run": 100},
+           "signal": {"sleep": 10000, "lock": "m", "signal": "c", "unlock": "m"},
+           "wait": {"instance": 2, "lock": "m", "wait": {"ref": "c", "mutex": "m"}, "unlock": "m", "run": 100},
+           "resume": {"sleep": 10000, "resume": "sleeper"}, "sleeper": {"suspend": "", "run": 100}"#,
+        1.005,
+    );
+    for waiting in ["take", "wait", "sleeper"] {
+        let passes = group(&report, waiting).passes;
+        assert!((99..=100).contains(&passes), "{waiting}: {passes} passes");
+    }
+}
+
+#[test]
+fn a_barrier_holds_everybody_until_the_last_comes() {
+    let report = run(
+        r#""quick": {"instance": 2, "run": 100, "barrier": "b"}, "slow": {"run": 10000, "barrier": "b"}"#,
+        1.0,
+    );
+    assert!((98..=100).contains(&group(&report, "slow").passes), "{:?}", report.groups);
+    let ahead = group(&report, "quick").passes - 2 * group(&report, "slow").passes;
+    assert!(ahead <= 2, "the quick ones are {ahead} passes ahead");
+}
+
+#[test]
+fn forked_tasks_come_on_top_of_those_from_the_start() {
+    let report = run(
+        r#""parent": {"loop": 5, "run": 1000, "fork": "child"}, "child": {"instance": 0, "loop": 3, "run": 100}"#,
+        1.0,
+    );
+    let child = group(&report, "child");
+    assert_eq!((child.tasks, child.ended, child.passes), (5, 5, 15));
+    assert!(report.seconds < 0.1, "it is over when all have ended");
+}
+
+#[test]
+fn tasks_stay_on_the_cpus_of_their_phase() {
+    // Two phases on one CPU each: were they not kept to, there would be no wait on four CPUs.
+    let report = run(
+        r#""t": {"instance": 4, "phases": {"a": {"cpus": [1], "run": 10000}, "b": {"cpus": [3], "run": 10000}}}"#,
+        1.0,
+    );
+    let t = group(&report, "t");
+    assert!(t.cpu_s <= 2.001 && t.cpu_s > 1.5, "{t:?}");
+    assert!(t.fairness.unwrap() > 0.99, "{t:?}");
+}
+
+#[test]
+fn a_cpu_that_the_machine_lacks_is_an_error_that_names_the_task() {
+    let machine = Topology::load(&Source::Synthetic("Core:2 PU:1".to_owned())).unwrap();
+    let workload = Workload::parse(r#"{"tasks": {"t": {"cpus": [5], "run": 1}}}"#).unwrap();
+    let error = simulate(&machine, &workload, &Setup::default(), None).unwrap_err().to_string();
+    assert_eq!(error, "the tasks \"t\" may use CPUs 5 only, and the machine has CPUs 0-1");
+}
+
+#[test]
+fn a_cost_is_paid() {
+    let machine = Topology::load(&Source::Synthetic("Core:1 PU:1".to_owned())).unwrap();
+    let workload =
+        Workload::parse(r#"{"tasks": {"t": {"instance": 2, "run": 100, "yield": ""}}}"#).unwrap();
+    let passes = |switch_ns| {
+        let mut setup = Setup {
+            scheduler: Builder::from(PolicyKind::Fifo).domain(Granularity::Machine),
+            length: Some(Duration::from_millis(200)),
+            ..Setup::default()
+        };
+        setup.costs.switch = switch_ns;
+        simulate(&machine, &workload, &setup, None).unwrap().groups[0].passes as f64
+    };
+    let (cheap, dear) = (passes(1), passes(100_000));
+    assert!(dear < 0.6 * cheap, "{dear} passes against {cheap} with free switches");
+}
+
+#[test]
+fn every_shipped_workload_runs() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:2".to_owned())).unwrap();
+    for (name, _) in scx_manyland::simulator::workload::SHIPPED {
+        let workload = Workload::load(name).unwrap();
+        let setup = Setup { length: Some(Duration::from_millis(300)), ..Setup::default() };
+        let report = simulate(&machine, &workload, &setup, None).unwrap();
+        assert!(report.groups.iter().any(|group| group.passes > 0), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn under_load_tasks_run_by_decisions() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:2".to_owned())).unwrap();
+    let workload = Workload::load("hackbench").unwrap();
+    for policy in PolicyKind::ALL {
+        let setup = Setup {
+            scheduler: Builder::from(policy),
+            length: Some(Duration::from_millis(500)),
+            ..Setup::default()
+        };
+        let report = simulate(&machine, &workload, &setup, None).unwrap();
+        let (decided, late) = (report.decided() as f64, report.late() as f64);
+        assert!(decided / (decided + late) > 0.95, "{policy}: {decided} decided, {late} late");
+    }
+}
