@@ -20,6 +20,16 @@ pub enum Sent {
     Part(Box<abi::queued_part>),
 }
 
+impl Sent {
+    /// What both kinds have in common.
+    pub fn queued(&self) -> &abi::queued {
+        match self {
+            Sent::Plain(queued) => queued,
+            Sent::Part(part) => &part.queued,
+        }
+    }
+}
+
 /// The pair of queues of one domain.
 #[derive(Default)]
 pub struct Queues {

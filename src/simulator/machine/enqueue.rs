@@ -28,6 +28,14 @@ fn record_bytes<T>() -> usize {
     size_of::<T>() + 8
 }
 
+/// How many bytes a message takes of its ring.
+pub fn message_bytes(message: &Sent) -> usize {
+    match message {
+        Sent::Plain(_) => record_bytes::<abi::queued>(),
+        Sent::Part(_) => record_bytes::<abi::queued_part>(),
+    }
+}
+
 /// How many bytes of messages a domain of `cpus` CPUs can leave untaken.
 pub fn queued_bytes(cpus: usize) -> usize {
     ring_bytes(cpus, size_of::<abi::queued>()) as usize

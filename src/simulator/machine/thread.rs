@@ -9,7 +9,7 @@
 
 use super::Machine;
 use super::cpu::Leaving;
-use super::enqueue::{decided_room, queued_bytes};
+use super::enqueue::{decided_room, message_bytes, queued_bytes};
 use crate::connector::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::scheduler::Left;
@@ -222,9 +222,16 @@ impl Machine<'_> {
         queues.idle = idle_here;
         queues.ready = ready;
         queues.now_ns = since_ns;
-        let taken = queues.sent.len();
+        // A message is there when the path that writes it has come so far.
+        let now_ns = self.now_ns;
+        let (there, later): (VecDeque<_>, VecDeque<_>) =
+            queues.sent.drain(..).partition(|message| message.queued().at_ns <= now_ns);
+        let taken = there.len();
+        queues.sent = there;
         let left = scheduler.round();
         let queues = scheduler.seam();
+        let later_bytes = later.iter().map(message_bytes).sum();
+        queues.sent = later;
         let decided = std::mem::take(&mut queues.decided);
         let called = queues.called.take();
 
@@ -255,7 +262,7 @@ impl Machine<'_> {
             self.domains[d].thread.untaken_bytes <= queued_bytes(self.domains[d].cpus.len())
         );
         let thread = &mut self.domains[d].thread;
-        thread.untaken_bytes = 0;
+        thread.untaken_bytes = later_bytes;
         thread.doing = Doing::Round(left);
         thread.left_ns = at_ns - begun_ns;
         self.plan(cpu);
