@@ -35,7 +35,7 @@ pub struct SimTask {
     pub state: State,
     /// The CPU it is on or was on last.
     pub cpu: CpuId,
-    /// Which CPUs it may use; `None`: all.
+    /// Which CPUs it may use; `None`: all, of which there are several.
     pub cpus: Option<CpuSet>,
     pub weight: u32,
     /// CPU time left until its program goes on.

@@ -203,7 +203,10 @@ impl Machine<'_> {
             weight: t.weight,
             flags: flag(wakeup, abi::queued_flags_QUEUED_WAKEUP)
                 | flag(bound, abi::queued_flags_QUEUED_BOUND)
-                | flag(t.cpus.is_none(), abi::queued_flags_QUEUED_ANYWHERE),
+                | flag(
+                    t.cpus.is_none_or(|cpus| cpus == self.online),
+                    abi::queued_flags_QUEUED_ANYWHERE,
+                ),
             decided_by: t.bpf.decided_by as u16,
             comm,
             cgroup: 1,

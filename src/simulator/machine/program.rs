@@ -135,7 +135,9 @@ impl Machine<'_> {
         if let Some(priority) = priority {
             t.weight = priority.weight();
         }
-        t.cpus = cpus.map(|cpus| cpus.intersection(&online)).filter(|cpus| *cpus != online);
+        let cpus = cpus.map_or(online, |cpus| cpus.intersection(&online));
+        // Where there is one CPU everybody is bound to it.
+        t.cpus = (cpus != online || cpus.len() == 1).then_some(cpus);
         t.may_use(t.cpu)
     }
 
