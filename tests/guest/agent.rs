@@ -86,20 +86,30 @@ fn wait(mut process: Child, limit: Duration) -> Option<ExitStatus> {
     None
 }
 
-/// Kills every process but the guest's init and this one, and names them.
+/// Kills every process but the guest's init and this one, and names some of them.
 fn kill_the_rest() -> String {
+    const ROUNDS: usize = 100;
+    const NAMES: usize = 100;
     let mut names = Vec::new();
-    for program in process::programs() {
-        if program.pid == 1 || program.pid == std::process::id() as i32 {
-            continue;
+    // What is killed may have started others meanwhile, and takes its time to die.
+    for _ in 0..ROUNDS {
+        let mut rest = process::programs();
+        rest.retain(|program| program.pid != 1 && program.pid != std::process::id() as i32);
+        if rest.is_empty() {
+            break;
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", program.pid)).unwrap_or_default();
-        // A storm that hung may have thousands of tasks; a few tell enough.
-        if names.len() < 100 {
-            names.push(stat.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        for program in rest {
+            if names.len() < NAMES {
+                let stat = fs::read_to_string(format!("/proc/{}/stat", program.pid));
+                names.push(
+                    stat.unwrap_or_default().split(' ').take(3).collect::<Vec<_>>().join(" "),
+                );
+            }
+            let _ = kill(Pid::from_raw(program.pid), Signal::SIGKILL);
         }
-        let _ = kill(Pid::from_raw(program.pid), Signal::SIGKILL);
+        thread::sleep(Duration::from_millis(50));
     }
+    names.dedup();
     names.join(", ")
 }
 

@@ -4,7 +4,7 @@ use super::scheduler::Scheduler;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use scx_manyland::ids::CpuId;
-use scx_manyland::policy::{Choice, Context, Policy, Task};
+use scx_manyland::policy::{Choice, Context, Policy, Setup, Task};
 use scx_manyland::{Builder, RunArgs, program};
 use std::collections::VecDeque;
 use std::process::{Command, ExitCode};
@@ -16,6 +16,9 @@ pub const POLICY: &str = "--policy";
 
 /// The name of tasks that [`Wish::Preempt`] lets preempt.
 pub const URGENT: &str = "urgent";
+
+/// The name of tasks at which [`Wish::Panic`] panics.
+pub const TERRIBLE: &str = "terrible";
 
 /// How long [`Wish::Sleep`] takes: longer than any patience that is an option's default.
 const NAP: Duration = Duration::from_millis(5);
@@ -31,7 +34,7 @@ pub enum Wish {
     Preempt,
     /// Nothing, but it sleeps over each decision, which a policy must not.
     Sleep,
-    /// Nothing, but it panics at a task called [`URGENT`].
+    /// Nothing any more, once it has seen a task called [`TERRIBLE`].
     Panic,
 }
 
@@ -47,6 +50,9 @@ impl Wish {
 struct Args {
     #[arg(long)]
     policy: Wish,
+    /// Whether to run it as the shipped program does, without privileges.
+    #[arg(long)]
+    confined: bool,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -56,9 +62,12 @@ pub fn main() -> ExitCode {
     program::main(|args: Args| {
         let options = args.run.options()?;
         let (wish, slice) = (args.policy, options.slices.base);
-        Builder::new(move |_| Wishing { waiting: VecDeque::with_capacity(4096), wish, slice })
-            .options(options)
-            .run()
+        let make = move |_: &Setup<'_>| {
+            let waiting = VecDeque::with_capacity(4096);
+            Wishing { waiting, wish, slice }
+        };
+        let builder = Builder::new(make).options(options);
+        if args.confined { builder.run_confined() } else { builder.run() }
     })
 }
 
@@ -70,6 +79,8 @@ struct Wishing {
 
 impl Policy for Wishing {
     fn enqueue(&mut self, task: Task, _: &dyn Context) {
+        let is_terrible = matches!(self.wish, Wish::Panic) && task.name() == TERRIBLE;
+        assert!(!is_terrible, "a task is {TERRIBLE}");
         self.waiting.push_back(task);
     }
 
@@ -86,7 +97,6 @@ impl Policy for Wishing {
                 thread::sleep(NAP);
                 choice
             }
-            Wish::Panic if name == URGENT => panic!("the policy gives up"),
             Wish::None | Wish::Preempt | Wish::Panic => choice,
         })
     }

@@ -225,7 +225,10 @@ fn forks(number: usize, end: Instant) -> Result<()> {
     };
     fn grow(born: &AtomicUsize, number: usize, end: Instant) -> Result<()> {
         let mut children = Vec::new();
-        while children.len() < 2 && born.fetch_add(1, Ordering::Relaxed) < number {
+        while children.len() < 2
+            && Instant::now() < end
+            && born.fetch_add(1, Ordering::Relaxed) < number
+        {
             children.push(start(|| {
                 if let Err(error) = grow(born, number, end) {
                     eprintln!("a storm: {error:#}");
@@ -242,8 +245,7 @@ fn forks(number: usize, end: Instant) -> Result<()> {
         Ok(())
     }
     grow(born, number, end)?;
-    let born = born.load(Ordering::Relaxed).min(number);
-    ensure!(born == number, "only {born} processes of {number} were born in time");
+    println!("{} processes were born", born.load(Ordering::Relaxed).min(number));
     Ok(())
 }
 

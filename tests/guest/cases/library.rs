@@ -1,7 +1,7 @@
 //! Policies of others: what they decide is what happens.
 
 use crate::api::load::{self, Hog, Probe};
-use crate::api::policies::{URGENT, Wish};
+use crate::api::policies::{TERRIBLE, URGENT, Wish};
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
@@ -283,9 +283,9 @@ pub fn a_policy_that_panics_ends_the_scheduler(_: &Machine) -> Result<()> {
     let hog = Hog::on(&cpu(1), LONG)?;
     thread::sleep(Duration::from_secs(1));
     ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
-    let probe = Probe::named(URGENT, &cpu(1));
+    let probe = Probe::named(TERRIBLE, &cpu(1));
     sched_ext::wait_for_state("disabled", Duration::from_secs(30))?;
-    said(&scheduler, "panicked: the policy gives up")?;
+    said(&scheduler, "panicked: a task is terrible")?;
     println!("{}", scheduler.said());
     let before = hog.run_time()?;
     ensure!(probe.wakes() > 0, "the probe did not run");

@@ -137,6 +137,17 @@ pub const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        number: "2c",
+        name: "panicking",
+        what: "a panic in a policy",
+        start: user_space::panicking,
+        fault: user_space::panic,
+        end: End::Leaves,
+        has_bar: false,
+        mixes: false,
+        ..ROW
+    },
+    Row {
         number: "2d",
         name: "out_of_memory",
         what: "killed for want of memory",
@@ -167,7 +178,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "4a",
         name: "fork_bomb",
-        what: "a tree of 20,000 processes",
+        what: "a tree that grows to 20,000 processes",
         fault: storms::forks,
         ..ROW
     },

@@ -9,10 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 /// How long a storm's tasks may take to end.
-const LAST_WAIT: Duration = Duration::from_secs(90);
+const LAST_WAIT: Duration = Duration::from_secs(180);
 
 pub fn forks(scene: &mut Scene) -> Result<()> {
     let number = scene.number(20_000, 2_000);
+    // It takes a while to grow.
+    scene.time *= 3;
     let _threads = Setting::raise("kernel/threads-max", 2 * number)?;
     let _pids = Setting::raise("kernel/pid_max", 2 * number)?;
     storm(scene, Kind::Forks, number)
