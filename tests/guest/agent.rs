@@ -92,14 +92,14 @@ fn kill_the_rest() -> String {
     const NAMES: usize = 100;
     let mut names = Vec::new();
     // What is killed may have started others meanwhile, and takes its time to die.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let mut rest = process::programs();
         rest.retain(|program| program.pid != 1 && program.pid != std::process::id() as i32);
         if rest.is_empty() {
             break;
         }
         for program in rest {
-            if names.len() < NAMES {
+            if round == 0 && names.len() < NAMES {
                 let stat = fs::read_to_string(format!("/proc/{}/stat", program.pid));
                 names.push(
                     stat.unwrap_or_default().split(' ').take(3).collect::<Vec<_>>().join(" "),
@@ -109,7 +109,6 @@ fn kill_the_rest() -> String {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    names.dedup();
     names.join(", ")
 }
 
