@@ -91,7 +91,7 @@ impl Scheduler {
     /// Waits for so many lines of statistics more than there are now: the load of before is in them.
     pub fn await_stats(&self, more: usize) -> Result<Stats> {
         let wanted = self.stats()?.lines.len() + more;
-        wait_until("statistics are printed", Duration::from_secs(10), || {
+        wait_until("statistics are printed", Duration::from_secs(40), || {
             self.stats().map_or(true, |stats| stats.lines.len() >= wanted)
         })?;
         self.stats()
