@@ -168,8 +168,8 @@ __weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 	return 0;
 }
 
-/* `order`, or the place before the first task of a queue, whichever is earlier. */
-__weak u64 first_order(u64 dsq, u64 order)
+/* `order`, or the place before the first task of a queue, whichever is earlier. Under RCU. */
+static __noinline u64 first_order_rcu(u64 dsq, u64 order)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
@@ -181,6 +181,12 @@ __weak u64 first_order(u64 dsq, u64 order)
 	}
 	bpf_iter_scx_dsq_destroy(&it);
 	return order;
+}
+
+/* The same for the callbacks of sched_ext. Global, so that the verifier looks at it once. */
+__weak u64 first_order(u64 dsq, u64 order)
+{
+	return first_order_rcu(dsq, order);
 }
 
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)

@@ -204,9 +204,12 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (bound)
 		flags |= QUEUED_BOUND;
+	/* Whoever slept is owed one slice, and whoever had a CPU for itself owes four, not more. */
 	floor = dom->waiting_vtime - slice_ns;
 	if (before(t->vtime, floor))
 		t->vtime = floor;
+	else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime))
+		t->vtime = dom->waiting_vtime + 4 * slice_ns;
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	settle_untold(t);

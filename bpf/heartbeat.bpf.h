@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What is done now and then rather than on the way of a task: finding wake-ups that were lost in a
- * race, and tasks whose CPU was taken (taken.bpf.h), and levelling the loads of the domains.
+ * race, tasks whose CPU was taken (taken.bpf.h) and starved ones (starved.bpf.h), and levelling the
+ * loads of the domains.
  *
  * Invariant: nothing depends on the heartbeat but the time after which a rare accident is mended.
  */
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
 
+#include "starved.bpf.h"
 #include "taken.bpf.h"
 
 struct heartbeat {
@@ -25,6 +27,7 @@ struct {
 static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 {
 	struct domain_ctx *dom;
+	struct cpu_ctx *c;
 	u32 i;
 
 	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
@@ -38,6 +41,12 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			kick_idle(dom, i, 1);
 	}
 	bpf_rcu_read_unlock();
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (dom && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
+			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0))
+			feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
+	}
 	if (!no_steal && nr_domains > 1)
 		level_loads();
 	bpf_for(i, 0, nr_cpus) {
@@ -45,6 +54,9 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 			rescue(i);
+			c = cpu_at(i);
+			if (c)
+				feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
 		}
 	}
 	bpf_timer_start(timer, heartbeat_ns, 0);

@@ -16,6 +16,7 @@ const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
 const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
 const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
 const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
+const volatile u64 starved_ns = 3000000000; /* after that a waiting task goes first, whoever it is */
 const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
 const volatile bool strict; /* no safety net, no stealing */
 const volatile bool no_steal; /* domains do not help each other */

@@ -120,6 +120,7 @@ pub fn all() -> Vec<GuestTest> {
             90 faults::tasks_run_while_the_scheduler_is_stopped,
             90 faults::tasks_run_while_the_strict_scheduler_is_stopped,
             90 faults::tasks_run_while_a_domain_thread_is_frozen,
+            120 faults::the_lightest_task_has_its_turns,
             60 faults::tasks_leave_a_cpu_that_a_real_time_task_takes,
             180 hotplug::a_cpu_goes_and_comes,
             180 hotplug::a_cpu_goes_and_comes_again_and_again,

@@ -84,6 +84,34 @@ pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
+/// Among many tasks on its CPU the lightest still has its turns, some seconds apart, with and without user space. By its
+/// weight alone a turn of a tick would keep it waiting for longer than the kernel's watchdog does.
+pub fn the_lightest_task_has_its_turns(_: &Machine) -> Result<()> {
+    const OTHERS: usize = 60;
+    const WITHIN: Duration = Duration::from_secs(9);
+    let scheduler = Scheduler::start(&STATS)?;
+    let cpu = CpuSet::from_iter(cpus::online()?.iter().take(1));
+    let light = Hog::on(&cpu, LONG)?;
+    process::renice(light.pid(), 19)?;
+    let _others = (0..OTHERS).map(|_| Hog::on(&cpu, LONG)).collect::<Result<Vec<_>>>()?;
+    let turns = |who: &str| -> Result<()> {
+        for _ in 0..2 {
+            let before = light.run_time()?;
+            thread::sleep(WITHIN);
+            let ran = light.run_time()? - before;
+            println!("{who}, the lightest of {OTHERS} ran for {} ms", ran.as_millis());
+            ensure!(!ran.is_zero(), "{who}, the lightest task did not run for {WITHIN:?}");
+            ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
+        }
+        Ok(())
+    };
+    turns("with user space")?;
+    scheduler.send(Signal::SIGSTOP)?;
+    turns("without user space")?;
+    scheduler.send(Signal::SIGCONT)?;
+    scheduler.stop()
+}
+
 /// A real-time task takes a CPU: the tasks that ran there or were about to go on elsewhere. It pauses now and then, because
 /// before Linux 6.19 the kernel can leave a task in the CPU's local queue, out of reach, until then.
 pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> {
