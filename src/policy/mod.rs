@@ -32,9 +32,9 @@
 //! dropped (counted as `stale`). A policy that is slow, or that forgets a task, is helped out by the
 //! safety net: a CPU of the domain that has nothing decided to run for longer than the domain
 //! thread's patience (`--patience-us`, 300 microseconds by default) runs the waiting tasks by itself,
-//! least run time for its weight first (counted as `late`). What is left to get wrong is to let a task
-//! starve: where CPUs always have something decided, the net is not asked, and the kernel's watchdog
-//! ends a scheduler under which a runnable task has not run for ten seconds.
+//! least run time for its weight first (counted as `late`). Where CPUs always have something decided
+//! the net is not asked; there a task that has waited for some three seconds goes first for one slice,
+//! whatever the policy says, because the kernel's watchdog ends a scheduler that lets one starve.
 //!
 //! Invariant: a [`Task`] handed to a policy describes one stay in the waiting state. Once decided
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
