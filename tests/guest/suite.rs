@@ -82,6 +82,7 @@ pub fn all() -> Vec<GuestTest> {
             120 library::newcomers_run_briefly,
             240 library::rules_weigh_and_change,
             150 library::tasks_run_where_a_policy_prefers,
+            90 library::a_policy_sees_cgroups,
             150 library::a_decision_preempts_a_task,
             90 library::under_a_policy_that_sleeps_tasks_run_late,
             90 library::a_policy_that_panics_ends_the_scheduler,

@@ -3,10 +3,12 @@
 use super::scheduler::Scheduler;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use scx_manyland::ids::CpuId;
+use scx_manyland::ids::{CgroupId, CpuId};
 use scx_manyland::policy::{Choice, Context, Policy, Setup, Task};
 use scx_manyland::{Builder, RunArgs, program};
 use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +22,9 @@ pub const URGENT: &str = "urgent";
 /// The name of tasks at which [`Wish::Panic`] panics.
 pub const TERRIBLE: &str = "terrible";
 
+/// The folder of the cgroup whose tasks [`Wish::Group`] singles out; made before the scheduler starts.
+pub const GROUP: &str = "/sys/fs/cgroup/tried";
+
 /// How long [`Wish::Sleep`] takes: longer than any patience that is an option's default.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -30,6 +35,8 @@ pub enum Wish {
     None,
     /// That a task whose name ends in a number runs on the CPU of this number.
     Prefer,
+    /// That the tasks in the cgroup [`GROUP`] run on CPU 2.
+    Group,
     /// That a task called [`URGENT`] runs at once where it is bound to.
     Preempt,
     /// Nothing, but it sleeps over each decision, which a policy must not.
@@ -62,9 +69,10 @@ pub fn main() -> ExitCode {
     program::main(|args: Args| {
         let options = args.run.options()?;
         let (wish, slice) = (args.policy, options.slices.base);
+        let group = fs::metadata(GROUP).map_or(CgroupId(0), |folder| CgroupId(folder.ino()));
         let make = move |_: &Setup<'_>| {
             let waiting = VecDeque::with_capacity(4096);
-            Wishing { waiting, wish, slice }
+            Wishing { waiting, wish, slice, group }
         };
         let builder = Builder::new(make).options(options);
         if args.confined { builder.run_confined() } else { builder.run() }
@@ -75,6 +83,7 @@ struct Wishing {
     waiting: VecDeque<Task>,
     wish: Wish,
     slice: Duration,
+    group: CgroupId,
 }
 
 impl Policy for Wishing {
@@ -93,11 +102,12 @@ impl Policy for Wishing {
                 Some(cpu) => choice.on(CpuId(cpu)),
                 None => choice,
             },
+            Wish::Group if choice.task.cgroup == self.group => choice.on(CpuId(2)),
             Wish::Sleep => {
                 thread::sleep(NAP);
                 choice
             }
-            Wish::None | Wish::Preempt | Wish::Panic => choice,
+            Wish::None | Wish::Group | Wish::Preempt | Wish::Panic => choice,
         })
     }
 

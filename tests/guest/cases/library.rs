@@ -1,7 +1,7 @@
 //! Policies of others: what they decide is what happens.
 
 use crate::api::load::{self, Hog, Probe};
-use crate::api::policies::{TERRIBLE, URGENT, Wish};
+use crate::api::policies::{GROUP, TERRIBLE, URGENT, Wish};
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
@@ -160,6 +160,38 @@ pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
         scheduler.stop()?;
     }
     Ok(())
+}
+
+/// A policy that puts one cgroup's tasks on CPU 2 knows them from others.
+pub fn a_policy_sees_cgroups(_: &Machine) -> Result<()> {
+    fs::create_dir_all(GROUP).context("cannot make a cgroup")?;
+    let scheduler = Wish::Group.start(&[])?;
+    let hogs =
+        (0..3 * cpus::online()?.len()).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
+    let (inside, outside) = hogs.split_at(3);
+    for hog in inside {
+        let procs = format!("{GROUP}/cgroup.procs");
+        fs::write(&procs, hog.pid().to_string())
+            .with_context(|| format!("cannot write {procs}"))?;
+    }
+    thread::sleep(Duration::from_secs(3));
+    let (mut there, mut elsewhere) = (0, 0);
+    for _ in 0..50 {
+        for (hogs, count) in [(inside, &mut there), (outside, &mut elsewhere)] {
+            for hog in hogs {
+                *count += u32::from(process::processor(hog.pid())? == CpuId(2));
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let share = |seen: u32, hogs: &[Hog]| f64::from(seen) / (50 * hogs.len()) as f64;
+    let (inside, outside) = (share(there, inside), share(elsewhere, outside));
+    println!("{inside:.2} of the looks at tasks in the cgroup saw CPU 2, {outside:.2} at others");
+    ensure!(
+        inside > 0.5 && outside < 0.45,
+        "CPU 2: {inside:.2} in the cgroup, {outside:.2} outside"
+    );
+    scheduler.stop()
 }
 
 /// A task that wakes up beside hogs with slices of a second runs at once if its decision preempts, and else when its turn
