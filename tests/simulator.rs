@@ -162,3 +162,26 @@ fn under_load_tasks_run_by_decisions() {
         assert!(decided / (decided + late) > 0.95, "{policy}: {decided} decided, {late} late");
     }
 }
+
+#[test]
+fn tasks_bound_to_a_cpu_share_it_whether_they_sleep_or_not() {
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        let machine =
+            Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:1".to_owned())).unwrap();
+        let text = r#"{"tasks": {
+            "hog": {"instance": 4, "cpus": [1], "run": 20000}, "nice": {"instance": 2, "cpus": [1], "priority": 5, "run": 20000},
+            "sleeper": {"instance": 4, "cpus": [1], "run": 1000, "sleep": 19000}}}"#;
+        let setup = Setup {
+            scheduler: Builder::from(policy),
+            length: Some(Duration::from_secs(10)),
+            ..Setup::default()
+        };
+        let workload = Workload::parse(text).unwrap();
+        let report = simulate(&machine, &workload, &setup, None).unwrap();
+        // Each asks for a twentieth, which is less than its share, and waits for a tick each time.
+        let sleeper = group(&report, "sleeper");
+        assert!(sleeper.cpu_s > 4.0 * 0.38, "{policy}: {sleeper:?}");
+        let hogs = group(&report, "hog").cpu_s / group(&report, "nice").cpu_s;
+        assert!((hogs / (400.0 / 66.0) - 1.0).abs() < 0.05, "{policy}: {hogs}");
+    }
+}

@@ -12,7 +12,11 @@
 //! with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
 //! decision, the heavy tasks that run before it would return behind the front and lose what they
 //! are owed. The kernel runs ready tasks in the order of their keys, so of the keys decided, the
-//! `ready` largest are those still to come, and the rest have started.
+//! `ready` largest are those still to come, and the rest have started. Tasks bound to one CPU are ready
+//! in that CPU's own queue, which is not counted in `ready`; of them it is known that they have started
+//! when they are told of again. (Were they taken for started when they are decided, the front would
+//! follow the lightest of them, and those that sleep would fall behind it for good: on one CPU six that
+//! want a tenth of it each got an eighth of that.)
 //!
 //! Invariant: a task waits with a vruntime in a window around the front,
 //!
@@ -45,7 +49,7 @@
 #[cfg(doc)]
 use crate::policy::Pace;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
-use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
+use crate::policy::{Affinity, Choice, Context, DEFAULT_WEIGHT, Slices, Task};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -103,6 +107,10 @@ impl FairQueue {
     /// waits does not pay twice.
     pub fn charge(&mut self, task: &mut Task, context: &dyn Context) -> u64 {
         self.follow(context);
+        if task.memo[1] & (KNOWN | NEW) == KNOWN && is_bound(task) {
+            // It has started since: see `next`.
+            self.front = Cyclic(task.memo[0]).max(Cyclic(self.front)).0;
+        }
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
             task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
@@ -130,7 +138,9 @@ impl FairQueue {
     pub fn next(&mut self, context: &dyn Context) -> Option<Choice> {
         self.follow(context);
         let (key, mut task) = self.waiting.pop_min()?;
-        self.decided.push(Reverse(Cyclic(key)));
+        if !is_bound(&task) {
+            self.decided.push(Reverse(Cyclic(key)));
+        }
         let slice = if task.memo[1] & NEW != 0 {
             task.memo[1] &= !NEW;
             self.slices.min
@@ -180,6 +190,11 @@ impl FairQueue {
             self.front = started.max(Cyclic(self.front)).0;
         }
     }
+}
+
+/// Whether a task may run on one CPU only: it is then ready in that CPU's own queue.
+fn is_bound(task: &Task) -> bool {
+    matches!(task.affinity, Affinity::One(_))
 }
 
 /// CPU time of a task of a weight as virtual time, which is CPU time of a task of nice 0.
