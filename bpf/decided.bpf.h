@@ -225,7 +225,6 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
-	t->last_pace = d->pace;
 	t->ready_on = transfer.to;
 
 	/*

@@ -66,7 +66,7 @@ static bool run_from_either(u64 a, u64 b, bool a_first)
 	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
 }
 
-/* Whether the parked thread has kept messages waiting for longer than its patience, or has an urgent one. */
+/* Whether the parked thread has kept messages waiting for longer than its patience. */
 static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 {
 	u64 parked;
@@ -74,8 +74,6 @@ static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 
 	if (dom->state != THREAD_PARKED)
 		return false;
-	if (dom->urged)
-		return true;
 	parked = now - dom->state_since_ns;
 	if ((s64)parked < (s64)patience_ns)
 		return false;

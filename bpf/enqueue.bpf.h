@@ -136,7 +136,6 @@ static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags
 	set_thread_state(dom, THREAD_PARKED);
 	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
 	kick_if_idle(cpu);
-	urge(t->home, cpu);
 }
 
 /* Threads that others may be waiting for without knowing it never wait for user space. */
@@ -222,11 +221,6 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		note_untold(t, dom);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
 	kick_if_idle(cpu);
-	if (enq_flags & SCX_ENQ_WAKEUP && !bound) {
-		note_wakeup(dom, d, t);
-		if (dom->state == THREAD_PARKED)
-			urge(d, cpu);
-	}
 }
 
 /* A new affinity may leave the home domain without a CPU for the task. */

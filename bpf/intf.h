@@ -142,9 +142,6 @@ struct domain_ctx {
 	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
-	u64 urgent_order; /* the place in the order of the first wake-up that the thread has not seen */
-	u32 urgent; /* there is one */
-	u32 urged; /* and a CPU is about to be free for the thread */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
 	u64 queue_weight; /* the same without those that run */
@@ -197,9 +194,6 @@ struct cpu_ctx {
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
 	u32 preempting; /* how many tasks it was freed for, first in its own queue */
-	u64 run_order; /* where the task that runs stood in the order when it was switched in */
-	u64 run_since_ns; /* when that was */
-	u32 run_pace; /* how fast that grows; 0: unknown */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -51,7 +51,6 @@ struct task_ctx {
 	u64 order;
 	u64 order_used_ns; /* `used_ns` when that order was given */
 	u32 pace; /* 0: it gives way at the end of its slice */
-	u32 last_pace; /* the same, kept when it runs without a decision */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
 	u32 told; /* the domain that was told of it, or should have been */

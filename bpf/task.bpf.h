@@ -23,7 +23,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		dom = domain_at(t->home);
 		if (dom) {
 			set_thread_state(dom, THREAD_RUNNING);
-			settle_wakeups(dom);
 			count(&dom->counts.activations);
 		}
 		return;
@@ -48,7 +47,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	t->ready_on = 0;
 	c->weight = p->scx.weight;
 	c->running = goes_straight(p) ? 0 : p->pid;
-	note_order(c, t);
 	note_place(p, t, c->domain);
 	dom = domain_at(t->home);
 	if (dom && before(dom->waiting_vtime, t->vtime))
