@@ -14,6 +14,7 @@
 #define MANYLAND_DECIDED_BPF_H
 
 #include "enqueue.bpf.h"
+#include "preempt.bpf.h"
 
 /* Where a decision moves a task. */
 struct transfer {

@@ -11,7 +11,6 @@
 
 #include "home.bpf.h"
 #include "prefer.bpf.h"
-#include "preempt.bpf.h"
 #include "queued.bpf.h"
 
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */

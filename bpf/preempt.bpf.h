@@ -15,32 +15,28 @@
 
 #include "maps.bpf.h"
 
-/* Ends the turn of the task that runs on the CPU of `c`. False: there is none that can be made to. */
-static bool end_turn(struct domain_ctx *dom, struct cpu_ctx *c, s32 cpu)
-{
-	struct task_struct *running = bpf_task_from_pid(READ_ONCE(c->running));
-
-	if (!running)
-		return false;
-	/* Not 0, which the kernel warns of if the task has just left the CPU. */
-	scx_bpf_task_set_slice(running, 1);
-	bpf_task_release(running);
-	count(&dom->counts.preempted);
-	scx_bpf_kick_cpu(cpu, 0);
-	return true;
-}
-
 /* The task that runs on `cpu` gives way to what has just been put first into the CPU's own queue. */
 __weak int preempt(u32 d, s32 cpu, s32 here)
 {
 	struct domain_ctx *dom = domain_at(d);
 	struct cpu_ctx *c = cpu_at(cpu);
+	struct task_struct *running;
 
 	if (!c || !dom)
 		return 0;
 	__sync_fetch_and_add(&c->preempting, 1);
-	if (cpu != here && !end_turn(dom, c, cpu))
+	if (cpu == here)
+		return 0;
+	running = bpf_task_from_pid(READ_ONCE(c->running));
+	if (!running) {
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return 0;
+	}
+	/* Not 0, which the kernel warns of if the task has just left the CPU. */
+	scx_bpf_task_set_slice(running, 1);
+	bpf_task_release(running);
+	count(&dom->counts.preempted);
+	scx_bpf_kick_cpu(cpu, 0);
 	return 0;
 }
 
