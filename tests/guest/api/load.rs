@@ -46,6 +46,11 @@ impl Hog {
         Self::spawn(&["pausing"], limit)
     }
 
+    /// The same bound to CPUs.
+    pub fn pausing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["pausing", "on", &cpus.to_string()], limit)
+    }
+
     /// A hog bound to CPUs, under a name of its own.
     pub fn named(name: &str, cpus: &CpuSet, limit: Duration) -> Result<Hog> {
         // The kernel names a process after the file that it was started from.
@@ -55,11 +60,6 @@ impl Hog {
             symlink(this, &file).with_context(|| format!("cannot make {}", file.display()))?;
         }
         Self::spawn_from(&file, &["on", &cpus.to_string()], limit)
-    }
-
-    /// The same bound to CPUs.
-    pub fn pausing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
-        Self::spawn(&["pausing", "on", &cpus.to_string()], limit)
     }
 
     fn spawn(place: &[&str], limit: Duration) -> Result<Hog> {
