@@ -8,6 +8,7 @@
 
 use crate::builder::Builder;
 use crate::session::{self, Ended, Turn};
+use crate::signals::ASK_TO_END;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -33,8 +34,7 @@ pub fn run(builder: &Builder) -> Result<()> {
     let threads = std::fs::read_dir("/proc/self/task").context("cannot count the threads")?.count();
     ensure!(threads == 1, "cannot start the scheduler's process: this one has {threads} threads");
     forget_environment();
-    let passed_on = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
-    let signals: SigSet = passed_on.into_iter().collect();
+    let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block().context("cannot block signals")?;
     let mut turn = Turn::First;
     loop {
