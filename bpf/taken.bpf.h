@@ -19,6 +19,18 @@
 /* At most so many tasks of a CPU's own queue are looked at in one heartbeat. */
 #define RESCUES_MAX 64
 
+/*
+ * For ops.stopping: whoever leaves a CPU with a part of its slice left is preempted by a higher class.
+ * The kernel would keep it in the local queue, and before Linux 6.19 does not let it out again: it calls
+ * ops.cpu_release while the task is still current, and takes every task that runs a BPF program for one
+ * that may not migrate. Without a slice it goes to ops.enqueue, as at the end of one.
+ */
+static void give_up_rest(struct task_struct *p)
+{
+	if (p->scx.slice)
+		scx_bpf_task_set_slice(p, 0);
+}
+
 /* Before Linux 6.19, the only place from which the local queue can be emptied. */
 void BPF_STRUCT_OPS(manyland_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {

@@ -8,7 +8,7 @@
 #ifndef MANYLAND_TASK_BPF_H
 #define MANYLAND_TASK_BPF_H
 
-#include "dispatch.bpf.h"
+#include "taken.bpf.h"
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
@@ -61,6 +61,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 
 	if (!t)
 		return;
+	if (runnable)
+		give_up_rest(p);
 	if (t->is_thread) {
 		dom = domain_at(t->home);
 		if (dom)
