@@ -154,9 +154,9 @@ proptest! {
         let idle = report.idle_beside_waiting_us.expect("asked for");
         // At home a decision is waited for, for as long as patience has it. Elsewhere the domain thread has to see that
         // there is room, and it may itself have to wait for a CPU of its own domain: until a slice ends, which is at a
-        // tick, and if that is within its patience until the next one does.
+        // tick, and if that is within its patience until the next tick.
         let decided_us = us(RunOptions::default().patience) + LITTLE_US;
-        let seen_us = decided_us + 2.0 * (us(RunOptions::default().slices.base) + TICK_US);
+        let seen_us = decided_us + us(RunOptions::default().slices.base) + 2.0 * TICK_US;
         prop_assert!(idle.at_home <= decided_us, "{idle:?}");
         prop_assert!(idle.elsewhere <= seen_us, "{idle:?}");
     }

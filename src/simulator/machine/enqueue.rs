@@ -95,6 +95,13 @@ impl Machine<'_> {
         Some(cpu)
     }
 
+    /// The same where ops.select_cpu was not asked: the task has been preempted, or may no longer use its CPU.
+    fn claim_again(&mut self, task: TaskId, home: usize, prev: CpuId) -> Option<CpuId> {
+        let elsewhere = !self.limits.strict && !self.limits.no_steal;
+        self.claim_idle(Some(task), home, prev)
+            .or_else(|| elsewhere.then(|| self.claim_idle_elsewhere(task, home, prev)).flatten())
+    }
+
     /// Whether a task may not pass by others although a CPU is idle.
     fn must_queue(&self, cpu: CpuId, d: usize) -> bool {
         let here = [
@@ -137,13 +144,10 @@ impl Machine<'_> {
         let cpu = bound.unwrap_or(cpu);
         self.tasks[task.index()].cpu = cpu;
 
-        // An idle CPU, where ops.select_cpu was not asked for one.
         let idle = match bound {
             _ if self.must_queue(cpu, d) => None,
             Some(cpu) => self.claim(cpu).then_some(cpu),
-            None if cause == Cause::Preempted && !self.domains[d].idle.is_empty() => {
-                self.claim_idle(Some(task), d, cpu)
-            }
+            None if cause == Cause::Preempted => self.claim_again(task, d, cpu),
             None => None,
         };
         if let Some(idle) = idle {
