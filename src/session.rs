@@ -16,6 +16,7 @@ use crate::connector::kernel;
 use crate::connector::load::{Attached, Loaded};
 use crate::connector::seam::BpfSeam;
 use crate::cpuset::CpuSet;
+use crate::domains::dedicated::{dedicated_cpu, dedicated_cpus};
 use crate::domains::preference::{Prefer, Preferences};
 use crate::domains::scheduler::Board;
 use crate::domains::sync::Deque;
@@ -125,7 +126,7 @@ fn attach_once(
     let changes = kernel::hotplugs();
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
-    let dedicated = dedicated_cpus(options, &domains, turn)?;
+    let dedicated = dedicated(options, &domains, turn)?;
     tell(&topology.map(&domains));
 
     let preferences = preferences(options, &domains, &dedicated);
@@ -170,25 +171,21 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
     Preferences::new(domains, prefer, dedicated)
 }
 
-/// The CPU that each domain thread keeps to itself: the last of its domain.
-fn dedicated_cpus(options: &RunOptions, domains: &Domains, turn: Turn) -> Result<CpuSet> {
-    let mut dedicated = CpuSet::EMPTY;
-    for domain in domains.iter().filter(|_| options.dedicate) {
-        match (domain.cpus.iter().last(), turn) {
-            (Some(last), _) if domain.cpus.len() > 1 => dedicated.insert(last),
-            (_, Turn::First) => bail!(
-                "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser \
-                 --domain or leave --dedicate out",
-                domain.id,
-                domain.cpus
-            ),
-            (_, Turn::Again) => tell(&format!(
-                "domain {} has only CPU {} left: it is not dedicated\n",
-                domain.id, domain.cpus
-            )),
+/// The CPUs that domain threads keep to themselves. What could be done at first and cannot now is left out.
+fn dedicated(options: &RunOptions, domains: &Domains, turn: Turn) -> Result<CpuSet> {
+    match turn {
+        _ if !options.dedicate => Ok(CpuSet::EMPTY),
+        Turn::First => dedicated_cpus(domains),
+        Turn::Again => {
+            for domain in domains.iter().filter(|domain| dedicated_cpu(domain).is_none()) {
+                tell(&format!(
+                    "domain {} has only CPU {} left: it is not dedicated\n",
+                    domain.id, domain.cpus
+                ));
+            }
+            Ok(domains.iter().filter_map(dedicated_cpu).collect())
         }
     }
-    Ok(dedicated)
 }
 
 fn dedicated_of(domain: &Domain, dedicated: &CpuSet) -> Option<CpuId> {

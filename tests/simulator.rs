@@ -1,11 +1,14 @@
 //! What the tasks of a workload do in the simulator, step by step; and what the command line says of it.
 
 use scx_manyland::Builder;
+use scx_manyland::ids::Pid;
 use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::policy::{Choice, Context, Policy, Task};
 use scx_manyland::simulator::report::{GroupReport, Report};
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, simulate};
 use scx_manyland::topology::{Granularity, Source, Topology};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Runs without any randomness, on a machine of two L3s with two CPUs each.
@@ -184,4 +187,105 @@ fn tasks_bound_to_a_cpu_share_it_whether_they_sleep_or_not() {
         let hogs = group(&report, "hog").cpu_s / group(&report, "nice").cpu_s;
         assert!((hogs / (400.0 / 66.0) - 1.0).abs() < 0.05, "{policy}: {hogs}");
     }
+}
+
+/// Decides in the order of pids, however long others have waited.
+struct ByPid(BTreeMap<Pid, Task>);
+
+impl Policy for ByPid {
+    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+        self.0.insert(task.pid, task);
+    }
+
+    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+        let (pid, task) = self.0.pop_first()?;
+        Some(task.run_for(Duration::from_millis(5)).at_virtual_time(pid.0 as u64))
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[test]
+fn whom_a_policy_never_chooses_runs_every_few_seconds() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned())).unwrap();
+    for hogs in [
+        r#""hog": {"instance": 8, "run": 1000}"#,
+        r#""bound": {"instance": 8, "cpus": [1], "run": 1000}"#,
+    ] {
+        let workload = Workload::parse(&format!("{{\"tasks\": {{{hogs}}}}}")).unwrap();
+        let setup = Setup {
+            scheduler: Builder::new(|_| ByPid(BTreeMap::new())),
+            length: Some(Duration::from_secs(20)),
+            ..Setup::default()
+        };
+        let report = simulate(&machine, &workload, &setup, None).unwrap();
+        let group = &report.groups[0];
+        // Three seconds, a heartbeat, and the turns of those that are as starved.
+        assert!(group.run_delay_us.max < 3.4e6, "{group:?}");
+        let least_s = group.cpu_s_of_each.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!(least_s > 5.0 * 0.004, "{group:?}");
+    }
+}
+
+#[test]
+fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
+    let late = |patience_us, decide_us: u64| {
+        let machine =
+            Topology::load(&Source::Synthetic("L3Cache:1 Core:4 PU:1".to_owned())).unwrap();
+        let text = r#"{"tasks": {"t": {"instance": 12, "run": 200, "sleep": 300}}}"#;
+        let mut setup = Setup {
+            scheduler: Builder::from(PolicyKind::Fifo).patience(Duration::from_micros(patience_us)),
+            length: Some(Duration::from_secs(1)),
+            ..Setup::default()
+        };
+        setup.costs.decide = decide_us * 1000;
+        simulate(&machine, &Workload::parse(text).unwrap(), &setup, None).unwrap().late()
+    };
+    assert_eq!(late(1000, 600), 0);
+    // A decision takes longer than the patience, and less than four times as long.
+    assert_eq!(late(300, 600), 0);
+    assert!(late(100, 600) > 0);
+}
+
+/// A machine of two L3s with four CPUs each, one of which is the thread's own.
+fn with_dedicated_cpus(tasks: &str, policy: PolicyKind) -> Report {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:4 PU:1".to_owned())).unwrap();
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
+    let setup = Setup {
+        scheduler: Builder::from(policy).dedicate(true),
+        length: Some(Duration::from_secs(2)),
+        ..Setup::default()
+    };
+    simulate(&machine, &workload, &setup, None).unwrap()
+}
+
+#[test]
+fn a_dedicated_cpu_is_its_threads_and_theirs_who_may_use_no_other() {
+    for policy in PolicyKind::ALL {
+        let hogs = r#""hog": {"instance": 20, "run": 1000}, "sleeper": {"instance": 20, "run": 100, "sleep": 900}"#;
+        let report = with_dedicated_cpus(hogs, policy);
+        let used_s: f64 = report.groups.iter().map(|group| group.cpu_s).sum();
+        assert!(used_s > 0.97 * 12.0 && used_s <= 12.0, "{policy}: {used_s} s on 6 CPUs");
+        for domain in &report.domains {
+            assert!(domain.thread_busy > 0.95, "{policy}: {domain:?}");
+            assert!(domain.decided > 100 && domain.late == 0, "{policy}: {domain:?}");
+        }
+
+        let bound = r#""hog": {"instance": 20, "run": 1000}, "bound": {"cpus": [3], "run": 1000, "sleep": 1000}"#;
+        let report = with_dedicated_cpus(bound, policy);
+        assert!(group(&report, "bound").passes > 500, "{policy}: {report:?}");
+        assert!(report.domains[0].decided > 100, "{policy}: {:?}", report.domains);
+    }
+}
+
+#[test]
+fn a_domain_of_one_cpu_has_none_to_dedicate() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:1 PU:1".to_owned())).unwrap();
+    let workload = Workload::parse(r#"{"tasks": {"t": {"run": 1}}}"#).unwrap();
+    let scheduler = Builder::from(PolicyKind::default()).dedicate(true);
+    let setup = Setup { scheduler, ..Setup::default() };
+    let error = simulate(&machine, &workload, &setup, None).unwrap_err().to_string();
+    assert!(error.starts_with("cannot dedicate a CPU of domain 0: it has only CPU 0"), "{error}");
 }

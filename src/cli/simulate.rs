@@ -79,7 +79,6 @@ impl SimulateArgs {
     fn checked(self, options: RunOptions) -> Result<Simulation> {
         for (given, name) in [
             (options.partial, "--partial"),
-            (options.dedicate, "--dedicate"),
             (options.prefer.is_some(), "--prefer"),
             (options.stats.is_some(), "--stats"),
         ] {

@@ -35,6 +35,8 @@ pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(1);
 const SLICE_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel's side looks for a wake-up that was lost in a race.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
+/// Who has waited for so long goes first.
+pub(crate) const STARVED: Duration = Duration::from_secs(3);
 
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
 const MESSAGES_PER_CPU: usize = 256;
@@ -329,6 +331,7 @@ fn set_options(
     data.patience_ns = ns(options.patience);
     data.stall_ns = ns(STALL_LIMIT);
     data.heartbeat_ns = ns(HEARTBEAT);
+    data.starved_ns = ns(STARVED);
     data.strict = options.strict;
     data.no_steal = options.no_steal;
     data.partial = options.partial;

@@ -9,9 +9,11 @@
 //!
 //! Below the scheduler lies the [`seam`]; beside it are [`placement`] (which CPU), [`preference`] (in
 //! which order, where there are several kinds of core), [`lookahead`] (how many at once),
-//! [`affinity`] (CPU sets), [`handover`] (stealing) and [`latency`] (how long it took).
+//! [`affinity`] (CPU sets), [`handover`] (stealing), [`dedicated`] (the CPU that a thread keeps to itself) and
+//! [`latency`] (how long it took).
 
 pub mod affinity;
+pub mod dedicated;
 pub mod handover;
 pub mod latency;
 pub mod lookahead;

@@ -49,7 +49,7 @@ impl Dsq {
     }
 
     /// The tasks, first to last.
-    pub fn iter(&self) -> impl Iterator<Item = TaskId> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = TaskId> + '_ {
         self.tasks.iter().map(|&(_, task)| task)
     }
 

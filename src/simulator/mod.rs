@@ -40,7 +40,7 @@ pub const DEFAULT_LENGTH: Duration = Duration::from_secs(10);
 /// How a workload is to be run.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The policy and the options of the scheduler. Dedicated CPUs, kinds of core and statistics are not simulated.
+    /// The policy and the options of the scheduler. Kinds of core, partial scheduling and statistics are not simulated.
     pub scheduler: Builder,
     /// What scheduling costs.
     pub costs: Costs,

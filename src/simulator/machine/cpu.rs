@@ -21,6 +21,8 @@ use std::collections::VecDeque;
 /// A CPU.
 pub struct Cpu {
     pub domain: usize,
+    /// Kept free of tasks for the thread of its domain.
+    pub dedicated: bool,
     /// It and its SMT siblings.
     pub siblings: CpuSet,
     /// The CPUs under its L3; without one, those of its domain.
@@ -54,7 +56,12 @@ pub struct Cpu {
 
 impl Cpu {
     /// The CPUs up to number `count`, all of them idle.
-    pub fn all(topology: &Topology, domains: &Domains, count: usize) -> Vec<Cpu> {
+    pub fn all(
+        topology: &Topology,
+        domains: &Domains,
+        dedicated: &CpuSet,
+        count: usize,
+    ) -> Vec<Cpu> {
         let around = |sets: &[CpuSet], cpu| sets.iter().find(|set| set.contains(cpu)).copied();
         let cpu = |number| {
             let cpu = CpuId(number);
@@ -63,6 +70,7 @@ impl Cpu {
             let nodes: Vec<_> = topology.numa_nodes().iter().map(|node| node.cpus).collect();
             Cpu {
                 domain: domain.map_or(usize::MAX, |domain| domain.index()),
+                dedicated: dedicated.contains(cpu),
                 siblings: around(topology.cores(), cpu)
                     .unwrap_or_else(|| [cpu].into_iter().collect()),
                 l3: around(topology.l3_caches(), cpu).unwrap_or(own),

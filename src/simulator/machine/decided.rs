@@ -1,4 +1,4 @@
-//! How decisions are carried out: `bpf/decided.bpf.h`.
+//! How decisions are carried out: `bpf/decided.bpf.h` and `bpf/preempt.bpf.h`.
 //!
 //! Not modelled: a decision that overtakes its own task's ops.enqueue (here that is one step), and decisions with
 //! wrong values, which the schedulers do not make; one that names a CPU that is not the task's or the domain's is
@@ -20,6 +20,12 @@ fn preempts(decision: &abi::decided) -> bool {
 }
 
 impl Machine<'_> {
+    /// Whether there are decisions that no CPU has carried out to the end.
+    pub(super) fn is_undrained(&self, d: usize) -> bool {
+        let (thread, at_ns) = (&self.domains[d].thread, self.at());
+        thread.has_undrained(at_ns) || thread.draining_until_ns > at_ns
+    }
+
     /// Step 1 of ops.dispatch.
     pub(super) fn drain_decided(&mut self, d: usize, cpu: CpuId) {
         if !self.domains[d].thread.has_undrained(self.at()) {
@@ -63,6 +69,7 @@ impl Machine<'_> {
             _ => {
                 self.online.contains(cpu)
                     && t.may_use(cpu)
+                    && (!self.cpus[cpu.index()].dedicated || t.bound_to().is_some())
                     && self.domain_of(cpu) == decision.domain as usize
             }
         };

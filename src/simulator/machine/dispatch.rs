@@ -11,6 +11,9 @@ use crate::simulator::{TaskId, Who, before};
 /// A parked thread goes before the ready tasks after this time even if it seems to have no work.
 const PARKED_MAX_NS: u64 = 100_000_000;
 
+/// A thread that runs keeps a CPU waiting for so many times its patience at most.
+const WORK_PATIENCES: u64 = 4;
+
 impl Machine<'_> {
     /// Takes over the first task of a queue that may run on a CPU: `scx_bpf_dsq_move_to_local()`.
     fn run_from(&mut self, cpu: CpuId, id: DsqId) -> bool {
@@ -30,7 +33,7 @@ impl Machine<'_> {
     }
 
     fn run_thread(&mut self, cpu: CpuId, d: usize) -> bool {
-        if !self.domains[d].thread.is_queued() {
+        if !self.domains[d].thread.is_queued() || !self.domains[d].thread.may_use(cpu) {
             return false;
         }
         self.domains[d].thread.go_to(cpu);
@@ -68,12 +71,16 @@ impl Machine<'_> {
             dom.starved_since_ns = at_ns;
         }
         let starved_ns = at_ns.saturating_sub(dom.starved_since_ns);
-        match self.limits.strict {
-            true => starved_ns > self.limits.stall_ns,
-            false => {
-                let asleep = self.domains[d].thread.state == ThreadState::Asleep;
-                starved_ns > self.limits.patience_ns || asleep && self.is_away(d)
-            }
+        let patience_ns = self.limits.patience_ns;
+        if self.limits.strict {
+            return starved_ns > self.limits.stall_ns;
+        }
+        match self.domains[d].thread.state {
+            // It sleeps, and nobody is about to carry out what it has decided.
+            ThreadState::Asleep if self.is_away(d) && !self.is_undrained(d) => true,
+            // One that is at work comes to an end soon.
+            ThreadState::Running => starved_ns > patience_ns * WORK_PATIENCES,
+            _ => starved_ns > patience_ns,
         }
     }
 
@@ -90,6 +97,9 @@ impl Machine<'_> {
 
     fn run_waiting(&mut self, cpu: CpuId, d: usize) -> bool {
         let (bound, waiting) = (DsqId::Bound(cpu.0), DsqId::Waiting(d as u32));
+        if self.cpus[cpu.index()].dedicated {
+            return self.run_from(cpu, bound);
+        }
         if !self.has_tasks(bound) {
             return self.run_from(cpu, waiting);
         }
@@ -127,11 +137,15 @@ impl Machine<'_> {
         (0..self.domains[d].nearest.len()).any(|i| {
             let other = self.domains[d].nearest[i];
             self.spend(self.costs.look);
+            self.drain_decided(other.index(), cpu);
             if self.run_from(cpu, DsqId::Ready(other.0)) {
                 return true;
             }
             let waiting = DsqId::Waiting(other.0);
-            self.has_tasks(waiting) && self.is_away(other.index()) && self.run_from(cpu, waiting)
+            self.has_tasks(waiting)
+                && self.is_away(other.index())
+                && !self.is_undrained(other.index())
+                && self.run_from(cpu, waiting)
         })
     }
 
@@ -159,6 +173,24 @@ impl Machine<'_> {
         true
     }
 
+    /// Whether a task waits for a decision that this CPU may then run.
+    fn somebody_waits(&self, cpu: CpuId, d: usize) -> bool {
+        let dedicated = self.cpus[cpu.index()].dedicated;
+        !dedicated && self.has_tasks(DsqId::Waiting(d as u32))
+            || self.has_tasks(DsqId::Bound(cpu.0))
+    }
+
+    /// Runs a decided task: from the CPU's own queue or, unless it is dedicated, from the domain's.
+    fn run_decided(&mut self, cpu: CpuId, d: usize) -> bool {
+        let (own, ready) = (DsqId::Own(cpu.0), DsqId::Ready(d as u32));
+        let c = &self.cpus[cpu.index()];
+        if c.dedicated {
+            return self.run_from(cpu, own);
+        }
+        let own_first = !before(self.domains[d].ready_order, c.own_order);
+        self.run_from_either(cpu, own, ready, own_first)
+    }
+
     fn run_next(&mut self, cpu: CpuId, d: usize, prev: Option<TaskId>) -> bool {
         self.drain_decided(d, cpu);
         if self.thread_is_due(d) && self.run_thread(cpu, d) {
@@ -170,8 +202,7 @@ impl Machine<'_> {
         {
             return true;
         }
-        let own_first = !before(self.domains[d].ready_order, self.cpus[cpu.index()].own_order);
-        if self.run_from_either(cpu, DsqId::Own(cpu.0), DsqId::Ready(d as u32), own_first) {
+        if self.run_decided(cpu, d) {
             self.domains[d].ready = self.ready[d].len();
             self.domains[d].starved_since_ns = 0;
             return true;
@@ -180,14 +211,15 @@ impl Machine<'_> {
         if self.domains[d].thread.state == ThreadState::Parked && self.run_thread(cpu, d) {
             return true;
         }
-        if self.has_tasks(DsqId::Waiting(d as u32)) || self.has_tasks(DsqId::Bound(cpu.0)) {
+        let dedicated = self.cpus[cpu.index()].dedicated;
+        if self.somebody_waits(cpu, d) {
             if self.net_is_open(d) && self.run_waiting(cpu, d) {
                 return true;
             }
-        } else {
+        } else if !dedicated {
             self.domains[d].starved_since_ns = 0;
         }
-        !self.limits.strict && !self.limits.no_steal && self.run_from_others(cpu, d)
+        !self.limits.strict && !self.limits.no_steal && !dedicated && self.run_from_others(cpu, d)
     }
 
     /// ops.dispatch. Afterwards the CPU's local queue has a task, or `leaving` has a slice, or there is nothing to do.
@@ -205,8 +237,7 @@ impl Machine<'_> {
         let slice_ns = self.limits.slice_ns;
         match leaving {
             Leaving::Runnable(Who::Task(task)) if self.tasks[task.index()].may_use(cpu) => {
-                let waiting = DsqId::Waiting(self.domain_of(cpu) as u32);
-                let somebody_waits = self.has_tasks(waiting) || self.has_tasks(DsqId::Bound(cpu.0));
+                let somebody_waits = self.somebody_waits(cpu, self.domain_of(cpu));
                 self.tasks[task.index()].slice_left_ns = slice_ns;
                 self.charge(task);
                 self.tasks[task.index()].bpf.free = !somebody_waits;

@@ -158,6 +158,7 @@ impl Machine<'_> {
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
         self.settle_untold(task);
         let floor = self.domains[d].waiting_vtime.wrapping_sub(slice_ns);
+        let ceiling = self.domains[d].waiting_vtime.wrapping_add(4 * slice_ns);
         let id = match bound {
             Some(cpu) => DsqId::Bound(cpu.0),
             None => DsqId::Waiting(d as u32),
@@ -170,6 +171,8 @@ impl Machine<'_> {
         }
         if before(t.bpf.vtime, floor) {
             t.bpf.vtime = floor;
+        } else if before(ceiling, t.bpf.vtime) {
+            t.bpf.vtime = ceiling;
         }
         t.bpf.seq += 1;
         t.bpf.free = false;
@@ -255,6 +258,7 @@ impl Machine<'_> {
             dom.thread.called_ns = at_ns;
             self.events.at(at_ns + thread_wake_ns, Event::ThreadWake(DomainId(d as u32)));
         }
+        self.notice(d, at_ns);
         self.trace_queued(task, started_ns);
         true
     }

@@ -1,10 +1,8 @@
-//! Where a task has its home, and when that changes: `bpf/home.bpf.h`; and the heartbeat (`bpf/heartbeat.bpf.h`).
+//! Where a task has its home, and when that changes: `bpf/home.bpf.h`.
 
 use super::Machine;
-use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use crate::simulator::dsq::DsqId;
-use crate::simulator::events::Event;
 use crate::simulator::task::NO_DOMAIN;
 
 const AWAY_MAX: u32 = 4;
@@ -137,7 +135,7 @@ impl Machine<'_> {
         }
     }
 
-    fn level_loads(&mut self) {
+    pub(super) fn level_loads(&mut self) {
         for d in 0..self.domains.len() {
             let weight =
                 self.weight_of(DsqId::Ready(d as u32)) + self.weight_of(DsqId::Waiting(d as u32));
@@ -167,27 +165,5 @@ impl Machine<'_> {
             self.domains[from].move_to = to;
             self.domains[from].moves = MOVES_MAX;
         }
-    }
-
-    /// Finds tasks that wait beside an idle CPU, and levels the loads.
-    pub(super) fn heartbeat(&mut self) {
-        for d in 0..self.domains.len() {
-            let waits = self.has_tasks(DsqId::Waiting(d as u32))
-                || self.has_tasks(DsqId::Ready(d as u32))
-                || self.domains[d].thread.is_queued();
-            if waits && !self.domains[d].idle.is_empty() {
-                self.kick_idle(d, 1);
-            }
-        }
-        if !self.limits.no_steal && self.domains.len() > 1 {
-            self.level_loads();
-        }
-        let cpus: Vec<CpuId> = self.online.iter().collect();
-        for cpu in cpus {
-            if self.has_tasks(DsqId::Bound(cpu.0)) || self.has_tasks(DsqId::Own(cpu.0)) {
-                self.kick(cpu);
-            }
-        }
-        self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);
     }
 }

@@ -60,6 +60,9 @@ impl Machine<'_> {
 
     /// A CPU goes idle or leaves that state: ops.update_idle.
     pub(super) fn update_idle(&mut self, cpu: CpuId, idle: bool) {
+        if self.cpus[cpu.index()].dedicated {
+            return;
+        }
         let d = self.domain_of(cpu);
         if !idle {
             self.idle_counts[d] -= usize::from(self.domains[d].idle.contains(cpu));
@@ -104,7 +107,7 @@ impl Machine<'_> {
         if self.idle_counts[d] == 0 {
             return None;
         }
-        let mut allowed = self.domains[d].cpus.intersection(&self.idle.cpus);
+        let mut allowed = self.domains[d].usable.intersection(&self.idle.cpus);
         if let Some(cpus) = task.and_then(|task| self.tasks[task.index()].cpus.as_ref()) {
             allowed = allowed.intersection(cpus);
         }
@@ -152,7 +155,7 @@ impl Machine<'_> {
     /// Wakes up to `most` idle CPUs of a domain, so that they look at its queues.
     pub(super) fn kick_idle(&mut self, d: usize, most: u32) {
         for _ in 0..most {
-            let idle = self.domains[d].cpus.intersection(&self.idle.cpus);
+            let idle = self.domains[d].usable.intersection(&self.idle.cpus);
             let core = idle.intersection(&self.idle.cores).first();
             let Some(cpu) = core.or_else(|| idle.first()) else { return };
             self.claim(cpu);

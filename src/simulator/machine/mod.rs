@@ -1,10 +1,10 @@
 //! The simulated machine: its CPUs, the kernel's part of scheduling and the BPF side, in virtual time.
 //!
 //! The domains' schedulers are the real ones ([`crate::domains::scheduler`]); what lies below their seam is modelled
-//! here, one file for each of `bpf/`: [`enqueue`] (enqueue.bpf.h, queued.bpf.h), [`decided`], [`dispatch`], [`idle`],
-//! [`home`] (and heartbeat.bpf.h), [`cpu`] (task.bpf.h and the kernel's `__schedule`); [`thread`] is the life of a
-//! domain thread (domains/thread.rs, connector/seam.rs), [`program`] what tasks do, [`inspect`] looks the machine over,
-//! [`tracing`] writes the trace.
+//! here, one file for each of `bpf/`: [`enqueue`] (enqueue.bpf.h, queued.bpf.h), [`decided`] (and preempt.bpf.h),
+//! [`dispatch`], [`idle`], [`home`], [`heartbeat`], [`starved`], [`cpu`] (task.bpf.h and the kernel's `__schedule`);
+//! [`thread`] is the life of a domain thread (domains/thread.rs, connector/seam.rs), [`program`] what tasks do,
+//! [`inspect`] looks the machine over, [`tracing`] writes the trace.
 //!
 //! A path through the kernel (a wake-up, a look for work, ...) is carried out at one moment, and what it costs adds up
 //! in `spent_ns`: whatever follows from it happens so much later.
@@ -15,10 +15,12 @@ mod cpu;
 mod decided;
 mod dispatch;
 mod enqueue;
+mod heartbeat;
 mod home;
 mod idle;
 mod inspect;
 mod program;
+mod starved;
 mod thread;
 mod tracing;
 
@@ -32,13 +34,14 @@ use super::trace::Trace;
 use super::workload::Workload;
 use super::{Setup, TaskId, Who};
 use crate::connector::abi;
-use crate::connector::load::{HEARTBEAT, STALL_LIMIT};
+use crate::connector::load::{HEARTBEAT, STALL_LIMIT, STARVED};
 use crate::cpuset::{CpuSet, MAX_CPUS};
+use crate::domains::dedicated::dedicated_cpus;
 use crate::domains::preference::{Prefer, Preferences};
 use crate::domains::scheduler::{Board, Scheduler};
 use crate::ids::{CpuId, DomainId};
 use crate::policy;
-use crate::topology::{Domains, Topology};
+use crate::topology::{Domain, Domains, Topology};
 use anyhow::{Result, ensure};
 use cpu::Cpu;
 use idle::Idle;
@@ -55,6 +58,7 @@ struct Limits {
     patience_ns: u64,
     stall_ns: u64,
     heartbeat_ns: u64,
+    starved_ns: u64,
     strict: bool,
     no_steal: bool,
 }
@@ -79,6 +83,8 @@ const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
 /// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/intf.h`.
 pub(super) struct Dom {
     cpus: CpuSet,
+    /// Those that tasks may use: all but the one that is dedicated to its thread.
+    usable: CpuSet,
     nearest: Box<[DomainId]>,
     idle: CpuSet,
     ready: usize,
@@ -138,7 +144,7 @@ impl<'a> Machine<'a> {
     /// A machine on which nothing runs yet.
     ///
     /// # Errors
-    /// If the workload names CPUs that the machine does not have.
+    /// If the workload names CPUs that the machine does not have, or a domain has no CPU to dedicate.
     pub fn new(
         topology: &Topology,
         domains: &Domains,
@@ -158,22 +164,28 @@ impl<'a> Machine<'a> {
         }
         let options = &setup.scheduler.options;
         let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
-        let preferences = Preferences::new(domains, Prefer::None, &CpuSet::EMPTY);
+        let dedicated = match options.dedicate {
+            true => dedicated_cpus(domains)?,
+            false => CpuSet::EMPTY,
+        };
+        let usable = |domain: &Domain| domain.cpus.difference(&dedicated);
+        let preferences = Preferences::new(domains, Prefer::None, &dedicated);
         let schedulers = domains.iter().zip(deques).map(|(domain, deque)| {
             let places = preferences.within(domain);
             let policy = (setup.scheduler.make)(&policy::Setup::new(domain, options.slices));
             let queues = Queues { idle_elsewhere: vec![0; domains.len()], ..Queues::default() };
-            Scheduler::new(queues, domain, &places, domain.cpus, policy, board.clone(), deque)
+            Scheduler::new(queues, domain, &places, usable(domain), policy, board.clone(), deque)
         });
         let tasks = workload.groups.iter().enumerate().flat_map(|(group, of)| {
             std::iter::repeat_with(move || SimTask::unborn(group)).take(of.instances as usize)
         });
         let tasks: Vec<_> = tasks.collect();
         let queues = |count| std::iter::repeat_with(Dsq::default).take(count).collect();
-        let dom = |domain: &crate::topology::Domain| Dom {
+        let dom = |domain: &Domain| Dom {
             cpus: domain.cpus,
+            usable: usable(domain),
             nearest: domain.nearest.clone().into(),
-            idle: domain.cpus,
+            idle: usable(domain),
             ready: 0,
             carried_out: 0,
             to_ready: 0,
@@ -189,7 +201,7 @@ impl<'a> Machine<'a> {
             untold: 0,
             tasks: 0,
             counts: NOTHING_COUNTED,
-            thread: Thread::asleep(domain),
+            thread: Thread::new(domain, domain.cpus.intersection(&dedicated).first()),
         };
         let highest = topology.cpus().iter().last().map_or(0, CpuId::index);
         debug_assert!(highest < MAX_CPUS);
@@ -201,6 +213,7 @@ impl<'a> Machine<'a> {
                 patience_ns: ns(options.patience),
                 stall_ns: ns(STALL_LIMIT),
                 heartbeat_ns: ns(HEARTBEAT),
+                starved_ns: ns(STARVED),
                 strict: options.strict,
                 no_steal: options.no_steal,
             },
@@ -211,10 +224,10 @@ impl<'a> Machine<'a> {
             spent_ns: 0,
             here: None,
             events: Events::default(),
-            cpus: Cpu::all(topology, domains, highest + 1),
+            cpus: Cpu::all(topology, domains, &dedicated, highest + 1),
             online: *topology.cpus(),
             idle: Idle::all(topology),
-            idle_counts: domains.iter().map(|domain| domain.cpus.len()).collect(),
+            idle_counts: domains.iter().map(|domain| usable(domain).len()).collect(),
             schedulers: schedulers.collect(),
             alive: tasks.len(),
             measures: Measures::new(domains.len(), workload.groups.len()),
@@ -242,6 +255,7 @@ impl<'a> Machine<'a> {
         if !self.tasks.is_empty() {
             self.events.at(START_NS, Event::Start(TaskId(0)));
         }
+        self.start_dedicated_threads();
         if let Some(idleness) = &self.idleness {
             self.events.at(START_NS + idleness.every_ns(), Event::Inspect);
         }

@@ -3,7 +3,8 @@
 //!
 //! A round is the real [`Scheduler::round`](crate::domains::scheduler::Scheduler::round), at the moment it begins; what
 //! it decides is there for the kernel one after the other, as the costs of taking, deciding and submitting have it.
-//! Simplified: if the thread loses its CPU in the middle of a round, that does not put off what it has yet to submit.
+//! Simplified: if the thread loses its CPU in the middle of a round, that does not put off what it has yet to submit;
+//! and one that spins on a CPU of its own, with tasks that cannot be decided yet, looks after them every [`SPIN_NS`].
 //!
 //! Invariant: a thread with messages it has not taken is awake, or has been woken.
 
@@ -45,7 +46,14 @@ enum Doing {
     Coming,
     /// In a round, after which this is left.
     Round(Left),
+    /// It has a CPU of its own and nothing to do there.
+    Spinning,
 }
+
+/// How often a thread that spins looks after tasks that it could not decide for.
+const SPIN_NS: u64 = 1000;
+/// Longer than any run: a thread that spins is noticed by what comes.
+const FOR_EVER_NS: u64 = u64::MAX / 4;
 
 /// A decision on its way.
 #[derive(Clone, Copy)]
@@ -63,6 +71,8 @@ pub struct Thread {
     pub state_since_ns: u64,
     place: Place,
     pub cpu: CpuId,
+    /// It has a CPU to itself, which it is bound to.
+    dedicated: bool,
     pub left_ns: u64,
     pub slice_left_ns: u64,
     doing: Doing,
@@ -81,17 +91,18 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// The thread of a domain, waiting for its first message.
-    pub fn asleep(domain: &Domain) -> Thread {
+    /// The thread of a domain, waiting for its first message; or about to spin on the CPU that is dedicated to it.
+    pub fn new(domain: &Domain, dedicated: Option<CpuId>) -> Thread {
         Thread {
             state: ThreadState::Asleep,
             state_since_ns: super::START_NS,
             place: Place::Bed,
-            cpu: domain.cpus.first().expect("a domain has a CPU"),
+            cpu: dedicated.or(domain.cpus.first()).expect("a domain has a CPU"),
+            dedicated: dedicated.is_some(),
             left_ns: 0,
             slice_left_ns: 0,
             doing: Doing::Coming,
-            sleeping: true,
+            sleeping: dedicated.is_none(),
             called_ns: 0,
             bell: false,
             untaken_bytes: 0,
@@ -104,6 +115,11 @@ impl Thread {
     /// Whether it is in the queue THREAD.
     pub fn is_queued(&self) -> bool {
         self.place == Place::Queue
+    }
+
+    /// Whether it may run on a CPU of its domain.
+    pub fn may_use(&self, cpu: CpuId) -> bool {
+        !self.dedicated || self.cpu == cpu
     }
 
     /// A CPU takes it.
@@ -131,9 +147,43 @@ impl Machine<'_> {
         thread.state_since_ns = at_ns;
     }
 
-    /// The thread of a domain wakes up: ops.select_cpu and ops.enqueue for it.
+    /// Puts the threads that have CPUs of their own there.
+    pub(super) fn start_dedicated_threads(&mut self) {
+        for d in 0..self.domains.len() {
+            let thread = &mut self.domains[d].thread;
+            if thread.dedicated {
+                let cpu = thread.cpu;
+                thread.go_to(cpu);
+                thread.slice_left_ns = self.limits.slice_ns;
+                self.cpus[cpu.index()].local.push_back(Who::Thread(DomainId(d as u32)));
+                self.kick(cpu);
+            }
+        }
+    }
+
+    /// Something has come that the thread of a domain sees if it spins.
+    pub(super) fn notice(&mut self, d: usize, at_ns: u64) {
+        let thread = &mut self.domains[d].thread;
+        if thread.doing == Doing::Spinning {
+            thread.doing = Doing::Coming;
+            let seen_ns = at_ns + self.costs.step;
+            self.events.at(seen_ns, Event::ThreadWake(DomainId(d as u32)));
+        }
+    }
+
+    /// The thread of a domain wakes up: ops.select_cpu and ops.enqueue for it. Or it spins, and sees that it has work.
     pub(super) fn wake_thread(&mut self, domain: DomainId) {
         let d = domain.index();
+        let thread = &self.domains[d].thread;
+        if thread.dedicated {
+            let cpu = thread.cpu;
+            if thread.state == ThreadState::Running && thread.doing == Doing::Coming {
+                self.account(cpu);
+                self.domains[d].thread.left_ns = 0;
+                self.plan(cpu);
+            }
+            return;
+        }
         if self.domains[d].thread.place != Place::Bed {
             return;
         }
@@ -173,6 +223,8 @@ impl Machine<'_> {
         if thread.left_ns == 0 {
             thread.doing = Doing::Coming;
             thread.left_ns = round_ns;
+        } else if thread.doing == Doing::Spinning {
+            self.come_again(d);
         }
     }
 
@@ -180,13 +232,9 @@ impl Machine<'_> {
     pub(super) fn thread_goes_on(&mut self, d: usize, cpu: CpuId) {
         let who = Who::Thread(DomainId(d as u32));
         match self.domains[d].thread.doing {
-            Doing::Coming => self.round(d, cpu),
-            Doing::Round(Left::Waiting) => {
-                // It yields.
-                self.domains[d].thread.slice_left_ns = 0;
-                self.come_again(d);
-                self.schedule(cpu, Leaving::Runnable(who));
-            }
+            _ if self.domains[d].thread.dedicated => self.spin(d, cpu),
+            Doing::Coming | Doing::Spinning => self.round(d, cpu),
+            Doing::Round(Left::Waiting) => self.yield_thread(d, cpu),
             Doing::Round(Left::Nothing) => {
                 let thread = &mut self.domains[d].thread;
                 let rung = std::mem::take(&mut thread.bell);
@@ -200,6 +248,34 @@ impl Machine<'_> {
                 }
             }
         }
+    }
+
+    /// A pass through the loop of a thread that has a CPU of its own: it never sleeps, and leaves the CPU only to make
+    /// the kernel look at its decisions.
+    fn spin(&mut self, d: usize, cpu: CpuId) {
+        let thread = &self.domains[d].thread;
+        if let Doing::Round(_) = thread.doing {
+            if thread.has_undrained(self.now_ns) {
+                return self.yield_thread(d, cpu);
+            }
+            self.come_again(d);
+            return self.plan(cpu);
+        }
+        let has_messages = thread.untaken_bytes > 0;
+        let scheduler = &self.schedulers[d];
+        if has_messages || scheduler.is_waiting() || scheduler.is_called() {
+            return self.round(d, cpu);
+        }
+        let thread = &mut self.domains[d].thread;
+        thread.doing = Doing::Spinning;
+        thread.left_ns = FOR_EVER_NS;
+        self.plan(cpu);
+    }
+
+    fn yield_thread(&mut self, d: usize, cpu: CpuId) {
+        self.domains[d].thread.slice_left_ns = 0;
+        self.come_again(d);
+        self.schedule(cpu, Leaving::Runnable(Who::Thread(DomainId(d as u32))));
     }
 
     fn come_again(&mut self, d: usize) {
@@ -244,7 +320,6 @@ impl Machine<'_> {
             at_ns += decide_ns;
             let submitted = Submitted { begun_ns, at_ns, decision: *decision };
             self.domains[d].thread.decided.push_back(submitted);
-            self.trace_decision(d, decision, begun_ns, at_ns);
         }
         at_ns += called.len() as u64 * self.costs.bell;
         at_ns += self.costs.step;
@@ -254,8 +329,15 @@ impl Machine<'_> {
                 // Its bell is one of the two that it waits for.
                 self.events.at(at_ns + self.costs.thread_wake, Event::ThreadWake(thief));
             }
+            self.notice(thief.index(), at_ns);
         }
-        self.trace_round(d, begun_ns, at_ns);
+        let in_vain = taken == 0 && decided.is_empty();
+        if self.domains[d].thread.dedicated && in_vain {
+            at_ns = begun_ns + SPIN_NS;
+        } else {
+            let first_ns = begun_ns + taken as u64 * self.costs.consume;
+            self.trace_round(d, begun_ns..at_ns, &decided, first_ns, decide_ns);
+        }
         self.measures.domains[d].rounds += 1;
         self.measures.scheduling_events += taken as u64;
         debug_assert!(

@@ -5,6 +5,7 @@ use crate::connector::abi;
 use crate::ids::CpuId;
 use crate::simulator::trace::{Trace, cpu_track, thread_track};
 use crate::simulator::{TaskId, Who};
+use std::ops::Range;
 
 impl Machine<'_> {
     /// Hands the trace out while something is written.
@@ -25,17 +26,23 @@ impl Machine<'_> {
         });
     }
 
-    /// A decision is taken and submitted.
-    pub(super) fn trace_decision(
+    /// A round of a domain thread, and in it the decisions, each of which takes `decide_ns` from `first_ns` on.
+    pub(super) fn trace_round(
         &mut self,
         d: usize,
-        decision: &abi::decided,
-        from_ns: u64,
-        to_ns: u64,
+        round_ns: Range<u64>,
+        decided: &[abi::decided],
+        first_ns: u64,
+        decide_ns: u64,
     ) {
         self.with_trace(|machine, trace| {
-            let name = format!("decide {}", machine.name(Who::Task(TaskId::of_pid(decision.pid))));
-            trace.slice(thread_track(d), &name, from_ns, to_ns);
+            trace.slice(thread_track(d), "round", round_ns.start, round_ns.end);
+            for (decision, n) in decided.iter().zip(0..) {
+                let task = Who::Task(TaskId::of_pid(decision.pid));
+                let from_ns = first_ns + n * decide_ns;
+                let name = format!("decide {}", machine.name(task));
+                trace.slice(thread_track(d), &name, from_ns, from_ns + decide_ns);
+            }
         });
     }
 
@@ -44,11 +51,6 @@ impl Machine<'_> {
         self.with_trace(|machine, trace| {
             trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.stay);
         });
-    }
-
-    /// A round of a domain thread.
-    pub(super) fn trace_round(&mut self, d: usize, from_ns: u64, to_ns: u64) {
-        self.with_trace(|_, trace| trace.slice(thread_track(d), "round", from_ns, to_ns));
     }
 
     /// What has run on a CPU leaves it, or the simulation ends.

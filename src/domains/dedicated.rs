@@ -1,0 +1,30 @@
+//! With `--dedicate`: which CPU of its domain a thread keeps to itself.
+//!
+//! Invariant: a domain keeps at least one CPU for tasks.
+
+use crate::cpuset::CpuSet;
+use crate::ids::CpuId;
+use crate::topology::{Domain, Domains};
+use anyhow::{Context, Result};
+
+/// The last CPU of a domain; none if it is the only one.
+pub fn dedicated_cpu(domain: &Domain) -> Option<CpuId> {
+    domain.cpus.iter().last().filter(|_| domain.cpus.len() > 1)
+}
+
+/// Those of all domains.
+///
+/// # Errors
+/// If a domain has one CPU only.
+pub fn dedicated_cpus(domains: &Domains) -> Result<CpuSet> {
+    let cpu_of = |domain: &Domain| {
+        dedicated_cpu(domain).with_context(|| {
+            format!(
+                "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser --domain or leave \
+                 --dedicate out",
+                domain.id, domain.cpus
+            )
+        })
+    };
+    domains.iter().map(cpu_of).collect()
+}

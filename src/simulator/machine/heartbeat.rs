@@ -1,0 +1,36 @@
+//! What is done now and then rather than on the way of a task: `bpf/heartbeat.bpf.h`. The rescue of tasks whose CPU a
+//! higher class has taken is left out, since there is no such class.
+
+use super::Machine;
+use crate::ids::CpuId;
+use crate::simulator::dsq::DsqId;
+use crate::simulator::events::Event;
+
+impl Machine<'_> {
+    /// Finds tasks that wait beside an idle CPU and those that have waited for too long, and levels the loads.
+    pub(super) fn heartbeat(&mut self) {
+        for d in 0..self.domains.len() {
+            let (waiting, ready) = (DsqId::Waiting(d as u32), DsqId::Ready(d as u32));
+            let has_tasks = self.has_tasks(waiting) || self.has_tasks(ready);
+            let waits = has_tasks || self.domains[d].thread.is_queued();
+            if waits && !self.domains[d].idle.is_empty() {
+                self.kick_idle(d, 1);
+            }
+            if has_tasks {
+                self.feed_starved(waiting, ready, self.domains[d].ready_order);
+            }
+        }
+        if !self.limits.no_steal && self.domains.len() > 1 {
+            self.level_loads();
+        }
+        let cpus: Vec<CpuId> = self.online.iter().collect();
+        for cpu in cpus {
+            let (bound, own) = (DsqId::Bound(cpu.0), DsqId::Own(cpu.0));
+            if self.has_tasks(bound) || self.has_tasks(own) {
+                self.kick(cpu);
+                self.feed_starved(bound, own, self.cpus[cpu.index()].own_order);
+            }
+        }
+        self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);
+    }
+}
