@@ -31,7 +31,7 @@
 //! told of it again). A task that is decided for twice, or after it has gone, makes a decision that is
 //! dropped (counted as `stale`). A policy that is slow, or that forgets a task, is helped out by the
 //! safety net: a CPU of the domain that has nothing decided to run for longer than the domain
-//! thread's patience (`--patience-us`, 300 microseconds by default) runs the waiting tasks by itself,
+//! thread's patience (`--patience-us`, 1000 microseconds by default) runs the waiting tasks by itself,
 //! least run time for its weight first (counted as `late`). Where CPUs always have something decided
 //! the net is not asked; there a task that has waited for some three seconds goes first for one slice,
 //! whatever the policy says, because the kernel's watchdog ends a scheduler that lets one starve.
