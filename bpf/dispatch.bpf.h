@@ -141,17 +141,24 @@ static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d
 }
 
 /*
- * A decision has made the running task give way: what it was for goes before everybody else, and is
- * not compared with the task that gave way.
+ * Runs what goes before everybody else, without being compared: what a decision has made the running
+ * task give way to, and starved tasks.
  */
-__noinline int run_preempting(u32 cpu)
+__noinline int run_first(u32 cpu)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
 
-	if (!c || !READ_ONCE(c->preempting))
+	if (!dom)
 		return 0;
-	__sync_fetch_and_sub(&c->preempting, 1);
-	return run_from(DSQ_OWN | cpu);
+	if (READ_ONCE(c->own_turns)) {
+		__sync_fetch_and_sub(&c->own_turns, 1);
+		return run_from(DSQ_OWN | cpu);
+	}
+	if (c->dedicated || READ_ONCE(dom->ready_turns) <= 0)
+		return 0;
+	__sync_fetch_and_sub(&dom->ready_turns, 1);
+	return run_from(DSQ_READY | c->domain);
 }
 
 /* Step 5: the kernel's half of stealing. */
@@ -218,7 +225,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
 		return true;
-	if (run_preempting(cpu) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
+	if (run_first(cpu) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
 		return true;
 
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);

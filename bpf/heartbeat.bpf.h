@@ -28,7 +28,7 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 {
 	struct domain_ctx *dom;
 	struct cpu_ctx *c;
-	u32 i;
+	u32 turns, i;
 
 	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
 	bpf_rcu_read_lock();
@@ -44,8 +44,10 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (dom && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
-			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0))
-			feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
+			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
+			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
+			WRITE_ONCE(dom->ready_turns, turns);
+		}
 	}
 	if (!no_steal && nr_domains > 1)
 		level_loads();
@@ -55,8 +57,11 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 			rescue(i);
 			c = cpu_at(i);
-			if (c)
-				feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
+			if (!c)
+				continue;
+			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
+			if (READ_ONCE(c->own_turns) < turns)
+				WRITE_ONCE(c->own_turns, turns);
 		}
 	}
 	bpf_timer_start(timer, heartbeat_ns, 0);

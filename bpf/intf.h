@@ -142,6 +142,7 @@ struct domain_ctx {
 	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
+	s32 ready_turns; /* so many from READY go before all others */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
 	u64 queue_weight; /* the same without those that run */
@@ -193,7 +194,7 @@ struct cpu_ctx {
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
-	u32 preempting; /* how many tasks it was freed for, first in its own queue */
+	u32 own_turns; /* so many from its own queue go before all others */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -24,7 +24,7 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 
 	if (!c || !dom)
 		return 0;
-	__sync_fetch_and_add(&c->preempting, 1);
+	__sync_fetch_and_add(&c->own_turns, 1);
 	if (cpu == here)
 		return 0;
 	running = bpf_task_from_pid(READ_ONCE(c->running));

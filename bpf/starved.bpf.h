@@ -19,14 +19,17 @@
  */
 #define STARVED_LOOKS_MAX 32
 
-/* Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`. */
-static __noinline void move_to_front(u64 from, u64 to, u64 order)
+/*
+ * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`, and
+ * answers how many.
+ */
+static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 {
 	struct bpf_iter_scx_dsq it;
 	u64 now = scx_bpf_now();
 	struct task_struct *p;
 	struct task_ctx *t;
-	u32 i;
+	u32 moved = 0, i;
 
 	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
 		bpf_for(i, 0, STARVED_LOOKS_MAX) {
@@ -37,27 +40,34 @@ static __noinline void move_to_front(u64 from, u64 to, u64 order)
 			if (!t || (s64)(now - t->queued_ns) < (s64)starved_ns)
 				continue;
 			scx_bpf_dsq_move_set_vtime(&it, order);
-			if (scx_bpf_dsq_move_vtime(&it, p, to, 0))
+			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {
 				t->ready_on = to;
+				moved++;
+			}
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);
+	return moved;
 }
 
-/* For the heartbeat: looks for starved tasks in two queues, those of waiting and of ready ones. */
-__weak int feed_starved(u64 waiting, u64 ready, u64 last_order)
+/*
+ * For the heartbeat: looks for starved tasks in two queues, those of waiting and of ready ones, and
+ * answers how many turns they are to have before everybody else.
+ */
+__weak u32 feed_starved(u64 waiting, u64 ready, u64 last_order)
 {
+	u32 turns = 0;
 	u64 order;
 
 	/* As in heartbeat(). */
 	bpf_rcu_read_lock();
 	order = first_order_rcu(ready, last_order);
 	if (scx_bpf_dsq_nr_queued(ready) > 0)
-		move_to_front(ready, ready, order);
+		turns += move_to_front(ready, ready, order);
 	if (scx_bpf_dsq_nr_queued(waiting) > 0)
-		move_to_front(waiting, ready, order);
+		turns += move_to_front(waiting, ready, order);
 	bpf_rcu_read_unlock();
-	return 0;
+	return turns;
 }
 
 #endif /* MANYLAND_STARVED_BPF_H */

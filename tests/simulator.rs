@@ -213,6 +213,10 @@ fn whom_a_policy_never_chooses_runs_every_few_seconds() {
     for hogs in [
         r#""hog": {"instance": 8, "run": 1000}"#,
         r#""bound": {"instance": 8, "cpus": [1], "run": 1000}"#,
+        // Whoever has the smaller pids, the others are in another queue.
+        r#""free": {"instance": 4, "run": 1000}, "bound": {"instance": 5, "cpus": [1], "run": 1000}"#,
+        r#""bound": {"instance": 5, "cpus": [0], "run": 1000}, "other": {"instance": 5, "cpus": [1], "run": 1000},
+            "free": {"instance": 4, "run": 1000}"#,
     ] {
         let workload = Workload::parse(&format!("{{\"tasks\": {{{hogs}}}}}")).unwrap();
         let setup = Setup {
@@ -221,11 +225,12 @@ fn whom_a_policy_never_chooses_runs_every_few_seconds() {
             ..Setup::default()
         };
         let report = simulate(&machine, &workload, &setup, None).unwrap();
-        let group = &report.groups[0];
-        // Three seconds, a heartbeat, and the turns of those that are as starved.
-        assert!(group.run_delay_us.max < 3.4e6, "{group:?}");
-        let least_s = group.cpu_s_of_each.iter().copied().fold(f64::INFINITY, f64::min);
-        assert!(least_s > 5.0 * 0.004, "{group:?}");
+        for group in &report.groups {
+            // Three seconds, a heartbeat, and the turns of those that are as starved.
+            assert!(group.run_delay_us.max < 3.4e6, "{group:?}");
+            let least_s = group.cpu_s_of_each.iter().copied().fold(f64::INFINITY, f64::min);
+            assert!(least_s > 5.0 * 0.004, "{group:?}");
+        }
     }
 }
 

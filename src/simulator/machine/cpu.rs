@@ -50,8 +50,8 @@ pub struct Cpu {
     pub own_order: u64,
     pub weight: u32,
     pub net_turn: bool,
-    /// How many tasks it was freed for, first in its own queue.
-    pub preempting: u32,
+    /// So many from its own queue go before all others.
+    pub own_turns: u32,
 }
 
 impl Cpu {
@@ -87,7 +87,7 @@ impl Cpu {
                 own_order: 0,
                 weight: 0,
                 net_turn: false,
-                preempting: 0,
+                own_turns: 0,
             }
         };
         (0..count as u32).map(cpu).collect()

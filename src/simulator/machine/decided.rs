@@ -160,7 +160,7 @@ impl Machine<'_> {
 
     /// What runs on a CPU gives way to what has just been put first into the CPU's own queue.
     fn preempt(&mut self, d: usize, cpu: CpuId, here: CpuId) {
-        self.cpus[cpu.index()].preempting += 1;
+        self.cpus[cpu.index()].own_turns += 1;
         if cpu == here {
             return;
         }

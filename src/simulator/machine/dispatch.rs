@@ -122,14 +122,20 @@ impl Machine<'_> {
         *turn && self.run_waiting(cpu, d)
     }
 
-    /// A decision has made the running task give way: what it was for goes before everybody else.
-    fn run_preempting(&mut self, cpu: CpuId) -> bool {
-        let preempting = &mut self.cpus[cpu.index()].preempting;
-        if *preempting == 0 {
+    /// Runs what goes before everybody else, without being compared: what a decision has made the running task give way
+    /// to, and starved tasks.
+    fn run_first(&mut self, cpu: CpuId, d: usize) -> bool {
+        let c = &mut self.cpus[cpu.index()];
+        if c.own_turns > 0 {
+            c.own_turns -= 1;
+            return self.run_from(cpu, DsqId::Own(cpu.0));
+        }
+        let turns = &mut self.domains[d].ready_turns;
+        if c.dedicated || *turns == 0 {
             return false;
         }
-        *preempting -= 1;
-        self.run_from(cpu, DsqId::Own(cpu.0))
+        *turns -= 1;
+        self.run_from(cpu, DsqId::Ready(d as u32))
     }
 
     /// Step 5: the kernel's half of stealing.
@@ -196,7 +202,7 @@ impl Machine<'_> {
         if self.thread_is_due(d) && self.run_thread(cpu, d) {
             return true;
         }
-        if self.run_preempting(cpu)
+        if self.run_first(cpu, d)
             || self.run_untold(cpu, d)
             || prev.is_some_and(|prev| self.goes_on(prev, cpu, d))
         {

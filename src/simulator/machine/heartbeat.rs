@@ -17,7 +17,8 @@ impl Machine<'_> {
                 self.kick_idle(d, 1);
             }
             if has_tasks {
-                self.feed_starved(waiting, ready, self.domains[d].ready_order);
+                let order = self.domains[d].ready_order;
+                self.domains[d].ready_turns = self.feed_starved(waiting, ready, order);
             }
         }
         if !self.limits.no_steal && self.domains.len() > 1 {
@@ -28,7 +29,9 @@ impl Machine<'_> {
             let (bound, own) = (DsqId::Bound(cpu.0), DsqId::Own(cpu.0));
             if self.has_tasks(bound) || self.has_tasks(own) {
                 self.kick(cpu);
-                self.feed_starved(bound, own, self.cpus[cpu.index()].own_order);
+                let turns = self.feed_starved(bound, own, self.cpus[cpu.index()].own_order);
+                let c = &mut self.cpus[cpu.index()];
+                c.own_turns = c.own_turns.max(turns);
             }
         }
         self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);

@@ -92,6 +92,8 @@ pub(super) struct Dom {
     to_ready: u32,
     starved_since_ns: u64,
     ready_order: u64,
+    /// So many from READY go before all others.
+    ready_turns: u32,
     waiting_vtime: u64,
     weight: u64,
     queue_weight: u64,
@@ -191,6 +193,7 @@ impl<'a> Machine<'a> {
             to_ready: 0,
             starved_since_ns: 0,
             ready_order: 0,
+            ready_turns: 0,
             waiting_vtime: 0,
             weight: 0,
             queue_weight: 0,
