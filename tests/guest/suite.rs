@@ -84,6 +84,7 @@ pub fn all() -> Vec<GuestTest> {
             150 library::tasks_run_where_a_policy_prefers,
             90 library::a_policy_sees_cgroups,
             150 library::a_decision_preempts_a_task,
+            120 library::whom_a_policy_never_chooses_runs,
             90 library::under_a_policy_that_sleeps_tasks_run_late,
             90 library::a_policy_that_panics_ends_the_scheduler,
             90 library::a_decision_preempts_no_domain_thread_and_no_higher_class,

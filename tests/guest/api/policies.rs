@@ -39,6 +39,8 @@ pub enum Wish {
     Group,
     /// That a task called [`URGENT`] runs at once where it is bound to.
     Preempt,
+    /// That whoever has the smallest pid runs, always.
+    Pid,
     /// Nothing, but it sleeps over each decision, which a policy must not.
     Sleep,
     /// Nothing any more, once it has seen a task called [`TERRIBLE`].
@@ -95,13 +97,14 @@ impl Policy for Wishing {
 
     fn next(&mut self, _: &dyn Context) -> Option<Choice> {
         let choice = self.waiting.pop_front()?.run_for(self.slice);
-        let name = choice.task.name();
+        let (name, pid) = (choice.task.name(), choice.task.pid);
         Some(match self.wish {
             Wish::Preempt if name == URGENT => choice.preempting(),
             Wish::Prefer => match name.rsplit('-').next().and_then(|number| number.parse().ok()) {
                 Some(cpu) => choice.on(CpuId(cpu)),
                 None => choice,
             },
+            Wish::Pid => choice.at_virtual_time(u64::from(pid.0.unsigned_abs())),
             Wish::Group if choice.task.cgroup == self.group => choice.on(CpuId(2)),
             Wish::Sleep => {
                 thread::sleep(NAP);

@@ -291,6 +291,27 @@ pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
+/// Whom a policy never chooses runs every few seconds all the same, also in the CPU's own queue behind the domain's others.
+pub fn whom_a_policy_never_chooses_runs(_: &Machine) -> Result<()> {
+    let scheduler = Wish::Pid.start(&STATS)?;
+    let _chosen =
+        (0..2 * cpus::online()?.len()).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
+    let never = [Hog::on(&cpu(1), LONG)?, Hog::on(&cpu(1), LONG)?, Hog::anywhere(LONG)?];
+    for hog in &never {
+        has_run(hog, Duration::from_nanos(1))?;
+    }
+    let before = never.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
+    // Three seconds, and as much again for a slow host.
+    thread::sleep(Duration::from_secs(9));
+    for (hog, before) in never.iter().zip(before) {
+        let ran = hog.run_time()? - before;
+        println!("it ran for {} ms of 9 s", ran.as_millis());
+        ensure!(!ran.is_zero(), "a task that the policy never chooses did not run for 9 s");
+    }
+    ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
+    scheduler.stop()
+}
+
 /// Tasks do not wait for a policy that does what it must not: the safety net runs them, and they are counted.
 pub fn under_a_policy_that_sleeps_tasks_run_late(_: &Machine) -> Result<()> {
     let scheduler = Wish::Sleep.start(&STATS)?;
