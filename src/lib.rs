@@ -50,7 +50,8 @@ pub mod power;
 pub mod privileges;
 pub mod program;
 mod session;
-mod signals;
+#[doc(hidden)]
+pub mod signals;
 pub mod simulator;
 mod statistics;
 mod supervisor;

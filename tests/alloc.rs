@@ -1,6 +1,7 @@
 //! Arenas as the binary uses them: with the allocator installed and threads inside domains. One test
 //! at a time, because some of them look at the process as a whole.
 
+use fastrand::Rng;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use parking_lot::{Mutex, MutexGuard};
 use scx_manyland::alloc::{
@@ -23,18 +24,6 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Numbers that look random and are the same every time (Marsaglia's xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
 /// A vector whose contents follow from its length and seed.
 struct Parcel {
     contents: Vec<u8>,
@@ -42,9 +31,9 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn new(random: &mut Random) -> Parcel {
-        let mut parcel = Parcel { contents: Vec::new(), seed: random.below(256) as u8 };
-        parcel.grow(1 + random.below(300));
+    fn new(random: &mut Rng) -> Parcel {
+        let mut parcel = Parcel { contents: Vec::new(), seed: random.usize(..256) as u8 };
+        parcel.grow(1 + random.usize(..300));
         parcel
     }
 
@@ -74,26 +63,26 @@ fn threads_of_several_domains_exchange_blocks_and_all_of_them_return() {
             let senders = senders.clone();
             scope.spawn(move || {
                 let _inside = alloc::enter(arena);
-                let mut random = Random(0x9E37_79B9 + number as u64);
+                let mut random = Rng::with_seed(0x9E37_79B9 + number as u64);
                 let mut own: Vec<Parcel> = Vec::new();
                 for _ in 0..STEPS {
-                    match random.below(5) {
+                    match random.usize(..5) {
                         0 | 1 if own.len() < 200 => own.push(Parcel::new(&mut random)),
                         2 if !own.is_empty() => {
-                            let which = random.below(own.len());
-                            own[which].grow(random.below(100));
+                            let which = random.usize(..own.len());
+                            own[which].grow(random.usize(..100));
                         }
                         3 if !own.is_empty() => {
-                            let parcel = own.swap_remove(random.below(own.len()));
-                            senders[random.below(THREADS)].send(parcel).unwrap();
+                            let parcel = own.swap_remove(random.usize(..own.len()));
+                            senders[random.usize(..THREADS)].send(parcel).unwrap();
                         }
                         _ => {
                             for mut parcel in inbox.try_iter() {
-                                parcel.grow(random.below(50));
+                                parcel.grow(random.usize(..50));
                                 parcel.check();
                             }
                             if !own.is_empty() {
-                                own.swap_remove(random.below(own.len())).check();
+                                own.swap_remove(random.usize(..own.len())).check();
                             }
                         }
                     }

@@ -1,6 +1,7 @@
 //! That a program which starts as `alloc` says takes no page faults. The only test of its binary,
 //! because it counts those of the whole process and locks all of its memory.
 
+use fastrand::Rng;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use scx_manyland::alloc::{
     self, Arena, DEFAULT_ARENA_BYTES, DomainAllocator, FaultCounter, ResidentMemory,
@@ -11,18 +12,6 @@ use std::thread;
 
 #[global_allocator]
 static ALLOCATOR: DomainAllocator = DomainAllocator;
-
-/// Numbers that look random and are the same every time (Marsaglia's xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
 
 fn status_kib(key: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -53,14 +42,14 @@ fn a_locked_process_takes_no_faults_in_a_million_allocations() {
         alloc::set_thread_policy(Some(0)).unwrap();
         alloc::prefault_stack(64);
         let _inside = alloc::enter(&arena);
-        let mut random = Random(42);
+        let mut random = Rng::with_seed(42);
         let mut blocks: Vec<Vec<u8>> = vec![Vec::new(); LIVE];
         let mut churn = |allocations| {
             for _ in 0..allocations {
-                let block = &mut blocks[random.below(LIVE)];
-                match random.below(4) {
-                    0 => block.reserve(random.below(200)),
-                    _ => *block = Vec::with_capacity(1 + random.below(1000)),
+                let block = &mut blocks[random.usize(..LIVE)];
+                match random.usize(..4) {
+                    0 => block.reserve(random.usize(..200)),
+                    _ => *block = Vec::with_capacity(1 + random.usize(..1000)),
                 }
             }
         };

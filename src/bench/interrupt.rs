@@ -6,8 +6,9 @@
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use scx_manyland::signals::ASK_TO_END;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -33,10 +34,7 @@ impl Interrupt {
     /// # Errors
     /// If the kernel refuses.
     pub fn catch() -> Result<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
+        let signals: SigSet = ASK_TO_END.into_iter().collect();
         signals.thread_block().context("cannot block signals")?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC);
         Ok(Self(signals.context("cannot wait for signals")?))
