@@ -181,6 +181,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		park_thread(p, t, enq_flags);
 		return;
 	}
+	if (enq_flags & SCX_ENQ_REENQ)
+		note_displaced(cpu);
 	if (by_kind && enq_flags & SCX_ENQ_LAST) {
 		climb(p, t, cpu, enq_flags);
 		return;

@@ -107,6 +107,7 @@ struct domain_counts {
 	u64 stale; /* decisions for a task that had left meanwhile */
 	u64 congested; /* messages that found `queued` full */
 	u64 preempted; /* running tasks that a decision made give way */
+	u64 displaced; /* tasks that a higher class drove from one of the CPUs */
 	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
 	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
 	u64 moved_in; /* tasks that got their home here */

@@ -169,6 +169,15 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
+/* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */
+static void note_displaced(s32 cpu)
+{
+	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
+
+	if (dom)
+		count(&dom->counts.displaced);
+}
+
 /*
  * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
  * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an

@@ -27,8 +27,10 @@
  */
 static void give_up_rest(struct task_struct *p)
 {
-	if (p->scx.slice)
-		scx_bpf_task_set_slice(p, 0);
+	if (!p->scx.slice)
+		return;
+	scx_bpf_task_set_slice(p, 0);
+	note_displaced(scx_bpf_task_cpu(p));
 }
 
 /* Before Linux 6.19, the only place from which the local queue can be emptied. */
@@ -65,6 +67,7 @@ static __noinline bool move_out(s32 cpu, u64 ready)
 			if (p->nr_cpus_allowed == 1 || !scx_bpf_dsq_move_vtime(&it, p, ready, 0))
 				continue;
 			moved = true;
+			note_displaced(cpu);
 			t = task_ctx(p);
 			if (t)
 				t->ready_on = ready;

@@ -173,6 +173,7 @@ pub fn all() -> Vec<GuestTest> {
             90 attach::attaches_and_detaches,
             90 faults::tasks_run_while_the_scheduler_is_stopped,
             90 faults::tasks_run_while_a_domain_thread_is_frozen,
+            60 faults::tasks_leave_a_cpu_that_a_real_time_task_takes,
             180 security::privileges_are_given_up,
             60 security::the_named_capabilities_suffice,
         },

@@ -127,6 +127,9 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
     they_run(&hogs, AWAY, AWAY / 6)?;
     let share = intruder.run_time()?.as_secs_f64() / AWAY.as_secs_f64();
     ensure!(share > 0.5, "the real-time task had its CPU for {:.0} % only", 100.0 * share);
+    let displaced = scheduler.stats()?.sum("displaced")?;
+    println!("{displaced} tasks were displaced");
+    ensure!(displaced > 0, "tasks were driven from a CPU, and none was counted");
     scheduler.decisions_resume()?;
     scheduler.stop()
 }
