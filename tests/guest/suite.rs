@@ -124,6 +124,7 @@ pub fn all() -> Vec<GuestTest> {
             90 faults::tasks_run_while_a_domain_thread_is_frozen,
             120 faults::the_lightest_task_has_its_turns,
             60 faults::tasks_leave_a_cpu_that_a_real_time_task_takes,
+            90 faults::tasks_die_on_their_way_to_another_domain,
             180 hotplug::a_cpu_goes_and_comes,
             180 hotplug::a_cpu_goes_and_comes_again_and_again,
             180 hotplug::a_domain_goes_and_comes,

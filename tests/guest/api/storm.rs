@@ -34,7 +34,7 @@ pub enum Kind {
     Affinity,
     /// NUMBER threads that wake up every few milliseconds.
     Wakeups,
-    /// NUMBER processes, one of which is killed at any moment, and replaced.
+    /// NUMBER processes, one of which is killed at any moment, and replaced; born on CPUS, if any, and let go at once.
     Deaths,
     /// NUMBER threads whose niceness and scheduling class somebody changes all the time.
     Classes,
@@ -126,7 +126,7 @@ fn storm(args: &[String]) -> Result<()> {
         Kind::Mutex => mutex(number, end),
         Kind::Affinity => affinity(number, end),
         Kind::Wakeups => crowd(number, end, || restless(end), || Ok(())),
-        Kind::Deaths => deaths(number, end),
+        Kind::Deaths => deaths(number, end, place.as_ref()),
         Kind::Classes => classes(number, end),
         Kind::Cgroups => cgroups(number, end),
         Kind::Memory => memory(number, end),
@@ -249,11 +249,18 @@ fn forks(number: usize, end: Instant) -> Result<()> {
     Ok(())
 }
 
-fn deaths(number: usize, end: Instant) -> Result<()> {
+fn deaths(number: usize, end: Instant, birthplace: Option<&CpuSet>) -> Result<()> {
     const MOST_DYING: usize = 500;
     process::become_real_time();
     let far = end + Duration::from_secs(3600);
+    let everywhere = cpus::online()?;
+    if let Some(cpus) = birthplace {
+        process::bind(0, cpus)?;
+    }
     let life = || {
+        if birthplace.is_some() {
+            process::bind(0, &everywhere).expect("binding to CPUs");
+        }
         while Instant::now() < far {
             compute(Duration::from_micros(fastrand::u64(1..2_000)));
             thread::sleep(Duration::from_micros(fastrand::u64(1..500)));

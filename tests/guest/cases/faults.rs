@@ -1,8 +1,9 @@
 //! RULE 1: user space can be late, stopped or gone, and no task is lost or starved.
 
-use crate::api::load::{Hackbench, Hog, Probe};
+use crate::api::load::{self, Hackbench, Hog, Probe};
 use crate::api::process::{self, Frozen};
 use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, sched_ext};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
@@ -131,6 +132,27 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
     println!("{displaced} tasks were displaced");
     ensure!(displaced > 0, "tasks were driven from a CPU, and none was counted");
     scheduler.decisions_resume()?;
+    scheduler.stop()
+}
+
+/// Tasks are killed at any moment on their way from a busy domain to an idle one: with the owner's thread, in its deque,
+/// with the thief's, decided. What was a decision for them is dropped, and nobody waits for them.
+pub fn tasks_die_on_their_way_to_another_domain(_: &Machine) -> Result<()> {
+    const TASKS: usize = 20;
+    let scheduler = Scheduler::start(&STATS)?;
+    let l3s = cpus::l3s()?;
+    let hogs = hogs_on(&l3s[0])?;
+    thread::sleep(Duration::from_secs(1));
+    let before = scheduler.stats()?;
+    Storm::start_on(&l3s[0], Kind::Deaths, TASKS, 2 * AWAY)?.finish(LONG)?;
+    let after = scheduler.await_stats(1)?;
+    let more = |field| anyhow::Ok(after.sum(field)? - before.sum(field)?);
+    let (moved, stale) = (more("moved_in")?, more("stale")?);
+    println!("{moved} tasks changed their home, {stale} decisions came too late");
+    ensure!(moved > 0, "no task was on its way");
+    ensure!(stale > 0, "no task died undecided");
+    they_run(&hogs, AWAY, AWAY / 100)?;
+    load::hackbench(1, 10, LONG)?;
     scheduler.stop()
 }
 

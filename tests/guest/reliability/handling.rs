@@ -54,8 +54,9 @@ pub fn fuzzer() -> Result<Scheduler> {
     Scheduler::spawn(&mut fuzzer::command())
 }
 
-/// Lets them; that they did is in what they say at their end.
+/// Lets them, for a minute; that they did is in what they say at their end.
 pub fn fuzz(scene: &mut Scene) -> Result<()> {
+    scene.time *= scene.number(3, 1) as u32;
     scene.pass();
     let Some(scheduler) = &scene.scheduler else { return Ok(()) };
     let counts = fuzzer::counts(scheduler)?;

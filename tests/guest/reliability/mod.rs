@@ -227,7 +227,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "4h",
         name: "queues_full",
-        what: "both queues of each domain full",
+        what: "the queue to each domain thread full, then emptied at once",
         fault: storms::full_queues,
         mixes: false,
         ..ROW
@@ -304,7 +304,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "8",
         name: "random_decisions",
-        what: "random decisions from user space",
+        what: "random decisions for a minute, more than their queue holds",
         start: handling::fuzzer,
         fault: handling::fuzz,
         end: End::Stays,
