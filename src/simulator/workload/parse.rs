@@ -7,7 +7,7 @@
 //! Invariant: nothing in a file is passed over in silence but for the keys in [`NO_EFFECT`], which say how rt-app
 //! itself measures and logs.
 
-use super::json::{Json, Node};
+use super::json::{self, Node};
 use super::{Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload};
 use crate::cpuset::MAX_CPUS;
 use crate::ids::CpuId;
@@ -81,7 +81,7 @@ struct TaskReader<'a> {
 
 /// Reads a whole file.
 pub fn workload(text: &str) -> Result<Workload> {
-    let json = Json::read(text)?;
+    let json = json::read(text)?;
     let root = Node::root(&json);
     let (mut tasks, mut global) = (None, None);
     for (key, node) in root.entries()? {
