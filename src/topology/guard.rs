@@ -100,9 +100,13 @@ fn restrict() {
         let limit = used.saturating_add(MEMORY_LIMIT_BYTES);
         let _ = setrlimit(Resource::RLIMIT_AS, limit, limit);
     }
+    // A crash in here is no news to whoever looks for crashes of the program: a reporter, a fuzzer.
+    let crashes = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
     // SAFETY: both only concern this process, and SIG_DFL is a valid disposition.
     unsafe {
-        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        for signal in crashes.into_iter().chain([libc::SIGALRM]) {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         libc::alarm(WALL_LIMIT_SECONDS);
     }
 }
@@ -117,6 +121,7 @@ fn address_space_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::{Signal, raise};
 
     #[test]
     fn returns_what_the_work_returned() {
@@ -129,6 +134,20 @@ mod tests {
     fn a_crash_is_an_error() {
         let error = in_child::<(), _>(|| std::process::abort()).unwrap_err();
         assert!(error.to_string().contains("(SIGABRT in its child process)"), "{error}");
+    }
+
+    #[test]
+    fn a_crash_is_not_told_to_handlers_of_the_program() {
+        extern "C" fn report(_: libc::c_int) {
+            // SAFETY: ends a child that would otherwise die of the signal.
+            unsafe { libc::_exit(0) }
+        }
+        // SAFETY: the handler makes one system call; SIGFPE is raised by nobody else here.
+        let before = unsafe { libc::signal(libc::SIGFPE, report as *const () as usize) };
+        let error = in_child::<(), _>(|| Ok(raise(Signal::SIGFPE)?)).unwrap_err();
+        // SAFETY: this is what was there before.
+        unsafe { libc::signal(libc::SIGFPE, before) };
+        assert!(error.to_string().contains("(SIGFPE in its child process)"), "{error}");
     }
 
     #[test]
