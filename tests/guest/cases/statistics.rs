@@ -12,13 +12,14 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 /// What each line says of each domain. More is allowed.
-const COUNTS: [&str; 11] = [
+const COUNTS: [&str; 12] = [
     "id",
     "queued",
     "decided",
     "late",
     "bypassed",
     "bounced",
+    "displaced",
     "stolen_in",
     "stolen_out",
     "waiting",
