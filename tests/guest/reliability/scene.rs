@@ -217,8 +217,10 @@ impl Load {
             programs.retain(|it| !known.contains(&it.pid) && !of_scheduler.contains(&it.pid));
             programs
         };
-        let _ = wait_until("all tasks have ended", LAST_WAIT, || rest().is_empty());
-        let lost: Vec<String> = rest()
+        // Until its thread has ended, hackbench may start once more.
+        let are_gone = || self.hackbench.is_finished() && rest().is_empty();
+        let _ = wait_until("all tasks have ended", LAST_WAIT, are_gone);
+        let mut lost: Vec<String> = rest()
             .into_iter()
             .flat_map(|it| process::threads(it.pid).unwrap_or_default())
             .map(|thread| {
@@ -226,9 +228,11 @@ impl Load {
                 format!("{} {} ({state})", thread.tid, thread.name)
             })
             .collect();
+        if !self.hackbench.is_finished() {
+            lost.push("the thread that runs hackbench".to_owned());
+        }
         if lost.is_empty() {
             self.hogs.clear();
-            wait_until("hackbench has ended", LAST_WAIT, || self.hackbench.is_finished())?;
             let over = mem::replace(&mut self.hackbench, thread::spawn(|| Ok(0)));
             let rounds = over.join().expect("it does not panic")?;
             println!("hackbench finished {rounds} times");
