@@ -24,7 +24,7 @@ test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
 	@tools/test-kernels
 
-reliability: ## All faults of docs/reliability.md in full, and its table from them (an hour)
+reliability: ## All faults of docs/reliability.md in full, and its table from them (one to three hours)
 	@tools/reliability
 
 soak: ## All faults mixed at random: make soak MINUTES=30 SEED=1
