@@ -78,7 +78,9 @@ pub fn efficiency_starts_hogs_on_slow_cores(_: &Machine) -> Result<()> {
                 thread::sleep(Duration::from_millis(200));
             }
             println!("{domain}: {slow} of {HOGS} hogs began on slow cores");
-            ensure!(slow >= HOGS * 8 / 10, "{domain}: {slow} of {HOGS} hogs began on slow cores");
+            // Without a preference it is none or half of them but for the first of the four. A slow core may be in use now
+            // and then, by this process for one.
+            ensure!(slow >= HOGS * 6 / 10, "{domain}: {slow} of {HOGS} hogs began on slow cores");
             scheduler.stop()?;
         }
     }
