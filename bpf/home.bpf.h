@@ -141,13 +141,13 @@ static void maybe_level(struct task_struct *p, struct task_ctx *t)
 	to = domain_at(from->move_to);
 	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
 		return;
-	/* Only if it is not simply the other domain that is the fuller one then. */
-	step = p->scx.weight / from->nr_cpus + p->scx.weight / to->nr_cpus;
-	if (from->load < to->load + step)
+	/* Only if the other domain is not as full then as this one is now. */
+	step = p->scx.weight / to->nr_cpus;
+	if (from->load <= to->load + step)
 		return;
 	from->moves--;
 	from->load -= p->scx.weight / from->nr_cpus;
-	to->load += p->scx.weight / to->nr_cpus;
+	to->load += step;
 	set_home(t, from->move_to);
 }
 

@@ -114,7 +114,7 @@ impl Machine<'_> {
         }
         let size = |d: usize| self.domains[d].cpus.len() as u64;
         let (less, more) = (weight / size(home), weight / size(to));
-        if self.domains[home].load < self.domains[to].load + less + more {
+        if self.domains[home].load <= self.domains[to].load + more {
             return;
         }
         self.domains[home].moves -= 1;
