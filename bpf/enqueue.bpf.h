@@ -114,17 +114,16 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 }
 
 /*
- * The same where ops.select_cpu was not asked: the task has been preempted, or may no longer use its CPU.
- * It happens at the end of each slice, so the masks are looked at only if the mirror has a CPU.
+ * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer use
+ * its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror has a CPU.
  */
-static s32 claim_again(struct task_struct *p, u32 home, s32 cpu)
+static s32 claim_again(struct task_struct *p, struct domain_ctx *dom, u32 home, s32 cpu)
 {
-	struct domain_ctx *dom = domain_at(home);
 	s32 idle = -1;
 
 	if (by_kind)
 		return claim_preferred(p, home, cpu);
-	if (dom && any_idle(dom))
+	if (any_idle(dom))
 		idle = claim_idle(p, home, cpu, 0);
 	if (idle < 0 && !strict && !no_steal)
 		idle = claim_idle_elsewhere(p, home, cpu, 0);
@@ -207,7 +206,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 			return;
 		}
 	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags)) {
-		idle = claim_again(p, d, cpu);
+		idle = claim_again(p, dom, d, cpu);
 		if (idle >= 0) {
 			bypass(p, t, d, SCX_DSQ_LOCAL_ON | idle, enq_flags);
 			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);

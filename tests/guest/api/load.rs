@@ -101,14 +101,20 @@ impl Drop for Hog {
     }
 }
 
-/// A hog for each of the sets of CPUs, that has run there for a second and may run anywhere from now on.
-pub fn hogs_at_home(homes: &[CpuSet]) -> Result<Vec<Hog>> {
+/// A hog for each of the sets of CPUs, bound there from outside, that has run for a second.
+pub fn hogs_bound_to(homes: &[CpuSet]) -> Result<Vec<Hog>> {
     let hogs: Vec<Hog> =
         homes.iter().map(|_| Hog::anywhere(Duration::from_secs(120))).collect::<Result<_>>()?;
     for (hog, home) in hogs.iter().zip(homes) {
         process::bind(hog.pid(), home)?;
     }
     thread::sleep(Duration::from_secs(1));
+    Ok(hogs)
+}
+
+/// The same, and they may run anywhere from now on.
+pub fn hogs_at_home(homes: &[CpuSet]) -> Result<Vec<Hog>> {
+    let hogs = hogs_bound_to(homes)?;
     let online = cpus::online()?;
     for hog in &hogs {
         process::bind(hog.pid(), &online)?;

@@ -2,7 +2,7 @@
 
 use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler};
-use crate::api::{cpus, process};
+use crate::api::{cpus, process, wait_until};
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
 use std::thread;
@@ -30,11 +30,7 @@ fn busy_percent(time: Duration) -> Result<Vec<f64>> {
 /// a real-time thread, so that it does not have to wait for a CPU itself.
 fn first_help() -> Result<Duration> {
     let (crowded, online) = (cpus::l3s()?[0], cpus::online()?);
-    let hogs = (0..3 * crowded.len()).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
-    for hog in &hogs {
-        process::bind(hog.pid(), &crowded)?;
-    }
-    thread::sleep(Duration::from_secs(1));
+    let hogs = load::hogs_bound_to(&vec![crowded; 3 * crowded.len()])?;
     let pid = hogs[0].pid();
     let look = move || -> Result<Duration> {
         process::become_real_time();
@@ -93,13 +89,18 @@ pub fn what_is_bound_is_not_stolen(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     let first = cpus::l3s()?[0];
     let hogs: Vec<Hog> = (0..8).map(|_| Hog::on(&first, LONG)).collect::<Result<_>>()?;
+    // Before it has bound itself, and been moved, a hog may be anywhere.
+    wait_until("all hogs are where they are bound", LONG, || {
+        hogs.iter().all(|hog| {
+            process::affinity(hog.pid()).is_ok_and(|cpus| cpus == first)
+                && process::processor(hog.pid()).is_ok_and(|cpu| first.contains(cpu))
+        })
+    })?;
     let end = Instant::now() + Duration::from_secs(4);
     while Instant::now() < end {
         for hog in &hogs {
             let cpu = process::processor(hog.pid())?;
-            // Before it has bound itself it may be anywhere.
-            let bound = process::affinity(hog.pid())? == first;
-            ensure!(!bound || first.contains(cpu), "a hog bound to {first} is on CPU {cpu}");
+            ensure!(first.contains(cpu), "a hog bound to {first} is on CPU {cpu}");
         }
         thread::sleep(Duration::from_millis(10));
     }
