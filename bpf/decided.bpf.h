@@ -120,6 +120,8 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 	struct domain_ctx *told = domain_at(t->told);
 	u16 flags = (t->waits_on & DSQ_KIND) == DSQ_BOUND ? QUEUED_BOUND : 0;
 
+	if (!t->burst_ns)
+		flags |= QUEUED_WAKEUP;
 	count(&dom->counts.bounced);
 	if (told && !tell(p, t, told, t->told, flags))
 		note_untold(t, told);
@@ -195,16 +197,26 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	struct domain_ctx *dom = domain_at(drain->domain);
 	struct task_ctx *t = task_ctx(p);
 	struct transfer transfer;
+	u64 decided_seq;
 	s32 kick;
 
 	if (!dom)
 		return;
-	if (!t || !t->waits_on || t->seq != d->seq || t->decided_seq == d->seq) {
+	decided_seq = t ? t->decided_seq : 0;
+	if (!t || !t->waits_on || t->seq != d->seq || decided_seq == d->seq) {
 		count(&dom->counts.stale);
 		return;
 	}
 	if (!is_sound(p, t, d)) {
 		bounce(p, t, dom);
+		return;
+	}
+	/*
+	 * Two domains may have decided: the task's own, and one that was asked as well (ask_for). One of
+	 * them is first.
+	 */
+	if (__sync_val_compare_and_swap(&t->decided_seq, decided_seq, d->seq) != decided_seq) {
+		count(&dom->counts.stale);
 		return;
 	}
 	transfer.seq = d->seq;
@@ -219,7 +231,6 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and
 	 * must not be taken for decided, so nothing that ops.enqueue writes is written here.
 	 */
-	t->decided_seq = d->seq;
 	t->carried = d->carried;
 	t->decided_by = d->domain;
 	t->slice_ns = d->slice_ns;
@@ -242,7 +253,9 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	dom->carried_out++;
 	if (d->domain != t->told) {
 		note_theft(t->told, d->domain);
-		set_home(t, d->domain);
+		/* What an idle CPU has asked for may go home again; note_place() looks after that. */
+		if (t->asked_seq != d->seq)
+			set_home(t, d->domain);
 	}
 	if (kick < 0)
 		dom->to_ready++;

@@ -2,9 +2,9 @@
 /*
  * A CPU asks for work. The steps are those of the picture in docs/design.md.
  *
- * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if the domain thread
- * is running at this moment and will wake it. Without --strict no task waits for a domain thread
- * that is asleep, stopped, or later than its patience.
+ * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if a domain thread runs
+ * or has just been called and will wake it. Without --strict no task waits for a domain thread that is
+ * asleep, stopped, or later than its patience.
  */
 #ifndef MANYLAND_DISPATCH_BPF_H
 #define MANYLAND_DISPATCH_BPF_H
@@ -16,6 +16,9 @@
 
 /* A thread that runs keeps a CPU waiting for so many times its patience at most. */
 #define WORK_PATIENCES 4
+
+/* At most so many tasks of another domain are looked at for one to ask for. */
+#define ASKS_MAX 8
 
 static bool run_from(u64 dsq)
 {
@@ -161,11 +164,71 @@ __noinline int run_first(u32 cpu)
 	return run_from(DSQ_READY | c->domain);
 }
 
+/*
+ * Whether the thread of `dom` comes when it is called: it runs, or it sleeps and was not called in
+ * vain.
+ */
+static bool is_at_hand(struct domain_ctx *dom, u64 now)
+{
+	if (dom->state == THREAD_ASLEEP)
+		return READ_ONCE(dom->sleeping) || (s64)(now - dom->called_ns) <= (s64)patience_ns;
+	return dom->state == THREAD_RUNNING;
+}
+
+/*
+ * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
+ * domain's WAITING that may run on `cpu` and that nobody was asked for yet. The domain that decides
+ * first has it.
+ */
+static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
+{
+	struct domain_ctx *dom = domain_at(d);
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *t;
+	bool asked = false;
+	u32 i;
+
+	if (!dom)
+		return false;
+	if (!bpf_iter_scx_dsq_new(&it, waiting, 0)) {
+		bpf_for(i, 0, ASKS_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			t = task_ctx(p);
+			if (!t || t->asked_seq == t->seq || t->untold ||
+			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+				continue;
+			asked = tell(p, t, dom, d, t->burst_ns ? 0 : QUEUED_WAKEUP);
+			if (asked)
+				t->asked_seq = t->seq;
+			break;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return asked;
+}
+
+/*
+ * What waits undecided in domain `other`, for a CPU of domain `d` that has nothing to run. If the thread
+ * over there waits for a CPU, the one here is asked to decide; if neither comes, the first task runs.
+ */
+static bool run_waiting_of(u32 other, u32 d, s32 cpu, u64 now)
+{
+	struct domain_ctx *dom = domain_at(other), *own = domain_at(d);
+
+	if (!dom || !own || dom->state == THREAD_RUNNING || is_undrained(dom))
+		return false;
+	if (is_at_hand(own, now))
+		return ask_for(DSQ_WAITING | other, d, cpu) && false;
+	return is_away(dom, now) && run_from(DSQ_WAITING | other);
+}
+
 /* Step 5: the kernel's half of stealing. */
 static bool run_from_others(u32 d, s32 cpu, u64 now)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
-	struct domain_ctx *dom;
 	u32 i, other;
 
 	if (!order)
@@ -177,9 +240,8 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
 		drain_decided(other, cpu);
 		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
 			return true;
-		dom = domain_at(other);
-		if (dom && scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 && is_away(dom, now) &&
-		    !is_undrained(dom) && run_from(DSQ_WAITING | other))
+		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 &&
+		    run_waiting_of(other, d, cpu, now))
 			return true;
 	}
 	return false;

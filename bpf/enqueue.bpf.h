@@ -234,7 +234,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
 	t->waits_on = dsq;
-	if (!tell(p, t, dom, d, flags))
+	if (tell(p, t, dom, d, flags))
+		count(&dom->counts.queued);
+	else
 		note_untold(t, dom);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
 	kick_if_idle(cpu);

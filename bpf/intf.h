@@ -98,7 +98,7 @@ struct decided {
 
 /* What a domain counts, from attach on. Written by BPF. */
 struct domain_counts {
-	u64 queued; /* messages in `queued` */
+	u64 queued; /* tasks that found no idle CPU, and that the domain thread was told of */
 	u64 decided; /* decisions carried out */
 	u64 late; /* tasks that ran without the decision they were waiting for */
 	u64 bypassed; /* tasks that ran at once on an idle CPU */

@@ -41,6 +41,7 @@ enum dsq_kind {
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
 	u64 decided_seq; /* the last stay that was decided */
+	u64 asked_seq; /* the last stay that another domain was asked to decide */
 	u64 queued_ns; /* when the stay `seq` began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
 	u64 burst_ns; /* CPU time since it last slept */

@@ -7,7 +7,8 @@
  * reads the flag. So either the thread sees the message or the message sees the flag and wakes it.
  *
  * Invariant: a task has at most one message for each stay in the waiting state, told apart by `seq`;
- * only a bounced decision brings a second one.
+ * only a bounced decision brings a second one, and a CPU without work in another domain, whose thread
+ * is asked to decide as well.
  */
 #ifndef MANYLAND_QUEUED_BPF_H
 #define MANYLAND_QUEUED_BPF_H
@@ -82,7 +83,6 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
 		bpf_ringbuf_submit(part, wake_flags_for(dom));
 	}
-	count(&dom->counts.queued);
 	return true;
 }
 

@@ -166,6 +166,23 @@ fn under_load_tasks_run_by_decisions() {
     }
 }
 
+/// CPUs without work beside another domain all of whose CPUs are busy, so that its thread has none to decide on.
+#[test]
+fn a_domain_with_an_idle_cpu_decides_for_what_it_takes() {
+    let job = |i: u32| {
+        let compute = 9000 + 1100 * i;
+        format!(
+            r#""job{i}": {{"phases": {{
+                "read": {{"loop": 4, "run": 300, "sleep": 800}}, "compute": {{"run": {compute}}}}}}}"#
+        )
+    };
+    let jobs: Vec<_> = (0..8).map(job).collect();
+    let report = run(&jobs.join(", "), 10.0);
+    let stolen: u64 = report.domains.iter().map(|domain| domain.stolen_in).sum();
+    assert!(stolen > 100, "{:?}", report.domains);
+    assert!(report.late() * 100 <= report.decided(), "{:?}", report.domains);
+}
+
 #[test]
 fn tasks_bound_to_a_cpu_share_it_whether_they_sleep_or_not() {
     for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {

@@ -79,6 +79,7 @@ pub fn passes_left(loops: Loops) -> Option<u64> {
 pub struct TaskCtx {
     pub seq: u64,
     pub decided_seq: u64,
+    pub asked_seq: u64,
     pub queued_ns: u64,
     pub used_ns: u64,
     pub burst_ns: u64,
@@ -139,6 +140,7 @@ impl SimTask {
             bpf: TaskCtx {
                 seq: 0,
                 decided_seq: 0,
+                asked_seq: 0,
                 queued_ns: 0,
                 used_ns: 0,
                 burst_ns: 0,

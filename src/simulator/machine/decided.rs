@@ -94,7 +94,8 @@ impl Machine<'_> {
         self.domains[d].counts.bounced += 1;
         let t = &self.tasks[task.index()].bpf;
         let (told, bound) = (t.told as usize, matches!(t.waits_on, Some(DsqId::Bound(_))));
-        if !self.tell(task, told, false, bound) {
+        let wakeup = t.burst_ns == 0;
+        if !self.tell(task, told, wakeup, bound) {
             self.note_untold(task, told);
         }
     }
@@ -148,7 +149,10 @@ impl Machine<'_> {
         dom.carried_out += 1;
         if decision.domain != told {
             self.note_theft(told as usize, decision.domain as usize);
-            self.set_home(task, decision.domain as usize);
+            // What an idle CPU has asked for may go home again.
+            if self.tasks[task.index()].bpf.asked_seq != decision.seq {
+                self.set_home(task, decision.domain as usize);
+            }
         }
         match kick {
             None => self.domains[d].to_ready += 1,

@@ -14,6 +14,9 @@ const PARKED_MAX_NS: u64 = 100_000_000;
 /// A thread that runs keeps a CPU waiting for so many times its patience at most.
 const WORK_PATIENCES: u64 = 4;
 
+/// At most so many tasks of another domain are looked at for one to ask for.
+const ASKS_MAX: usize = 8;
+
 impl Machine<'_> {
     /// Takes over the first task of a queue that may run on a CPU: `scx_bpf_dsq_move_to_local()`.
     fn run_from(&mut self, cpu: CpuId, id: DsqId) -> bool {
@@ -138,6 +141,47 @@ impl Machine<'_> {
         self.run_from(cpu, DsqId::Ready(d as u32))
     }
 
+    /// Whether the thread comes when it is called: it runs, or it sleeps and was not called in vain.
+    fn is_at_hand(&self, d: usize) -> bool {
+        let thread = &self.domains[d].thread;
+        match thread.state {
+            ThreadState::Running => true,
+            ThreadState::Asleep => {
+                thread.sleeping
+                    || self.at().saturating_sub(thread.called_ns) <= self.limits.patience_ns
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks the thread of domain `d` to decide for the first waiting task of domain `other` that may run on `cpu` and that
+    /// nobody was asked for yet.
+    fn ask_for(&mut self, other: usize, d: usize, cpu: CpuId) {
+        let may_ask = |task: &TaskId| {
+            let t = &self.tasks[task.index()];
+            t.bpf.asked_seq != t.bpf.seq && !t.bpf.untold && t.may_use(cpu)
+        };
+        let waiting = DsqId::Waiting(other as u32);
+        let Some(task) = self.dsq(waiting).iter().take(ASKS_MAX).find(may_ask) else { return };
+        let wakeup = self.tasks[task.index()].bpf.burst_ns == 0;
+        if self.tell(task, d, wakeup, false) {
+            let t = &mut self.tasks[task.index()].bpf;
+            t.asked_seq = t.seq;
+        }
+    }
+
+    /// What waits undecided in domain `other`, for a CPU of domain `d` that has nothing to run.
+    fn run_waiting_of(&mut self, other: usize, d: usize, cpu: CpuId) -> bool {
+        if self.domains[other].thread.state == ThreadState::Running || self.is_undrained(other) {
+            return false;
+        }
+        if self.is_at_hand(d) {
+            self.ask_for(other, d, cpu);
+            return false;
+        }
+        self.is_away(other) && self.run_from(cpu, DsqId::Waiting(other as u32))
+    }
+
     /// Step 5: the kernel's half of stealing.
     fn run_from_others(&mut self, cpu: CpuId, d: usize) -> bool {
         (0..self.domains[d].nearest.len()).any(|i| {
@@ -147,11 +191,7 @@ impl Machine<'_> {
             if self.run_from(cpu, DsqId::Ready(other.0)) {
                 return true;
             }
-            let waiting = DsqId::Waiting(other.0);
-            self.has_tasks(waiting)
-                && self.is_away(other.index())
-                && !self.is_undrained(other.index())
-                && self.run_from(cpu, waiting)
+            self.has_tasks(DsqId::Waiting(other.0)) && self.run_waiting_of(other.index(), d, cpu)
         })
     }
 

@@ -184,7 +184,11 @@ impl Machine<'_> {
         t.account.stay = stay;
         let vtime = t.bpf.vtime;
         let wakeup = cause != Cause::Preempted;
-        if !self.tell(task, d, wakeup, bound.is_some()) {
+        let started_ns = self.at();
+        if self.tell(task, d, wakeup, bound.is_some()) {
+            self.domains[d].counts.queued += 1;
+            self.trace_queued(task, started_ns);
+        } else {
             self.note_untold(task, d);
         }
         self.insert(task, id, vtime);
@@ -251,7 +255,6 @@ impl Machine<'_> {
         let at_ns = self.at();
         let thread_wake_ns = self.costs.thread_wake;
         let dom = &mut self.domains[d];
-        dom.counts.queued += 1;
         dom.thread.untaken_bytes += bytes;
         dom.thread.ring_locked_until_ns = at_ns;
         if std::mem::take(&mut dom.thread.sleeping) {
@@ -259,7 +262,6 @@ impl Machine<'_> {
             self.events.at(at_ns + thread_wake_ns, Event::ThreadWake(DomainId(d as u32)));
         }
         self.notice(d, at_ns);
-        self.trace_queued(task, started_ns);
         true
     }
 
