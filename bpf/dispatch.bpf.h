@@ -129,6 +129,15 @@ __noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
 }
 
+/* The slice of a task that runs from there: all that wait behind it share one, as under a policy. */
+static u64 net_slice(u64 dsq)
+{
+	s32 waiting = scx_bpf_dsq_nr_queued(dsq);
+	u64 slice = waiting > 0 ? slice_ns / (waiting + 1) : slice_ns;
+
+	return slice > slice_min_ns ? slice : slice_min_ns;
+}
+
 /*
  * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
  * has every second turn.

@@ -13,6 +13,7 @@ const volatile u32 nr_cpus = 1;
 const volatile u32 nr_domains = 1;
 const volatile u32 nr_possible_cpus = 1; /* a task with so many allowed CPUs may run everywhere */
 const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
+const volatile u64 slice_min_ns = 500000; /* the same while many wait */
 const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
 const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
 const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */

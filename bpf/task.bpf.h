@@ -31,6 +31,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	if (dom && t->waits_on && t->decided_seq != t->seq) {
 		count(&dom->counts.late);
 		note_theft(t->told, c->domain);
+		scx_bpf_task_set_slice(p, net_slice(t->waits_on));
 	} else if (t->ready_on) {
 		u32 kind = t->ready_on & DSQ_KIND;
 

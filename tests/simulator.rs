@@ -271,6 +271,21 @@ fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
     assert!(late(100, 600) > 0);
 }
 
+/// A domain thread that never comes: the safety net alone, and it shares a slice as a policy does.
+#[test]
+fn the_safety_net_gives_shorter_slices_while_many_wait() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned())).unwrap();
+    let text = r#"{"tasks": {"hog": {"instance": 20, "run": 100000}}}"#;
+    let mut setup = Setup { length: Some(Duration::from_secs(5)), jitter: 0.0, ..Setup::default() };
+    setup.costs.thread_wake = 1_000_000_000_000;
+    let report = simulate(&machine, &Workload::parse(text).unwrap(), &setup, None).unwrap();
+    assert!(report.decided() == 0 && report.late() > 100, "{:?}", report.domains);
+    // The slices end at ticks, 4 ms apart, which those of 5 ms would pass.
+    let turn_us = 4000.0 * 20.0 / 2.0;
+    let delay = &group(&report, "hog").run_delay_us;
+    assert!(delay.p99 <= 1.2 * turn_us, "{delay:?}");
+}
+
 /// A machine of two L3s with four CPUs each, one of which is the thread's own.
 fn with_dedicated_cpus(tasks: &str, policy: PolicyKind) -> Report {
     let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:4 PU:1".to_owned())).unwrap();

@@ -327,6 +327,7 @@ fn set_options(
     data.nr_domains = u32::try_from(domains.len())?;
     data.nr_possible_cpus = possible_cpus();
     data.slice_ns = ns(options.slices.base);
+    data.slice_min_ns = ns(options.slices.min);
     data.slice_max_ns = ns(SLICE_MAX);
     data.patience_ns = ns(options.patience);
     data.stall_ns = ns(STALL_LIMIT);

@@ -304,12 +304,14 @@ impl Machine<'_> {
         let here = self.domain_of(cpu);
         let t = &mut self.tasks[task.index()].bpf;
         t.started_ns = at_ns;
-        let (told, order) = (t.told as usize, t.place);
-        if t.waits_on.is_some() && t.decided_seq != t.seq {
+        let (told, order, ready_on) = (t.told as usize, t.place, t.ready_on);
+        if let Some(waited_on) = t.waits_on.filter(|_| t.decided_seq != t.seq) {
+            let slice = self.limits.slices.shared_by(self.dsq(waited_on).len());
+            self.tasks[task.index()].slice_left_ns = slice.as_nanos() as u64;
             self.domains[told].counts.late += 1;
             self.note_theft(told, here);
         } else {
-            match t.ready_on {
+            match ready_on {
                 Some(DsqId::Own(_)) => self.cpus[cpu.index()].own_order = order,
                 Some(DsqId::Ready(domain)) => {
                     self.domains[domain as usize].ready_order = order;

@@ -55,6 +55,8 @@ pub const START_NS: u64 = 1_000_000_000;
 /// Numbers of the options that the paths through the kernel need.
 struct Limits {
     slice_ns: u64,
+    /// Of those that run undecided.
+    slices: policy::Slices,
     patience_ns: u64,
     stall_ns: u64,
     heartbeat_ns: u64,
@@ -214,6 +216,7 @@ impl<'a> Machine<'a> {
             workload,
             limits: Limits {
                 slice_ns: ns(options.slices.base),
+                slices: options.slices,
                 patience_ns: ns(options.patience),
                 stall_ns: ns(STALL_LIMIT),
                 heartbeat_ns: ns(HEARTBEAT),
