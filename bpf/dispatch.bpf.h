@@ -206,7 +206,7 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 			if (!p)
 				break;
 			t = task_ctx(p);
-			if (!t || t->asked_seq == t->seq || t->untold ||
+			if (!t || t->asked_seq == t->seq ||
 			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 				continue;
 			asked = tell(p, t, dom, d, t->burst_ns ? 0 : QUEUED_WAKEUP);

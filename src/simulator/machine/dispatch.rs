@@ -159,7 +159,7 @@ impl Machine<'_> {
     fn ask_for(&mut self, other: usize, d: usize, cpu: CpuId) {
         let may_ask = |task: &TaskId| {
             let t = &self.tasks[task.index()];
-            t.bpf.asked_seq != t.bpf.seq && !t.bpf.untold && t.may_use(cpu)
+            t.bpf.asked_seq != t.bpf.seq && t.may_use(cpu)
         };
         let waiting = DsqId::Waiting(other as u32);
         let Some(task) = self.dsq(waiting).iter().take(ASKS_MAX).find(may_ask) else { return };
