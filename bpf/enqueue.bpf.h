@@ -188,8 +188,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 
 	bound = p->nr_cpus_allowed == 1;
-	if (!bound && !(enq_flags & SCX_ENQ_WAKEUP))
-		maybe_level(p, t);
+	if (!bound)
+		maybe_level(p, t, enq_flags & SCX_ENQ_WAKEUP);
 	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
 	dom = domain_at(d);
 	if (!dom) {

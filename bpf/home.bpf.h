@@ -7,7 +7,8 @@
  *   - it is new, or has just started another program, and finds an idle CPU elsewhere but not here;
  *   - it has run AWAY_MAX times in a row in the same other domain (stolen, or on an idle CPU there);
  *   - the same other domain has woken it PULLS_MAX times in a row: it talks to a task over there;
- *   - the load of the domains has been uneven for a while (level_loads), and it was preempted.
+ *   - the load of the domains has been uneven for a while (level_loads), and it was preempted or,
+ *     where many have to move, woke up.
  *
  * Invariant: `tasks` of a domain is the number of tasks whose home it is; a home has a CPU that the
  * task may use, or it is replaced before the next message.
@@ -22,8 +23,10 @@
 
 /* Loads are leveled when one exceeds the other by a quarter of it. */
 #define LOAD_MARGIN 4
-/* At most so many tasks move from one domain between two looks. */
-#define MOVES_MAX 4
+/* So many tasks at least may move from a domain between two looks, or this part of what is too much. */
+#define MOVES_MIN 4
+#define MOVES_PART 4
+#define WEIGHT_NICE_0 100
 /* A load is told from so many tasks of a queue, and scaled to its length. */
 #define LOAD_SAMPLE 32
 
@@ -130,13 +133,16 @@ static void note_waker(struct task_struct *p, struct task_ctx *t)
 	w->pulls = 0;
 }
 
-/* `p` has been preempted and waits again: one of those that level the loads? */
-static void maybe_level(struct task_struct *p, struct task_ctx *t)
+/*
+ * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left with
+ * those it talks to unless so many have to move that the preempted ones would take for ever.
+ */
+static void maybe_level(struct task_struct *p, struct task_ctx *t, bool woken)
 {
 	struct domain_ctx *from = domain_at(t->home), *to;
 	u64 step;
 
-	if (!from || !from->moves)
+	if (!from || from->moves <= (woken ? MOVES_MIN : 0))
 		return;
 	to = domain_at(from->move_to);
 	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
@@ -185,9 +191,9 @@ static __noinline u64 weight_of(u64 dsq)
  */
 __weak int level_loads(void)
 {
-	u64 least = ~0ULL, most = 0, now;
+	u64 least = ~0ULL, most = 0, now, moves;
 	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
-	struct domain_ctx *dom;
+	struct domain_ctx *dom, *to;
 	struct cpu_ctx *c;
 
 	bpf_for(i, 0, nr_domains) {
@@ -220,9 +226,13 @@ __weak int level_loads(void)
 		}
 	}
 	dom = domain_at(fullest);
-	if (dom && emptiest != fullest && most - least > most / LOAD_MARGIN) {
+	to = domain_at(emptiest);
+	if (dom && to && dom->nr_cpus && emptiest != fullest && most - least > most / LOAD_MARGIN) {
+		/* The weight that makes the two even. */
+		moves = (most - least) * dom->nr_cpus * to->nr_cpus / (dom->nr_cpus + to->nr_cpus);
+		moves /= WEIGHT_NICE_0 * MOVES_PART;
 		dom->move_to = emptiest;
-		WRITE_ONCE(dom->moves, MOVES_MAX);
+		WRITE_ONCE(dom->moves, moves > MOVES_MIN ? moves : MOVES_MIN);
 	}
 	return 0;
 }

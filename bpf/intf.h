@@ -51,7 +51,7 @@ struct carried {
 	u64 memo[MEMO_WORDS]; /* the policy's */
 	u64 used_ns; /* `queued.used_ns` of the message that was decided */
 	u64 switches; /* `queued.switches` of that message */
-	u64 at_ns; /* `queued.at_ns` of that message; 0: never decided */
+	u64 at_ns; /* `queued.at_ns` of that message, and what it has waited since; 0: never decided */
 };
 
 /* Kernel to domain thread: this task waits for a decision. */

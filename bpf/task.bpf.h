@@ -44,6 +44,9 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		}
 	}
 	settle_untold(t);
+	/* Policies are told of the time in which it ran or slept: it has no part in how long it waits. */
+	if (t->waits_on && t->carried.at_ns)
+		t->carried.at_ns += t->started_ns - t->queued_ns;
 	t->waits_on = 0;
 	t->ready_on = 0;
 	c->weight = p->scx.weight;

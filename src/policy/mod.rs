@@ -91,7 +91,8 @@ pub struct Task {
     /// Voluntary context switches (it went to sleep) since the policy was last told of it; 0 the
     /// first time. [`Task::voluntary_switch_rate`] has it by the second.
     pub voluntary_switches: u32,
-    /// Time since the policy was last told of it (nanoseconds); 0 the first time.
+    /// Time since the policy was last told of it, but for what it has waited for a CPU: in which it
+    /// ran or slept (nanoseconds); 0 the first time.
     pub since_last_ns: u64,
     /// Whether it may run on every CPU of the machine, so that another domain may take it.
     pub anywhere: bool,

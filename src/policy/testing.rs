@@ -207,6 +207,7 @@ impl<P: Policy> Simulation<P> {
         let number = choice.task.pid.0 as usize;
         let runner = &mut self.runners[number];
         let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
+        runner.told_at_ns = Some(self.now_ns);
         runner.longest_wait_ns = runner.longest_wait_ns.max(self.now_ns - runner.task.queued_at_ns);
         runner.task.memo = choice.task.memo;
         runner.task.used_ns = ran_ns;
@@ -240,7 +241,6 @@ impl<P: Policy> Simulation<P> {
         runner.task.queued_at_ns = at_ns;
         runner.task.wakeup = wakeup;
         runner.task.since_last_ns = runner.told_at_ns.map_or(0, |told_at_ns| at_ns - told_at_ns);
-        runner.told_at_ns = Some(at_ns);
         let context = Ready { now_ns: self.now_ns, ready: self.ready.len() };
         self.policy.enqueue(runner.task, &context);
     }

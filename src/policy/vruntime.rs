@@ -21,6 +21,9 @@ const WINDOW_NS: u64 = 100_000_000;
 /// The average rate from which on the boost is full: giving way every 10 ms (millihertz).
 const FULL_RATE_MHZ: u64 = 100_000;
 
+/// How many tasks may wait for each CPU before the boosts get smaller.
+const CROWD_PER_CPU: u64 = 8;
+
 /// Runs the task with the smallest weighted virtual run time, less its boost.
 pub struct Vruntime {
     fair: FairQueue,
@@ -47,7 +50,10 @@ impl Policy for Vruntime {
         task.memo[1] = task.memo[1] & !NOTE | rate_mhz;
         (task.voluntary_switches, task.since_last_ns) = (0, 0);
 
-        let boost_ns = self.fair.base_ns() * rate_mhz / FULL_RATE_MHZ;
+        // Among many, all the boosts together would keep the others waiting for long.
+        let waiting = (self.fair.len() + context.ready()) as u64;
+        let crowd = waiting / (CROWD_PER_CPU * context.cpus().len().max(1) as u64);
+        let boost_ns = self.fair.base_ns() * rate_mhz / FULL_RATE_MHZ / crowd.max(1);
         let boost = self.fair.favour(boost_ns, task.weight);
         self.fair.push(vruntime.wrapping_sub(boost), task);
     }

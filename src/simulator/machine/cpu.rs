@@ -322,6 +322,9 @@ impl Machine<'_> {
         }
         self.settle_untold(task);
         let t = &mut self.tasks[task.index()];
+        if t.bpf.waits_on.is_some() && t.bpf.carried.at_ns != 0 {
+            t.bpf.carried.at_ns += at_ns - t.bpf.queued_ns;
+        }
         self.cpus[cpu.index()].stay = t.bpf.waits_on.map(|_| t.account.stay);
         t.bpf.waits_on = None;
         t.bpf.ready_on = None;

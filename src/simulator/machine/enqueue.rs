@@ -134,8 +134,8 @@ impl Machine<'_> {
         self.measures.scheduling_events += 1;
         let t = &self.tasks[task.index()];
         let (cpu, bound) = (t.cpu, t.bound_to());
-        if bound.is_none() && cause == Cause::Preempted {
-            self.maybe_level(task);
+        if bound.is_none() {
+            self.maybe_level(task, cause != Cause::Preempted);
         }
         let d = match bound {
             Some(cpu) => self.domain_of(cpu),

@@ -9,8 +9,10 @@ const AWAY_MAX: u32 = 4;
 const PULLS_MAX: u32 = 8;
 /// Loads are leveled when one exceeds the other by a quarter of it.
 const LOAD_MARGIN: u64 = 4;
-/// At most so many tasks move from one domain between two looks.
-const MOVES_MAX: u32 = 4;
+/// So many tasks at least may move from a domain between two looks, or this part of what is too much.
+const MOVES_MIN: u32 = 4;
+const MOVES_PART: u64 = 4;
+const WEIGHT_NICE_0: u64 = 100;
 /// A load is told from so many tasks of a queue, and scaled to its length.
 const LOAD_SAMPLE: usize = 32;
 
@@ -104,12 +106,12 @@ impl Machine<'_> {
         self.tasks[waker.index()].bpf.pulls = 0;
     }
 
-    /// A task has been preempted and waits again: one of those that level the loads?
-    pub(super) fn maybe_level(&mut self, task: TaskId) {
+    /// A task waits again, after waking up or not: one of those that level the loads?
+    pub(super) fn maybe_level(&mut self, task: TaskId, woken: bool) {
         let t = &self.tasks[task.index()];
         let (home, weight) = (t.bpf.home as usize, u64::from(t.weight));
         let (moves, to) = (self.domains[home].moves, self.domains[home].move_to);
-        if moves == 0 || !self.may_run_in(task, to) {
+        if moves <= if woken { MOVES_MIN } else { 0 } || !self.may_run_in(task, to) {
             return;
         }
         let size = |d: usize| self.domains[d].cpus.len() as u64;
@@ -162,8 +164,12 @@ impl Machine<'_> {
             && from != to
             && most.saturating_sub(least) > most / LOAD_MARGIN
         {
+            // The weight that makes the two even.
+            let cpus = |d: usize| self.domains[d].cpus.len() as u64;
+            let even = (most - least) * cpus(from) * cpus(to) / (cpus(from) + cpus(to));
+            let moves = even / (WEIGHT_NICE_0 * MOVES_PART);
             self.domains[from].move_to = to;
-            self.domains[from].moves = MOVES_MAX;
+            self.domains[from].moves = MOVES_MIN.max(moves as u32);
         }
     }
 }
