@@ -271,6 +271,18 @@ fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
     assert!(late(100, 600) > 0);
 }
 
+/// A thousand tasks of one process that wake up all the time, two and a half times as much as the machine can do.
+#[test]
+fn a_crowd_that_wakes_up_shares_all_domains_and_nobody_in_it_waits_for_long() {
+    let tasks = r#""restless": {"instance": 1000, "run": 100, "sleep": 10000}, "hog": {"instance": 4, "run": 100000}"#;
+    let report = run(tasks, 5.0);
+    let queued: Vec<_> = report.domains.iter().map(|domain| domain.queued as f64).collect();
+    assert!((0.8..1.25).contains(&(queued[0] / queued[1])), "{queued:?}");
+    // With equal turns all of them would have one in 25 ms.
+    let delay = &group(&report, "restless").run_delay_us;
+    assert!(delay.p99 < 8.0 * 25_000.0, "{delay:?}");
+}
+
 /// A domain thread that never comes: the safety net alone, and it shares a slice as a policy does.
 #[test]
 fn the_safety_net_gives_shorter_slices_while_many_wait() {
