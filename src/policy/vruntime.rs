@@ -7,6 +7,10 @@
 //! about 100 ms; it is turned into a boost, a key before the vruntime. The idea is
 //! scx_rustland's (Andrea Righi, 2024), where the boost is a part of what the task pays.
 //!
+//! Waiting for a CPU is no part of that time: tasks that have waited would otherwise have the smaller
+//! boosts, and wait on. And N tasks with a boost keep one without it waiting for N boosts together,
+//! so boosts are in inverse proportion to the number of waiting tasks from a crowd on.
+//!
 //! Invariant: the boost moves the key and never the vruntime, and by one base slice at most. So who
 //! gives way often runs earlier and gets no larger share; one that starts to hog the CPU has used
 //! up its lead after one base slice.
@@ -21,7 +25,8 @@ const WINDOW_NS: u64 = 100_000_000;
 /// The average rate from which on the boost is full: giving way every 10 ms (millihertz).
 const FULL_RATE_MHZ: u64 = 100_000;
 
-/// How many tasks may wait for each CPU before the boosts get smaller.
+/// From so many waiting tasks for each CPU on they are a crowd, in which the boosts get smaller: without one a task waits for the
+/// boosts of so many others before it, eight base slices at most.
 const CROWD_PER_CPU: u64 = 8;
 
 /// Runs the task with the smallest weighted virtual run time, less its boost.
@@ -50,10 +55,9 @@ impl Policy for Vruntime {
         task.memo[1] = task.memo[1] & !NOTE | rate_mhz;
         (task.voluntary_switches, task.since_last_ns) = (0, 0);
 
-        // Among many, all the boosts together would keep the others waiting for long.
+        let few = CROWD_PER_CPU * context.cpus().len().max(1) as u64;
         let waiting = (self.fair.len() + context.ready()) as u64;
-        let crowd = waiting / (CROWD_PER_CPU * context.cpus().len().max(1) as u64);
-        let boost_ns = self.fair.base_ns() * rate_mhz / FULL_RATE_MHZ / crowd.max(1);
+        let boost_ns = self.fair.base_ns() * rate_mhz / FULL_RATE_MHZ * few / waiting.max(few);
         let boost = self.fair.favour(boost_ns, task.weight);
         self.fair.push(vruntime.wrapping_sub(boost), task);
     }
