@@ -186,8 +186,8 @@ static bool is_at_hand(struct domain_ctx *dom, u64 now)
 
 /*
  * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
- * domain's WAITING that may run on `cpu` and that nobody was asked for yet. The domain that decides
- * first has it.
+ * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether there was
+ * one. The domain that decides first has it.
  */
 static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 {
@@ -220,27 +220,16 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 }
 
 /*
- * What waits undecided in domain `other`, for a CPU of domain `d` that has nothing to run. If the thread
- * over there waits for a CPU, the one here is asked to decide; if neither comes, the first task runs.
+ * Step 5: the kernel's half of stealing. For what waits elsewhere undecided, because the thread over there
+ * waits for a CPU, the one here is asked to decide; if neither comes, it runs so.
  */
-static bool run_waiting_of(u32 other, u32 d, s32 cpu, u64 now)
-{
-	struct domain_ctx *dom = domain_at(other), *own = domain_at(d);
-
-	if (!dom || !own || dom->state == THREAD_RUNNING || is_undrained(dom))
-		return false;
-	if (is_at_hand(own, now))
-		return ask_for(DSQ_WAITING | other, d, cpu) && false;
-	return is_away(dom, now) && run_from(DSQ_WAITING | other);
-}
-
-/* Step 5: the kernel's half of stealing. */
 static bool run_from_others(u32 d, s32 cpu, u64 now)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct domain_ctx *own = domain_at(d), *dom;
 	u32 i, other;
 
-	if (!order)
+	if (!order || !own)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
@@ -249,9 +238,16 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
 		drain_decided(other, cpu);
 		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
 			return true;
-		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) > 0 &&
-		    run_waiting_of(other, d, cpu, now))
+		dom = domain_at(other);
+		if (!dom || scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
+		    dom->state == THREAD_RUNNING || is_undrained(dom))
+			continue;
+		if (is_at_hand(own, now)) {
+			if (ask_for(DSQ_WAITING | other, d, cpu))
+				break;
+		} else if (is_away(dom, now) && run_from(DSQ_WAITING | other)) {
 			return true;
+		}
 	}
 	return false;
 }

@@ -155,44 +155,51 @@ impl Machine<'_> {
     }
 
     /// Asks the thread of domain `d` to decide for the first waiting task of domain `other` that may run on `cpu` and that
-    /// nobody was asked for yet.
-    fn ask_for(&mut self, other: usize, d: usize, cpu: CpuId) {
+    /// nobody was asked for yet; whether there was one.
+    fn ask_for(&mut self, other: usize, d: usize, cpu: CpuId) -> bool {
         let may_ask = |task: &TaskId| {
             let t = &self.tasks[task.index()];
             t.bpf.asked_seq != t.bpf.seq && t.may_use(cpu)
         };
         let waiting = DsqId::Waiting(other as u32);
-        let Some(task) = self.dsq(waiting).iter().take(ASKS_MAX).find(may_ask) else { return };
+        let Some(task) = self.dsq(waiting).iter().take(ASKS_MAX).find(may_ask) else {
+            return false;
+        };
         let wakeup = self.tasks[task.index()].bpf.burst_ns == 0;
-        if self.tell(task, d, wakeup, false) {
+        let asked = self.tell(task, d, wakeup, false);
+        if asked {
             let t = &mut self.tasks[task.index()].bpf;
             t.asked_seq = t.seq;
         }
-    }
-
-    /// What waits undecided in domain `other`, for a CPU of domain `d` that has nothing to run.
-    fn run_waiting_of(&mut self, other: usize, d: usize, cpu: CpuId) -> bool {
-        if self.domains[other].thread.state == ThreadState::Running || self.is_undrained(other) {
-            return false;
-        }
-        if self.is_at_hand(d) {
-            self.ask_for(other, d, cpu);
-            return false;
-        }
-        self.is_away(other) && self.run_from(cpu, DsqId::Waiting(other as u32))
+        asked
     }
 
     /// Step 5: the kernel's half of stealing.
     fn run_from_others(&mut self, cpu: CpuId, d: usize) -> bool {
-        (0..self.domains[d].nearest.len()).any(|i| {
+        for i in 0..self.domains[d].nearest.len() {
             let other = self.domains[d].nearest[i];
             self.spend(self.costs.look);
             self.drain_decided(other.index(), cpu);
             if self.run_from(cpu, DsqId::Ready(other.0)) {
                 return true;
             }
-            self.has_tasks(DsqId::Waiting(other.0)) && self.run_waiting_of(other.index(), d, cpu)
-        })
+            let waiting = DsqId::Waiting(other.0);
+            let other = other.index();
+            if !self.has_tasks(waiting)
+                || self.domains[other].thread.state == ThreadState::Running
+                || self.is_undrained(other)
+            {
+                continue;
+            }
+            if self.is_at_hand(d) {
+                if self.ask_for(other, d, cpu) {
+                    break;
+                }
+            } else if self.is_away(other) && self.run_from(cpu, waiting) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the running task, its slice used up, is still the first in its policy's order.
