@@ -140,7 +140,7 @@ static void note_waker(struct task_struct *p, struct task_ctx *t)
 static void maybe_level(struct task_struct *p, struct task_ctx *t, bool woken)
 {
 	struct domain_ctx *from = domain_at(t->home), *to;
-	u64 step;
+	u64 less, more;
 
 	if (!from || from->moves <= (woken ? MOVES_MIN : 0))
 		return;
@@ -148,12 +148,13 @@ static void maybe_level(struct task_struct *p, struct task_ctx *t, bool woken)
 	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
 		return;
 	/* Only if the other domain is not as full then as this one is now. */
-	step = p->scx.weight / to->nr_cpus;
-	if (from->load <= to->load + step)
+	more = p->scx.weight / to->nr_cpus;
+	if (from->load <= to->load + more)
 		return;
+	less = p->scx.weight / from->nr_cpus;
 	from->moves--;
-	from->load -= p->scx.weight / from->nr_cpus;
-	to->load += step;
+	from->load -= less < from->load ? less : from->load;
+	to->load += more;
 	set_home(t, from->move_to);
 }
 

@@ -149,7 +149,7 @@ struct domain_ctx {
 	u64 queue_weight; /* the same without those that run */
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
-	u32 moves; /* how many */
+	s32 moves; /* how many; two CPUs at a time may take it below 0 */
 	u64 untold_since_ns; /* since when tasks wait that the thread was not told of */
 	u32 untold; /* how many do */
 	u32 waiting; /* filled in by the program `gauge` */

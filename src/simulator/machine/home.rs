@@ -120,7 +120,7 @@ impl Machine<'_> {
             return;
         }
         self.domains[home].moves -= 1;
-        self.domains[home].load -= less;
+        self.domains[home].load = self.domains[home].load.saturating_sub(less);
         self.domains[to].load += more;
         self.set_home(task, to);
     }
