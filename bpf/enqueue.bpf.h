@@ -13,6 +13,9 @@
 #include "prefer.bpf.h"
 #include "queued.bpf.h"
 
+/* How much of what a task is owed beyond a slice counts, in the order of the safety net: one part in so many. */
+#define OWED_PART 1024
+
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
 static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
 {
@@ -167,7 +170,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu = scx_bpf_task_cpu(p), idle;
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
-	u64 dsq, floor;
+	u64 dsq, floor, owed;
 	bool bound;
 	u16 flags = 0;
 	u32 d;
@@ -220,12 +223,17 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (bound)
 		flags |= QUEUED_BOUND;
-	/* Whoever slept is owed one slice, and whoever had a CPU for itself owes four, not more. */
+	/*
+	 * Whoever slept is owed one slice, and whoever had a CPU for itself owes four, not more. Of those who
+	 * are owed more than a slice, the one that is owed most still goes first.
+	 */
 	floor = dom->waiting_vtime - slice_ns;
-	if (before(t->vtime, floor))
-		t->vtime = floor;
-	else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime))
+	if (before(t->vtime, floor)) {
+		owed = (floor - t->vtime) / OWED_PART;
+		t->vtime = floor - (owed < slice_ns ? owed : slice_ns);
+	} else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime)) {
 		t->vtime = dom->waiting_vtime + 4 * slice_ns;
+	}
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	settle_untold(t);

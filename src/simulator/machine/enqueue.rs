@@ -12,6 +12,9 @@ use crate::simulator::queues::Sent;
 use crate::simulator::task::{NO_DOMAIN, State};
 use crate::simulator::{TaskId, Who, before};
 
+/// How much of what a task is owed beyond a slice counts, in the order of the safety net: one part in so many.
+const OWED_PART: u64 = 1024;
+
 /// How a task came to be runnable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -170,7 +173,8 @@ impl Machine<'_> {
             t.bpf.burst_ns = 0;
         }
         if before(t.bpf.vtime, floor) {
-            t.bpf.vtime = floor;
+            let owed = floor.wrapping_sub(t.bpf.vtime) / OWED_PART;
+            t.bpf.vtime = floor.wrapping_sub(owed.min(slice_ns));
         } else if before(ceiling, t.bpf.vtime) {
             t.bpf.vtime = ceiling;
         }
