@@ -80,12 +80,12 @@ fn is_attached(scene: &Scene) -> Result<()> {
     })
 }
 
-/// Suspends to memory, which takes all CPUs but one off; the clock wakes the machine two seconds later. (In suspend to idle
-/// QEMU's clock does not wake it.)
+/// Suspends to memory, which takes all CPUs but one off; the clock wakes the machine ten seconds later: an alarm
+/// that comes before a busy host has got it to sleep would be the last. (In suspend to idle QEMU's clock does not wake it.)
 pub fn suspend(scene: &mut Scene) -> Result<()> {
     let slept_at = Instant::now();
     write("/sys/class/rtc/rtc0/wakealarm", "0")?;
-    write("/sys/class/rtc/rtc0/wakealarm", "+2")?;
+    write("/sys/class/rtc/rtc0/wakealarm", "+10")?;
     write("/sys/power/state", "mem")?;
     println!("suspended and resumed after {:?}", slept_at.elapsed());
     is_attached(scene)
