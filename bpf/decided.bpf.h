@@ -118,12 +118,9 @@ static u64 destination(struct task_ctx *t, const struct decided *d, s32 *kick)
 static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom)
 {
 	struct domain_ctx *told = domain_at(t->told);
-	u16 flags = (t->waits_on & DSQ_KIND) == DSQ_BOUND ? QUEUED_BOUND : 0;
 
-	if (!t->burst_ns)
-		flags |= QUEUED_WAKEUP;
 	count(&dom->counts.bounced);
-	if (told && !tell(p, t, told, t->told, flags))
+	if (told && !tell(p, t, told, t->told, flags_again(t)))
 		note_untold(t, told);
 }
 

@@ -209,7 +209,7 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 			if (!t || t->asked_seq == t->seq ||
 			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 				continue;
-			asked = tell(p, t, dom, d, t->burst_ns ? 0 : QUEUED_WAKEUP);
+			asked = tell(p, t, dom, d, flags_again(t));
 			if (asked)
 				t->asked_seq = t->seq;
 			break;

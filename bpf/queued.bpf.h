@@ -86,6 +86,14 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 	return true;
 }
 
+/* The flags of a second message about the same stay: whoever has not run since it woke up has just woken up. */
+static u16 flags_again(struct task_ctx *t)
+{
+	u16 flags = t->burst_ns ? 0 : QUEUED_WAKEUP;
+
+	return (t->waits_on & DSQ_KIND) == DSQ_BOUND ? flags | QUEUED_BOUND : flags;
+}
+
 /* The thread of `dom` has thousands to decide already; this one is the safety net's to run. */
 static void note_untold(struct task_ctx *t, struct domain_ctx *dom)
 {

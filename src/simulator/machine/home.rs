@@ -1,6 +1,7 @@
 //! Where a task has its home, and when that changes: `bpf/home.bpf.h`.
 
 use super::Machine;
+use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::TaskId;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::task::NO_DOMAIN;
@@ -12,7 +13,6 @@ const LOAD_MARGIN: u64 = 4;
 /// So many tasks at least may move from a domain between two looks, or this part of what is too much.
 const MOVES_MIN: u32 = 4;
 const MOVES_PART: u64 = 4;
-const WEIGHT_NICE_0: u64 = 100;
 /// A load is told from so many tasks of a queue, and scaled to its length.
 const LOAD_SAMPLE: usize = 32;
 
@@ -167,7 +167,7 @@ impl Machine<'_> {
             // The weight that makes the two even.
             let cpus = |d: usize| self.domains[d].cpus.len() as u64;
             let even = (most - least) * cpus(from) * cpus(to) / (cpus(from) + cpus(to));
-            let moves = even / (WEIGHT_NICE_0 * MOVES_PART);
+            let moves = even / (u64::from(DEFAULT_WEIGHT) * MOVES_PART);
             self.domains[from].move_to = to;
             self.domains[from].moves = MOVES_MIN.max(moves as u32);
         }
