@@ -45,6 +45,7 @@ const DECISION: abi::decided = abi::decided {
     domain: 0,
     pace: 0,
     unused: 0,
+    reach: 0,
     carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
 };
 
@@ -78,6 +79,10 @@ impl Seam for Rings {
     fn call(&self, _: DomainId) {}
 
     fn ready(&self) -> usize {
+        0
+    }
+
+    fn front(&self) -> u64 {
         0
     }
 }

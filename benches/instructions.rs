@@ -54,6 +54,10 @@ impl Seam for Memory {
     fn ready(&self) -> usize {
         0
     }
+
+    fn front(&self) -> u64 {
+        0
+    }
 }
 
 /// The message of a task that has woken up.

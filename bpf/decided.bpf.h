@@ -234,6 +234,13 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
+	t->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
+	if (t->stands) {
+		t->stands_pace = d->pace;
+		t->stands_weight = p->scx.weight;
+		t->stands_reach = d->reach;
+		t->stands_since_ns = scx_bpf_now();
+	}
 	t->ready_on = transfer.to;
 
 	/*
@@ -254,6 +261,8 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		if (t->asked_seq != d->seq)
 			set_home(t, d->domain);
 	}
+	if (kick >= 0)
+		note_own(kick);
 	if (kick < 0)
 		dom->to_ready++;
 	else if (d->flags & DECIDED_PREEMPT)
@@ -320,7 +329,7 @@ __weak int drain_decided(u32 d, s32 cpu)
 			return 0;
 		WRITE_ONCE(dom->drained, submitted);
 	}
-	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+	note_ready(dom, d);
 	if (__sync_lock_test_and_set(&dom->carried_out, 0) && dom->starved_since_ns)
 		dom->starved_since_ns = 0;
 	to_ready = __sync_lock_test_and_set(&dom->to_ready, 0);

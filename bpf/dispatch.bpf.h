@@ -69,6 +69,18 @@ static bool run_from_either(u64 a, u64 b, bool a_first)
 	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
 }
 
+/*
+ * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the flag spares looking it up. It is taken
+ * back before the look: who moves a task there sets it afterwards (note_own), so one of the two finds the other.
+ */
+static bool run_own(s32 cpu, struct cpu_ctx *c)
+{
+	if (!READ_ONCE(c->own_used) || !__sync_lock_test_and_set(&c->own_used, 0) || !run_from(DSQ_OWN | cpu))
+		return false;
+	WRITE_ONCE(c->own_used, 1);
+	return true;
+}
+
 /* Whether the parked thread has kept messages waiting for longer than its patience. */
 static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 {
@@ -152,6 +164,12 @@ static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d
 	return c->net_turn && run_waiting(cpu, d, c->dedicated);
 }
 
+/* Whether something goes before everybody else on the CPU of `c`. */
+static bool has_turns(struct cpu_ctx *c, struct domain_ctx *dom)
+{
+	return READ_ONCE(c->own_turns) || READ_ONCE(dom->ready_turns) > 0;
+}
+
 /*
  * Runs what goes before everybody else, without being compared: what a decision has made the running
  * task give way to, and starved tasks.
@@ -165,7 +183,7 @@ __noinline int run_first(u32 cpu)
 		return 0;
 	if (READ_ONCE(c->own_turns)) {
 		__sync_fetch_and_sub(&c->own_turns, 1);
-		return run_from(DSQ_OWN | cpu);
+		return run_own(cpu, c);
 	}
 	if (c->dedicated || READ_ONCE(dom->ready_turns) <= 0)
 		return 0;
@@ -235,11 +253,14 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
 		if (i >= MAX_DOMAINS)
 			break;
 		other = order->nearest[i];
-		drain_decided(other, cpu);
-		if (scx_bpf_dsq_nr_queued(DSQ_READY | other) > 0 && run_from(DSQ_READY | other))
-			return true;
 		dom = domain_at(other);
-		if (!dom || scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
+		if (!dom)
+			continue;
+		if (is_undrained(dom))
+			drain_decided(other, cpu);
+		if (run_from(DSQ_READY | other))
+			return true;
+		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
 		    dom->state == THREAD_RUNNING || is_undrained(dom))
 			continue;
 		if (is_at_hand(own, now)) {
@@ -258,10 +279,11 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
  * new decision. Without it two tasks on a CPU would take turns whatever their weights, because the
  * one that runs is never in the queue when the next one is chosen.
  */
-static bool goes_on(struct task_struct *prev, s32 cpu, struct domain_ctx *dom, u32 d)
+static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
 {
 	struct task_ctx *t;
 	u64 order;
+	bool own;
 
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) ||
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
@@ -269,12 +291,13 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct domain_ctx *dom, u
 	t = task_ctx(prev);
 	if (!t || !t->pace || t->decided_by != d)
 		return false;
-	if (!scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
+	own = READ_ONCE(c->own_used) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(t, prev);
 	t->free = 0;
 	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
-	if (head_is_before(DSQ_OWN | cpu, order) || head_is_before(DSQ_READY | d, order))
+	if ((own && head_is_before(DSQ_OWN | cpu, order)) || head_is_before(DSQ_READY | d, order))
 		return false;
 	scx_bpf_task_set_slice(prev, t->slice_ns);
 	count(&dom->counts.extended);
@@ -287,18 +310,22 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	bool own_first;
 	u64 now;
 
-	drain_decided(d, cpu);
+	if (is_undrained(dom))
+		drain_decided(d, cpu);
 	now = scx_bpf_now();
 
 	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
 		return true;
-	if (run_first(cpu) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, dom, d))
+	if ((has_turns(c, dom) && run_first(cpu)) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, c, dom, d))
 		return true;
 
 	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
-	if (c->dedicated ? run_from(DSQ_OWN | cpu) :
-			   run_from_either(DSQ_OWN | cpu, DSQ_READY | d, own_first)) {
-		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+	if (c->dedicated ? run_own(cpu, c) :
+	    own_first	 ? run_own(cpu, c) || run_from(DSQ_READY | d) :
+			   run_from(DSQ_READY | d) || run_own(cpu, c)) {
+		/* For the thread, which otherwise is told when it is switched in. */
+		if (dom->state == THREAD_RUNNING)
+			note_ready(dom, d);
 		if (dom->starved_since_ns)
 			dom->starved_since_ns = 0;
 		return true;

@@ -4,7 +4,8 @@
  *
  * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is
  * WAITING or BOUND, the domain thread has been told; if it could not be told, the task is counted
- * as untold, and while there are any the safety net has every second turn.
+ * as untold, and while there are any the safety net has every second turn. It is READY at once only by a decision of
+ * its home's thread that stands.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -50,12 +51,12 @@ static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_fl
  * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk to
  * each other keep their cache so, at the moments in which the home has no other CPU for them.
  */
-static s32 beside_waker(struct task_struct *p, u32 home, u64 wake_flags)
+static s32 beside_waker(struct task_struct *p, u32 home)
 {
 	s32 cpu = bpf_get_smp_processor_id();
 	struct cpu_ctx *c = cpu_at(cpu);
 
-	if (!(wake_flags & SCX_WAKE_SYNC) || !c || c->domain != home || c->dedicated)
+	if (!c || c->domain != home || c->dedicated)
 		return -1;
 	if (bpf_get_current_task_btf()->flags & PF_EXITING ||
 	    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
@@ -70,19 +71,20 @@ static s32 beside_waker(struct task_struct *p, u32 home, u64 wake_flags)
 static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
 {
 	u32 home = home_of(p, t);
-	s32 cpu;
+	struct domain_ctx *dom = domain_at(home);
+	s32 cpu = -1;
 
-	if (must_queue(prev_cpu, home))
+	if (!dom || must_queue(prev_cpu, home))
 		return -1;
 	if (by_kind) {
 		cpu = claim_preferred(p, home, prev_cpu);
 	} else {
-		cpu = claim_idle(p, home, prev_cpu, wake_flags);
+		if (any_idle(dom))
+			cpu = claim_idle(p, home, prev_cpu, wake_flags);
 		if (cpu >= 0 || strict || no_steal)
 			return cpu;
-		if (!any_idle_elsewhere(home))
-			return -1;
-		cpu = beside_waker(p, home, wake_flags);
+		if (wake_flags & SCX_WAKE_SYNC && any_idle_elsewhere(home))
+			cpu = beside_waker(p, home);
 		if (cpu < 0)
 			cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
 	}
@@ -165,6 +167,44 @@ static bool goes_straight(struct task_struct *p)
 	return p->flags & (PF_KSWAPD | PF_KCOMPACTD) || (khugepaged_pid && p->pid == khugepaged_pid);
 }
 
+/*
+ * Whether the last decision for `p` holds for this wake-up too: its policy has said so, and nothing that it was told of the task
+ * has changed but what it has used.
+ */
+static bool stands(struct task_struct *p, struct task_ctx *t, u32 d)
+{
+	return t->stands && !strict && t->decided_by == d && t->stands_weight == p->scx.weight &&
+	       (s64)(scx_bpf_now() - t->stands_since_ns) < (s64)standing_ns;
+}
+
+/*
+ * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be carried out at the same
+ * time: it finds another `seq` and moves nothing, but what it has noted of the task by then is noted anew here.
+ */
+static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, u64 enq_flags)
+{
+	u64 earliest = dom->front - t->stands_reach;
+
+	settle_untold(t);
+	t->stands--;
+	t->seq++;
+	t->decided_seq = t->seq;
+	t->order += (t->used_ns - t->order_used_ns) * t->stands_pace / PACE_ONE;
+	if (before(t->order, earliest))
+		t->order = earliest;
+	t->order_used_ns = t->used_ns;
+	t->pace = t->stands_pace;
+	t->burst_ns = 0;
+	t->free = 0;
+	t->queued_ns = scx_bpf_now();
+	t->told = d;
+	t->waits_on = 0;
+	t->ready_on = DSQ_READY | d;
+	count(&dom->counts.standing);
+	WRITE_ONCE(dom->stood_ns, t->queued_ns);
+	scx_bpf_dsq_insert_vtime(p, DSQ_READY | d, t->slice_ns, t->order, enq_flags);
+}
+
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p), idle;
@@ -215,6 +255,12 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
 			return;
 		}
+	}
+
+	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, t, d)) {
+		stand(p, t, dom, d, enq_flags);
+		kick_if_idle(cpu);
+		return;
 	}
 
 	if (enq_flags & SCX_ENQ_WAKEUP) {

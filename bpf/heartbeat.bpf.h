@@ -62,6 +62,8 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
 			if (READ_ONCE(c->own_turns) < turns)
 				WRITE_ONCE(c->own_turns, turns);
+			if (turns)
+				note_own(i);
 		}
 	}
 	bpf_timer_start(timer, heartbeat_ns, 0);

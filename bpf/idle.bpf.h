@@ -15,6 +15,9 @@
 
 #include "maps.bpf.h"
 
+/* Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for: ample. */
+#define GAP_NS 50000
+
 /*
  * Fills a mask with the CPUs of domain `number`, or of the set of that number (prefer.bpf.h), but for
  * those that domain threads keep to themselves. For ops.init.
@@ -49,16 +52,9 @@ static const struct cpumask *domain_mask(u32 d)
 	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
 }
 
-/* Global, so that the verifier looks at it once. */
-__weak bool any_idle(struct domain_ctx *dom __arg_nonnull)
+static bool any_idle(struct domain_ctx *dom)
 {
-	u32 i;
-
-	bpf_for(i, dom->first_word, dom->last_word + 1) {
-		if (i < CPU_WORDS && dom->idle[i])
-			return true;
-	}
-	return false;
+	return READ_ONCE(dom->nr_idle) > 0;
 }
 
 /* Whether another domain has an idle CPU. */
@@ -180,11 +176,21 @@ static void kick_idle(struct domain_ctx *dom, u32 d, u32 most)
 	}
 }
 
+/*
+ * Whether a task may be about to be put into READY by a decision that stood (enqueue.bpf.h): the gap
+ * above, without a thread that wakes up for it. The CPU then looks once more.
+ */
+static bool just_stood(struct domain_ctx *dom)
+{
+	return (s64)(scx_bpf_now() - READ_ONCE(dom->stood_ns)) < (s64)GAP_NS;
+}
+
 void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 {
 	struct cpu_ctx *c = cpu_at(cpu);
 	struct domain_ctx *dom;
 	u32 word;
+	u64 bit;
 
 	if (!c || c->dedicated)
 		return;
@@ -192,14 +198,16 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	word = (u32)cpu / 64;
 	if (!dom || word >= CPU_WORDS)
 		return;
+	bit = 1ULL << (cpu % 64);
 	if (!idle) {
-		__sync_fetch_and_and(&dom->idle[word], ~(1ULL << (cpu % 64)));
+		if (__sync_fetch_and_and(&dom->idle[word], ~bit) & bit)
+			__sync_fetch_and_sub(&dom->nr_idle, 1);
 		return;
 	}
-	__sync_fetch_and_or(&dom->idle[word], 1ULL << (cpu % 64));
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 ||
-	    scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0 ||
-	    scx_bpf_dsq_nr_queued(DSQ_THREAD | c->domain) > 0)
+	if (!(__sync_fetch_and_or(&dom->idle[word], bit) & bit))
+		__sync_fetch_and_add(&dom->nr_idle, 1);
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 || READ_ONCE(c->own_used) ||
+	    READ_ONCE(dom->state) == THREAD_PARKED || just_stood(dom))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

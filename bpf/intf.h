@@ -80,6 +80,7 @@ struct queued_part {
 enum decided_flags {
 	DECIDED_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
 	DECIDED_PREEMPT = 1 << 1, /* what runs on `cpu` is to give way at once */
+	DECIDED_STANDS = 1 << 2, /* it holds for some of the task's next wake-ups too; needs a pace */
 };
 
 /* Domain thread to kernel: run this task. */
@@ -93,6 +94,7 @@ struct decided {
 	u32 domain; /* the domain that is to run it */
 	u32 pace; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
 	u32 unused;
+	u64 reach; /* of DECIDED_STANDS: its place is so far before the domain's front then, at most */
 	struct carried carried;
 };
 
@@ -100,6 +102,7 @@ struct decided {
 struct domain_counts {
 	u64 queued; /* tasks that found no idle CPU, and that the domain thread was told of */
 	u64 decided; /* decisions carried out */
+	u64 standing; /* tasks that found no idle CPU, and whose last decision stood */
 	u64 late; /* tasks that ran without the decision they were waiting for */
 	u64 bypassed; /* tasks that ran at once on an idle CPU */
 	u64 extended; /* slices that were followed by another, the task still being the first in order */
@@ -127,6 +130,7 @@ enum thread_state {
 struct domain_ctx {
 	/* BPF: which of the domain's CPUs are idle; bit `cpu % 64` of word `cpu / 64`. */
 	u64 idle[CPU_WORDS];
+	u32 nr_idle; /* how many of them there are */
 
 	/* Domain thread: how many decisions it has submitted. */
 	u64 submitted __attribute__((aligned(64)));
@@ -143,6 +147,8 @@ struct domain_ctx {
 	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
+	u64 front; /* the largest order of those that have begun to run by a decision */
+	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
@@ -196,6 +202,7 @@ struct cpu_ctx {
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
 	u32 own_turns; /* so many from its own queue go before all others */
+	u32 own_used; /* there may be tasks in its own queue */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

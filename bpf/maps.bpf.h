@@ -16,6 +16,8 @@ const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
 const volatile u64 slice_min_ns = 500000; /* the same while many wait */
 const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
 const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
+const volatile u32 standing = 7; /* for so many of a task's next wake-ups a decision may stand */
+const volatile u64 standing_ns = 100000000; /* and for so long */
 const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
 const volatile u64 starved_ns = 3000000000; /* after that a waiting task goes first, whoever it is */
 const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
@@ -53,6 +55,11 @@ struct task_ctx {
 	u64 order;
 	u64 order_used_ns; /* `used_ns` when that order was given */
 	u32 pace; /* 0: it gives way at the end of its slice */
+	u32 stands; /* for how many more wake-ups that decision stands */
+	u32 stands_pace; /* its pace, its weight and the rest that is needed then */
+	u32 stands_weight;
+	u64 stands_reach;
+	u64 stands_since_ns;
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
 	u32 told; /* the domain that was told of it, or should have been */
@@ -169,6 +176,21 @@ static u32 domain_of_cpu(s32 cpu)
 static __always_inline void count(u64 *counter)
 {
 	__sync_fetch_and_add(counter, 1);
+}
+
+/* How many tasks are ready in domain `d`, for its thread. */
+static void note_ready(struct domain_ctx *dom, u32 d)
+{
+	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+}
+
+/* After tasks were moved to the own queue of `cpu`: it will look there. */
+static void note_own(s32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	if (c)
+		WRITE_ONCE(c->own_used, 1);
 }
 
 /* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */

@@ -10,6 +10,13 @@
 
 #include "taken.bpf.h"
 
+/* A decided task begins to run. Two at once may leave the front where the earlier of them stands: the next one mends it. */
+static void move_front(struct domain_ctx *dom, u64 order)
+{
+	if (dom && before(dom->front, order))
+		dom->front = order;
+}
+
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
 	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
@@ -23,6 +30,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		dom = domain_at(t->home);
 		if (dom) {
 			set_thread_state(dom, THREAD_RUNNING);
+			note_ready(dom, t->home);
 			count(&dom->counts.activations);
 		}
 		return;
@@ -35,11 +43,14 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	} else if (t->ready_on) {
 		u32 kind = t->ready_on & DSQ_KIND;
 
-		if (kind == DSQ_OWN)
+		if (kind == DSQ_OWN) {
 			c->own_order = p->scx.dsq_vtime;
+			move_front(domain_at(c->domain), p->scx.dsq_vtime);
+		}
 		dom = domain_at(t->ready_on & ~DSQ_KIND);
 		if (kind == DSQ_READY && dom) {
 			dom->ready_order = p->scx.dsq_vtime;
+			move_front(dom, p->scx.dsq_vtime);
 			note_theft(t->ready_on & ~DSQ_KIND, c->domain);
 		}
 	}

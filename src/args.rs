@@ -5,7 +5,7 @@
 
 use crate::domains::preference::Prefer;
 use crate::options::{
-    Format, PATIENCE_US, RunOptions, SLICE_MIN_US, SLICE_US, STATS_SECONDS, StatsOptions,
+    Format, PATIENCE_US, RunOptions, SLICE_MIN_US, SLICE_US, STANDING, STATS_SECONDS, StatsOptions,
 };
 use crate::policy::Slices;
 use crate::topology::Granularity;
@@ -32,6 +32,10 @@ pub struct RunArgs {
     /// microseconds (10 to 1000000)
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = in_range(PATIENCE_US))]
     patience_us: u64,
+    /// A decision may hold for so many of a task's next wake-ups as well, if its policy says so: the
+    /// task then does not wait for its scheduling thread (0 to 1000; 0: each wake-up is decided anew)
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = in_range(STANDING))]
+    standing: u64,
     /// Run tasks by decisions only, in exactly the policy's order: no safety net and no stealing
     /// in the kernel until a scheduling thread stalls
     #[arg(long)]
@@ -78,6 +82,7 @@ impl RunArgs {
             .mut_arg("domain", |arg| arg.default_value(options.domain.to_string()))
             .mut_arg("slice_us", |arg| arg.default_value(us(options.slices.base)))
             .mut_arg("patience_us", |arg| arg.default_value(us(options.patience)))
+            .mut_arg("standing", |arg| arg.default_value(options.standing.to_string()))
     }
 
     /// The options that were typed over others, which were given to [`Self::starting_from`].
@@ -92,6 +97,7 @@ impl RunArgs {
             domain: self.domain,
             slices: Slices { base, min: min.unwrap_or(options.slices.min.min(base)) },
             patience: Duration::from_micros(self.patience_us),
+            standing: u32::try_from(self.standing).expect("it is in its range"),
             strict: self.strict || options.strict,
             no_steal: self.no_steal || options.no_steal,
             partial: self.partial || options.partial,
@@ -130,6 +136,7 @@ mod tests {
             domain: Granularity::Core,
             slices: Slices { base: Duration::from_millis(2), min: Duration::from_millis(1) },
             patience: Duration::from_micros(77),
+            standing: 3,
             strict: true,
             no_steal: true,
             partial: true,
@@ -143,12 +150,13 @@ mod tests {
 
     #[test]
     fn every_option_arrives() {
-        let args = "--domain llc --slice-us 1000 --slice-min-us 20 --patience-us 10 --strict \
+        let args = "--domain llc --slice-us 1000 --slice-min-us 20 --patience-us 10 --standing 0 --strict \
                     --no-steal --partial --dedicate --prefer none --stats 2 --stats-format json -v";
         let expected = RunOptions {
             domain: Granularity::L3,
             slices: Slices { base: Duration::from_millis(1), min: Duration::from_micros(20) },
             patience: Duration::from_micros(10),
+            standing: 0,
             strict: true,
             no_steal: true,
             partial: true,

@@ -96,6 +96,12 @@ impl Builder {
         self
     }
 
+    /// For how many of a task's next wake-ups a decision may stand (0 to 1000).
+    pub fn standing(mut self, wakeups: u32) -> Builder {
+        self.options.standing = wakeups;
+        self
+    }
+
     /// Whether tasks run by decisions only, without the safety net, until a thread stalls.
     pub fn strict(mut self, strict: bool) -> Builder {
         self.options.strict = strict;

@@ -19,6 +19,8 @@ pub const SLICE_US: RangeInclusive<u64> = 100..=1_000_000;
 pub const SLICE_MIN_US: RangeInclusive<u64> = 10..=1_000_000;
 /// Allowed patience, in microseconds.
 pub const PATIENCE_US: RangeInclusive<u64> = 10..=1_000_000;
+/// For how many wake-ups a decision may stand.
+pub const STANDING: RangeInclusive<u64> = 0..=1000;
 /// Allowed time between two statistics, in seconds.
 pub const STATS_SECONDS: RangeInclusive<u64> = 1..=3600;
 
@@ -58,6 +60,9 @@ pub struct RunOptions {
     pub slices: Slices,
     /// How long a task may wait undecided before the kernel runs it by itself.
     pub patience: Duration,
+    /// For how many of a task's next wake-ups a decision may stand, where its policy lets it
+    /// ([`Choice::standing`](crate::policy::Choice::standing)); 0: the policy decides for each anew.
+    pub standing: u32,
     /// Decisions only: the safety net and the kernel's half of stealing stay off until a thread
     /// stalls.
     pub strict: bool,
@@ -83,6 +88,7 @@ impl Default for RunOptions {
             domain: Granularity::default(),
             slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
             patience: Duration::from_micros(1000),
+            standing: 7,
             strict: false,
             no_steal: false,
             partial: false,
@@ -110,6 +116,13 @@ impl RunOptions {
             base.as_micros()
         );
         within("the patience", self.patience, PATIENCE_US, "us", Duration::from_micros)?;
+        ensure!(
+            STANDING.contains(&u64::from(self.standing)),
+            "a decision is to stand for {} wake-ups, which must be between {} and {}",
+            self.standing,
+            STANDING.start(),
+            STANDING.end()
+        );
         if let Some(stats) = self.stats {
             let what = "the time between statistics";
             within(what, stats.every, STATS_SECONDS, "s", Duration::from_secs)?;
@@ -165,6 +178,7 @@ mod tests {
             (slices(100, 9), "the shortest slice is 9µs"),
             (slices(100, 101), "(101 us) must not be longer than the slice (100 us)"),
             (RunOptions { patience: us(1_000_001), ..RunOptions::default() }, "the patience is"),
+            (RunOptions { standing: 1001, ..RunOptions::default() }, "stand for 1001 wake-ups"),
             (RunOptions { stats, ..RunOptions::default() }, "between 1 and 3600 s"),
         ] {
             let error = options.check().unwrap_err().to_string();

@@ -28,6 +28,7 @@ struct DomainLine {
     id: DomainId,
     queued: u64,
     decided: u64,
+    standing: u64,
     late: u64,
     bypassed: u64,
     extended: u64,
@@ -143,6 +144,7 @@ impl Statistics {
                 id,
                 queued: now.queued - then.queued,
                 decided: now.decided - then.decided,
+                standing: now.standing - then.standing,
                 late: now.late - then.late,
                 extended: now.extended - then.extended,
                 bypassed: now.bypassed - then.bypassed,
@@ -175,10 +177,11 @@ impl Statistics {
         if self.lines.is_multiple_of(LINES_PER_HEAD) {
             writeln!(
                 text,
-                "{:>6} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
                 "domain",
                 "queued",
                 "decided",
+                "standing",
                 "late",
                 "bypassed",
                 "bounced",
@@ -193,10 +196,11 @@ impl Statistics {
             let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
             writeln!(
                 text,
-                "{:>6} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
                 domain.id.0,
                 domain.queued,
                 domain.decided,
+                domain.standing,
                 domain.late,
                 domain.bypassed,
                 domain.bounced,

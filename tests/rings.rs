@@ -64,6 +64,7 @@ fn decided(n: u64) -> abi::decided {
         domain: n as u32 + 5,
         pace: n as u32 + 6,
         unused: 0,
+        reach: 0,
         carried: carried(n),
     }
 }

@@ -78,6 +78,10 @@ impl Context for Domain {
     fn ready(&self) -> usize {
         self.ready
     }
+
+    fn front(&self) -> u64 {
+        0
+    }
 }
 
 fn task(number: usize) -> Task {

@@ -37,6 +37,8 @@ const SLICE_MAX: Duration = Duration::from_secs(1);
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
 /// Who has waited for so long goes first.
 pub(crate) const STARVED: Duration = Duration::from_secs(3);
+/// For so long a decision may stand.
+pub(crate) const STANDING: Duration = Duration::from_millis(100);
 
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
 const MESSAGES_PER_CPU: usize = 256;
@@ -333,6 +335,8 @@ fn set_options(
     data.stall_ns = ns(STALL_LIMIT);
     data.heartbeat_ns = ns(HEARTBEAT);
     data.starved_ns = ns(STARVED);
+    data.standing_ns = ns(STANDING);
+    data.standing = options.standing;
     data.strict = options.strict;
     data.no_steal = options.no_steal;
     data.partial = options.partial;

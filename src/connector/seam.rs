@@ -103,4 +103,8 @@ impl Seam for BpfSeam {
     fn ready(&self) -> usize {
         self.shared.ready()
     }
+
+    fn front(&self) -> u64 {
+        self.shared.front()
+    }
 }

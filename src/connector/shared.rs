@@ -135,6 +135,11 @@ impl SharedDomain {
         field!(self.ready as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
+    /// The largest place in the order of all tasks that have begun to run by a decision.
+    pub fn front(&self) -> u64 {
+        field!(self.front as AtomicU64).load(Ordering::Relaxed)
+    }
+
     /// When the domain thread was last switched in, on the kernel's scheduling clock.
     pub fn state_since_ns(&self) -> u64 {
         field!(self.state_since_ns as AtomicU64).load(Ordering::Relaxed)
@@ -165,6 +170,7 @@ impl SharedDomain {
         abi::domain_counts {
             queued: load(field!(self.counts.queued as AtomicU64)),
             decided: load(field!(self.counts.decided as AtomicU64)),
+            standing: load(field!(self.counts.standing as AtomicU64)),
             late: load(field!(self.counts.late as AtomicU64)),
             bypassed: load(field!(self.counts.bypassed as AtomicU64)),
             extended: load(field!(self.counts.extended as AtomicU64)),

@@ -86,6 +86,7 @@ struct View {
     affinities: Affinities,
     now_ns: u64,
     ready: usize,
+    front: u64,
 }
 
 impl Context for View {
@@ -113,6 +114,10 @@ impl Context for View {
 
     fn ready(&self) -> usize {
         self.ready
+    }
+
+    fn front(&self) -> u64 {
+        self.front
     }
 }
 
@@ -184,6 +189,7 @@ impl<S: Seam> Scheduler<S> {
                 affinities: Affinities::new(),
                 now_ns: 0,
                 ready: 0,
+                front: 0,
             },
             placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
@@ -216,6 +222,7 @@ impl<S: Seam> Scheduler<S> {
     pub fn round(&mut self) -> Left {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
+        self.view.front = self.seam.front();
         let left_over = self.take_back();
         self.take();
         self.steal();
@@ -349,6 +356,12 @@ impl<S: Seam> Scheduler<S> {
             _ => None,
         };
         let preempt = if choice.preempt { abi::decided_flags_DECIDED_PREEMPT } else { 0 };
+        let stands = match choice.reach {
+            Some(_) if !choice.preempt && !self.policy.decides_late() => {
+                abi::decided_flags_DECIDED_STANDS
+            }
+            _ => 0,
+        };
         let (cpu, flags) = match (task.affinity, choice.cpu) {
             (Affinity::One(cpu), _) | (_, Some(cpu)) => (cpu.0, preempt),
             _ => match self.placement.take(task.prev_cpu, allowed) {
@@ -363,10 +376,11 @@ impl<S: Seam> Scheduler<S> {
             order: choice.order.unwrap_or(self.sequence),
             pid: task.pid.0 as u32,
             cpu,
-            flags,
+            flags: flags | stands,
             domain: self.view.domain.0,
             pace: choice.pace.per_ns(task.weight),
             unused: 0,
+            reach: choice.reach.unwrap_or(0),
             carried: abi::carried {
                 memo: task.memo,
                 used_ns: task.told.used_ns,

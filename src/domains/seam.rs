@@ -32,4 +32,7 @@ pub trait Seam {
 
     /// How many tasks are decided and not yet running. A hint.
     fn ready(&self) -> usize;
+    /// The largest place in the order of all tasks of the domain that have begun to run by a decision
+    /// (as time stamps compare), 0 before.
+    fn front(&self) -> u64;
 }

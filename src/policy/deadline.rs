@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_mostly_sleeping_task_is_ordered_before_hogs() {
-        for decide in [Decide::Late, Decide::Ahead] {
+        for decide in Decide::ALL {
             let mut cpu = Simulation::new(Deadline::new(SLICES), decide);
             for _ in 0..8 {
                 cpu.spawn(100, Behaviour::Hog);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_fork_storm_does_not_starve_an_old_hog() {
         const CHAINS: u64 = 50;
-        for decide in [Decide::Late, Decide::Ahead] {
+        for decide in Decide::ALL {
             let mut cpu = Simulation::new(Deadline::new(SLICES), decide);
             let hog = cpu.spawn(100, Behaviour::Hog);
             cpu.run_for(1000 * MS);
@@ -142,11 +142,11 @@ mod tests {
         fn shares_follow_any_weights_from_any_virtual_time(
             weights in prop::collection::vec(10..2000u32, 2..8),
             before_wrap in 0..20_000 * MS,
-            ahead in any::<bool>(),
+            way in 0..3usize,
         ) {
             let mut policy = Deadline::new(SLICES);
             policy.fair = policy.fair.starting_at(0u64.wrapping_sub(before_wrap));
-            let decide = if ahead { Decide::Ahead } else { Decide::Late };
+            let decide = Decide::ALL[way];
             let mut cpu = Simulation::new(policy, decide);
             let tasks: Vec<_> = weights.iter().map(|&w| cpu.spawn(w, Behaviour::Hog)).collect();
             cpu.run_for(120_000 * MS);

@@ -8,15 +8,13 @@
 //! is what it pays, that moves *when* a task runs and not how much.
 //!
 //! The domain's virtual time, its front, is the largest key of all tasks that have started to run
-//! (start-time fair queueing; Goyal, Vin and Cheng, 1996). "Started" rather than "decided" matters
-//! with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
+//! (start-time fair queueing; Goyal, Vin and Cheng, 1996), which the kernel's side tells ([`Context::front`]). "Started"
+//! rather than "decided" matters with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
 //! decision, the heavy tasks that run before it would return behind the front and lose what they
-//! are owed. The kernel runs ready tasks in the order of their keys, so of the keys decided, the
-//! `ready` largest are those still to come, and the rest have started. Tasks bound to one CPU are ready
-//! in that CPU's own queue, which is not counted in `ready`; of them it is known that they have started
-//! when they are told of again. (Were they taken for started when they are decided, the front would
-//! follow the lightest of them, and those that sleep would fall behind it for good: on one CPU six that
-//! want a tenth of it each got an eighth of that.)
+//! are owed.
+//!
+//! A decision for a task that has just woken up stands ([`Choice::standing`]): on its next wake-ups the kernel's side moves
+//! the key on by what the task has used, and keeps it within the same distance of the front as is done here.
 //!
 //! Invariant: a task waits with a vruntime in a window around the front,
 //!
@@ -49,9 +47,7 @@
 #[cfg(doc)]
 use crate::policy::Pace;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
-use crate::policy::{Affinity, Choice, Context, DEFAULT_WEIGHT, Slices, Task};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
 use std::time::Duration;
 
 /// The longest tick of a kernel (HZ=100): how much longer than its slice a task may run.
@@ -76,8 +72,6 @@ pub(super) const NOTE: u64 = NEW - 1;
 /// highest bits of the second; the rest, [`NOTE`], belongs to the policy.
 pub(super) struct FairQueue {
     waiting: RunQueue,
-    /// Keys of tasks that are decided and not known to have started.
-    decided: BinaryHeap<Reverse<Cyclic>>,
     front: u64,
     latest_ns: u64,
     slices: Slices,
@@ -87,13 +81,7 @@ impl FairQueue {
     /// An empty queue of a policy whose keys lie at most `latest_ns` of virtual time behind the
     /// vruntime.
     pub fn new(slices: Slices, latest_ns: u64) -> FairQueue {
-        FairQueue {
-            waiting: RunQueue::with_capacity(RESERVED),
-            decided: BinaryHeap::with_capacity(RESERVED),
-            front: 0,
-            latest_ns,
-            slices,
-        }
+        FairQueue { waiting: RunQueue::with_capacity(RESERVED), front: 0, latest_ns, slices }
     }
 
     /// The same queue with its virtual time somewhere else.
@@ -107,10 +95,6 @@ impl FairQueue {
     /// waits does not pay twice.
     pub fn charge(&mut self, task: &mut Task, context: &dyn Context) -> u64 {
         self.follow(context);
-        if task.memo[1] & (KNOWN | NEW) == KNOWN && is_bound(task) {
-            // It has started since: see `next`.
-            self.front = Cyclic(task.memo[0]).max(Cyclic(self.front)).0;
-        }
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
             task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
@@ -121,7 +105,7 @@ impl FairQueue {
         let vruntime = task.memo[0].wrapping_add(used);
         let slept = task.wakeup || task.voluntary_switches > 0;
         let overtaken = if slept { 0 } else { lead_ns };
-        let behind = self.latest_ns + self.favour(nanos(self.slices.base), task.weight) + overtaken;
+        let behind = self.behind(task.weight) + overtaken;
         let least = self.front.wrapping_sub(behind);
         let most = self.front.wrapping_add(lead);
         task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
@@ -138,16 +122,18 @@ impl FairQueue {
     pub fn next(&mut self, context: &dyn Context) -> Option<Choice> {
         self.follow(context);
         let (key, mut task) = self.waiting.pop_min()?;
-        if !is_bound(&task) {
-            self.decided.push(Reverse(Cyclic(key)));
-        }
         let slice = if task.memo[1] & NEW != 0 {
             task.memo[1] &= !NEW;
             self.slices.min
         } else {
             self.slices.shared_by(self.waiting.len() + context.ready())
         };
-        Some(task.run_for(slice).at_virtual_time(key))
+        let choice = task.run_for(slice).at_virtual_time(key);
+        // Who wakes up often soon does again; who uses up slices has the policy look at it each time.
+        Some(match task.wakeup {
+            true => choice.standing(self.behind(task.weight) + boost(&task, key)),
+            false => choice,
+        })
     }
 
     /// The task with the largest key that `may` accepts.
@@ -184,17 +170,19 @@ impl FairQueue {
         nanos(self.slices.base)
     }
 
+    /// How far before the front the vruntime of a task that has slept may lie.
+    fn behind(&self, weight: u32) -> u64 {
+        self.latest_ns + self.favour(self.base_ns(), weight)
+    }
+
     fn follow(&mut self, context: &dyn Context) {
-        while self.decided.len() > context.ready() {
-            let Some(Reverse(started)) = self.decided.pop() else { return };
-            self.front = started.max(Cyclic(self.front)).0;
-        }
+        self.front = Cyclic(context.front()).max(Cyclic(self.front)).0;
     }
 }
 
-/// Whether a task may run on one CPU only: it is then ready in that CPU's own queue.
-fn is_bound(task: &Task) -> bool {
-    matches!(task.affinity, Affinity::One(_))
+/// How far before its vruntime a task waits.
+fn boost(task: &Task, key: u64) -> u64 {
+    (task.memo[0].wrapping_sub(key) as i64).max(0) as u64
 }
 
 /// CPU time of a task of a weight as virtual time, which is CPU time of a task of nice 0.

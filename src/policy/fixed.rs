@@ -29,6 +29,8 @@ pub struct FixedContext {
     pub now_ns: u64,
     /// How many tasks are decided and not yet running.
     pub ready: usize,
+    /// The largest place in the order of those that have begun to run.
+    pub front: u64,
 }
 
 impl FixedContext {
@@ -38,7 +40,7 @@ impl FixedContext {
     /// If `count` is more than [`MAX_CPUS`](crate::cpuset::MAX_CPUS).
     pub fn with_cpus(count: u32) -> FixedContext {
         let cpus = (0..count).map(CpuId).collect();
-        FixedContext { domain: DomainId(0), cpus, now_ns: 0, ready: 0 }
+        FixedContext { domain: DomainId(0), cpus, now_ns: 0, ready: 0, front: 0 }
     }
 }
 
@@ -65,6 +67,10 @@ impl Context for FixedContext {
 
     fn ready(&self) -> usize {
         self.ready
+    }
+
+    fn front(&self) -> u64 {
+        self.front
     }
 }
 

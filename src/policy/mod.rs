@@ -188,7 +188,15 @@ impl Task {
     /// kernel takes slices of 1 ns to 1 s and bounces others; it looks at a slice's end at its ticks
     /// (every 1 to 10 ms, by its configuration) and whenever something else happens on the CPU.
     pub fn run_for(self, slice: Duration) -> Choice {
-        Choice { task: self, slice, order: None, pace: Pace::default(), cpu: None, preempt: false }
+        Choice {
+            task: self,
+            slice,
+            order: None,
+            pace: Pace::default(),
+            cpu: None,
+            preempt: false,
+            reach: None,
+        }
     }
 }
 
@@ -217,6 +225,8 @@ pub struct Choice {
     /// idle, or runs a domain thread or a task that is not ours to schedule, and where there is
     /// neither a CPU in `cpu` nor one that the task is bound to.
     pub preempt: bool,
+    /// Whether the decision stands: whether it holds for the task's next wake-ups as well ([`Choice::standing`]).
+    pub reach: Option<u64>,
 }
 
 /// How a task's place in the order changes while it runs. A task whose place is still before that
@@ -268,6 +278,29 @@ impl Choice {
     /// ```
     pub fn preempting(self) -> Choice {
         Choice { preempt: true, ..self }
+    }
+}
+
+impl Choice {
+    /// The same choice, which stands: if the task goes to sleep within its slice and finds no idle CPU when it wakes up
+    /// again, it is ready at once, without a message to the policy and a wait for its answer. Its place in the order is then
+    /// the one it had, moved on by what it has used since, and not more than `reach` before
+    /// [`Context::front`]; its slice is the same. So it may wake up for some times (`--standing`, 7 by default) within 100 ms
+    /// of the decision, until it uses up its slice, moves to another domain, or changes its weight or affinity; then the policy
+    /// is told of it again, with all that it has used meanwhile.
+    ///
+    /// It takes a choice [at a virtual time](Self::at_virtual_time), without a CPU of its own, and a policy that does not
+    /// [decide late](Policy::decides_late); with others it has no effect, and with `--strict` neither.
+    ///
+    /// ```
+    /// use scx_manyland::{ids::Pid, policy::Task};
+    /// use std::time::Duration;
+    /// let slice = Duration::from_millis(5);
+    /// let choice = Task::new(Pid(1)).run_for(slice).at_virtual_time(700).standing(5_000_000);
+    /// assert_eq!(choice.reach, Some(5_000_000));
+    /// ```
+    pub fn standing(self, reach: u64) -> Choice {
+        Choice { reach: Some(reach), ..self }
     }
 }
 
@@ -324,6 +357,9 @@ pub trait Context {
     fn now_ns(&self) -> u64;
     /// How many tasks of the domain are decided and not yet running.
     fn ready(&self) -> usize;
+    /// The domain's front: the largest place in the order ([`Choice::order`]) of all tasks that have begun to run by a
+    /// decision, as time stamps compare; 0 while none has.
+    fn front(&self) -> u64;
     /// How long the task has waited in this stay.
     fn waited(&self, task: &Task) -> Duration {
         Duration::from_nanos(self.now_ns().saturating_sub(task.queued_at_ns))

@@ -4,6 +4,7 @@
 //! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run in
 //! the order of their keys, as the kernel would run them.
 
+use crate::connector::abi::limits_PACE_ONE as PACE_ONE;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::policy::run_queue::Cyclic;
@@ -40,11 +41,16 @@ impl Context for Idle {
     fn ready(&self) -> usize {
         0
     }
+
+    fn front(&self) -> u64 {
+        0
+    }
 }
 
 struct Ready {
     now_ns: u64,
     ready: usize,
+    front: u64,
 }
 
 impl Context for Ready {
@@ -66,6 +72,10 @@ impl Context for Ready {
 
     fn ready(&self) -> usize {
         self.ready
+    }
+
+    fn front(&self) -> u64 {
+        self.front
     }
 }
 
@@ -102,13 +112,25 @@ pub enum Decide {
     Late,
     /// All that wait.
     Ahead,
+    /// All that wait, and where the policy lets it a decision stands for seven wake-ups.
+    Standing,
 }
+
+impl Decide {
+    /// All the ways.
+    pub const ALL: [Decide; 3] = [Decide::Late, Decide::Ahead, Decide::Standing];
+}
+
+/// For how many wake-ups a decision stands.
+const STANDS: u32 = 7;
 
 struct Runner {
     task: Task,
     behaviour: Behaviour,
     left_ns: u64,
     told_at_ns: Option<u64>,
+    /// The last decision, for how many wake-ups it stands, and what was used since it was taken.
+    stands: Option<(Choice, u32, u64)>,
     total_ns: u64,
     longest_wait_ns: u64,
 }
@@ -118,6 +140,8 @@ pub struct Simulation<P> {
     policy: P,
     decide: Decide,
     now_ns: u64,
+    /// The largest key that has started.
+    front: u64,
     ready: Vec<Choice>,
     runners: Vec<Runner>,
     /// When which runner wakes up.
@@ -130,6 +154,7 @@ impl<P: Policy> Simulation<P> {
             policy,
             decide,
             now_ns: 0,
+            front: 0,
             ready: Vec::new(),
             runners: Vec::new(),
             asleep: Vec::new(),
@@ -144,6 +169,7 @@ impl<P: Policy> Simulation<P> {
             behaviour,
             left_ns: behaviour.run_ns(),
             told_at_ns: None,
+            stands: None,
             total_ns: 0,
             longest_wait_ns: 0,
         });
@@ -192,27 +218,61 @@ impl<P: Policy> Simulation<P> {
 
     fn decide(&mut self) {
         loop {
-            let context = Ready { now_ns: self.now_ns, ready: self.ready.len() };
+            let context = self.context();
             let enough = matches!(self.decide, Decide::Late) && !self.ready.is_empty();
             let Some(choice) = (!enough).then(|| self.policy.next(&context)).flatten() else {
                 return;
             };
-            let key = choice.order.map(Cyclic);
-            let at = self.ready.partition_point(|other| other.order.map(Cyclic) <= key);
-            self.ready.insert(at, choice);
+            let runner = &mut self.runners[choice.task.pid.0 as usize];
+            let stands = matches!(self.decide, Decide::Standing) && choice.reach.is_some();
+            runner.stands = stands.then_some((choice, STANDS, 0));
+            runner.told_at_ns = Some(self.now_ns);
+            runner.task.memo = choice.task.memo;
+            (runner.task.used_ns, runner.task.voluntary_switches) = (0, 0);
+            self.make_ready(choice);
         }
+    }
+
+    fn context(&self) -> Ready {
+        Ready { now_ns: self.now_ns, ready: self.ready.len(), front: self.front }
+    }
+
+    fn make_ready(&mut self, choice: Choice) {
+        let key = choice.order.map(Cyclic);
+        let at = self.ready.partition_point(|other| other.order.map(Cyclic) <= key);
+        self.ready.insert(at, choice);
+    }
+
+    /// A task wakes up for which a decision stands: as `stand()` of `bpf/enqueue.bpf.h`.
+    fn stand(&mut self, number: usize) -> bool {
+        let runner = &mut self.runners[number];
+        let Some((choice, left, used_ns)) = &mut runner.stands else { return false };
+        if *left == 0 {
+            return false;
+        }
+        let key = choice.order.expect("it has virtual time");
+        let reach = choice.reach.expect("it stands");
+        let pace = u64::from(choice.pace.per_ns(runner.task.weight));
+        let key = key.wrapping_add(std::mem::take(used_ns) * pace / u64::from(PACE_ONE));
+        *left -= 1;
+        choice.order = Some(Cyclic(key).max(Cyclic(self.front.wrapping_sub(reach))).0);
+        let choice = *choice;
+        self.make_ready(choice);
+        true
     }
 
     fn run(&mut self, choice: Choice) {
         let number = choice.task.pid.0 as usize;
         let runner = &mut self.runners[number];
         let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
-        runner.told_at_ns = Some(self.now_ns);
+        let order = choice.order.expect("policies here have an order");
+        self.front = Cyclic(order).max(Cyclic(self.front)).0;
+        if let Some((_, _, used_ns)) = &mut runner.stands {
+            *used_ns += ran_ns;
+        }
         runner.longest_wait_ns = runner.longest_wait_ns.max(self.now_ns - runner.task.queued_at_ns);
-        runner.task.memo = choice.task.memo;
-        runner.task.used_ns = ran_ns;
+        runner.task.used_ns += ran_ns;
         runner.task.burst_ns += ran_ns;
-        runner.task.voluntary_switches = 0;
         runner.total_ns += ran_ns;
         self.now_ns += ran_ns;
         if runner.behaviour.run_ns() != u64::MAX {
@@ -226,7 +286,7 @@ impl<P: Policy> Simulation<P> {
             Behaviour::Periodic { run_ns, sleep_ns } => {
                 runner.left_ns = run_ns;
                 runner.task.burst_ns = 0;
-                runner.task.voluntary_switches = 1;
+                runner.task.voluntary_switches += 1;
                 self.asleep.push((self.now_ns + sleep_ns, number));
             }
             Behaviour::ForkAndEnd { .. } => {
@@ -240,8 +300,12 @@ impl<P: Policy> Simulation<P> {
         let runner = &mut self.runners[number];
         runner.task.queued_at_ns = at_ns;
         runner.task.wakeup = wakeup;
+        if wakeup && self.stand(number) {
+            return;
+        }
+        let runner = &mut self.runners[number];
         runner.task.since_last_ns = runner.told_at_ns.map_or(0, |told_at_ns| at_ns - told_at_ns);
-        let context = Ready { now_ns: self.now_ns, ready: self.ready.len() };
-        self.policy.enqueue(runner.task, &context);
+        let task = runner.task;
+        self.policy.enqueue(task, &self.context());
     }
 }

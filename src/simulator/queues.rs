@@ -43,6 +43,8 @@ pub struct Queues {
     pub idle: CpuSet,
     /// How many tasks are decided and not yet running.
     pub ready: usize,
+    /// The largest place in the order of those that have begun to run.
+    pub front: u64,
     /// How many CPUs are idle in each domain.
     pub idle_elsewhere: Vec<usize>,
     /// The domains whose bells were rung.
@@ -89,5 +91,9 @@ impl Seam for Queues {
 
     fn ready(&self) -> usize {
         self.ready
+    }
+
+    fn front(&self) -> u64 {
+        self.front
     }
 }

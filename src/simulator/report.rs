@@ -148,6 +148,8 @@ pub struct DomainReport {
     pub queued: u64,
     /// Decisions carried out.
     pub decided: u64,
+    /// Tasks that were ready at once, by a decision that stood.
+    pub standing: u64,
     /// Tasks that ran without the decision they were waiting for.
     pub late: u64,
     /// Tasks that found an idle CPU.
@@ -316,11 +318,12 @@ impl Report {
         }
         writeln!(
             out,
-            "\n{:>6} {:>7} {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9}",
+            "\n{:>6} {:>7} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9}",
             "domain",
             "thread",
             "queued",
             "decided",
+            "standing",
             "late",
             "bypassed",
             "extended",
@@ -334,11 +337,12 @@ impl Report {
         for domain in &self.domains {
             writeln!(
                 out,
-                "{:>6} {:>5.1} % {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9.1} {:>9.1}",
+                "{:>6} {:>5.1} % {:>9} {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9.1} {:>9.1}",
                 domain.id,
                 100.0 * domain.thread_busy,
                 domain.queued,
                 domain.decided,
+                domain.standing,
                 domain.late,
                 domain.bypassed,
                 domain.extended,
@@ -384,6 +388,7 @@ fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> Dom
         decision_us: (&measures.decision).into(),
         queued: counts.queued,
         decided: counts.decided,
+        standing: counts.standing,
         late: counts.late,
         bypassed: counts.bypassed,
         extended: counts.extended,

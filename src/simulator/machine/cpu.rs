@@ -312,9 +312,13 @@ impl Machine<'_> {
             self.note_theft(told, here);
         } else {
             match ready_on {
-                Some(DsqId::Own(_)) => self.cpus[cpu.index()].own_order = order,
+                Some(DsqId::Own(_)) => {
+                    self.cpus[cpu.index()].own_order = order;
+                    self.domains[here].move_front(order);
+                }
                 Some(DsqId::Ready(domain)) => {
                     self.domains[domain as usize].ready_order = order;
+                    self.domains[domain as usize].move_front(order);
                     self.note_theft(domain as usize, here);
                 }
                 _ => (),

@@ -120,6 +120,7 @@ impl Machine<'_> {
             return;
         }
         let (to, kick) = self.destination(waits_on, decision);
+        let at_ns = self.at();
         let t = &mut self.tasks[task.index()];
         t.bpf.decided_seq = decision.seq;
         t.bpf.carried = decision.carried;
@@ -128,6 +129,12 @@ impl Machine<'_> {
         t.bpf.order = decision.order;
         t.bpf.order_used_ns = t.bpf.used_ns;
         t.bpf.pace = decision.pace;
+        let stands = decision.flags & abi::decided_flags_DECIDED_STANDS != 0 && decision.pace != 0;
+        t.bpf.stands = if stands { self.limits.standing } else { 0 };
+        t.bpf.stands_pace = decision.pace;
+        t.bpf.stands_weight = t.weight;
+        t.bpf.stands_reach = decision.reach;
+        t.bpf.stands_since_ns = at_ns;
         t.bpf.ready_on = Some(to);
         t.slice_left_ns = decision.slice_ns;
         let (told, queued_ns) = (t.bpf.told, t.bpf.queued_ns);

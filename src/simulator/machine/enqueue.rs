@@ -158,6 +158,12 @@ impl Machine<'_> {
             return;
         }
 
+        if cause == Cause::Wakeup && bound.is_none() && self.stands(task, d) {
+            self.stand(task, d);
+            self.kick_if_idle(cpu);
+            return;
+        }
+
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
         self.settle_untold(task);
         let floor = self.domains[d].waiting_vtime.wrapping_sub(slice_ns);
@@ -197,6 +203,51 @@ impl Machine<'_> {
         }
         self.insert(task, id, vtime);
         self.kick_if_idle(cpu);
+    }
+
+    /// Whether the last decision for a task holds for this wake-up too.
+    fn stands(&self, task: TaskId, d: usize) -> bool {
+        let t = &self.tasks[task.index()];
+        let since_ns = self.at().saturating_sub(t.bpf.stands_since_ns);
+        t.bpf.stands > 0
+            && !self.limits.strict
+            && t.bpf.decided_by == d as u32
+            && t.bpf.stands_weight == t.weight
+            && since_ns < self.limits.standing_ns
+    }
+
+    /// A task is ready at once, by a decision that stands.
+    fn stand(&mut self, task: TaskId, d: usize) {
+        self.settle_untold(task);
+        self.stays += 1;
+        let (at_ns, stay, front) = (self.at(), self.stays, self.domains[d].front);
+        let id = DsqId::Ready(d as u32);
+        let t = &mut self.tasks[task.index()];
+        let b = &mut t.bpf;
+        b.stands -= 1;
+        b.seq += 1;
+        b.decided_seq = b.seq;
+        let used_ns = b.used_ns.wrapping_sub(b.order_used_ns);
+        let passed = used_ns * u64::from(b.stands_pace) / u64::from(abi::limits_PACE_ONE);
+        b.order = b.order.wrapping_add(passed);
+        let earliest = front.wrapping_sub(b.stands_reach);
+        if before(b.order, earliest) {
+            b.order = earliest;
+        }
+        b.order_used_ns = b.used_ns;
+        b.pace = b.stands_pace;
+        b.burst_ns = 0;
+        b.free = false;
+        b.queued_ns = at_ns;
+        b.told = d as u32;
+        b.waits_on = None;
+        b.ready_on = Some(id);
+        b.place = b.order;
+        let order = b.order;
+        t.slice_left_ns = b.slice_ns;
+        t.account.stay = stay;
+        self.domains[d].counts.standing += 1;
+        self.insert(task, id, order);
     }
 
     fn message(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {

@@ -34,7 +34,7 @@ use super::trace::Trace;
 use super::workload::Workload;
 use super::{Setup, TaskId, Who};
 use crate::connector::abi;
-use crate::connector::load::{HEARTBEAT, STALL_LIMIT, STARVED};
+use crate::connector::load::{HEARTBEAT, STALL_LIMIT, STANDING, STARVED};
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::domains::dedicated::dedicated_cpus;
 use crate::domains::preference::{Prefer, Preferences};
@@ -61,6 +61,8 @@ struct Limits {
     stall_ns: u64,
     heartbeat_ns: u64,
     starved_ns: u64,
+    standing: u32,
+    standing_ns: u64,
     strict: bool,
     no_steal: bool,
 }
@@ -68,6 +70,7 @@ struct Limits {
 const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
     queued: 0,
     decided: 0,
+    standing: 0,
     late: 0,
     bypassed: 0,
     extended: 0,
@@ -95,6 +98,7 @@ pub(super) struct Dom {
     to_ready: u32,
     starved_since_ns: u64,
     ready_order: u64,
+    front: u64,
     /// So many from READY go before all others.
     ready_turns: u32,
     waiting_vtime: u64,
@@ -108,6 +112,15 @@ pub(super) struct Dom {
     pub(super) tasks: u32,
     pub(super) counts: abi::domain_counts,
     thread: Thread,
+}
+
+impl Dom {
+    /// A decided task begins to run.
+    fn move_front(&mut self, order: u64) {
+        if super::before(self.front, order) {
+            self.front = order;
+        }
+    }
 }
 
 /// The machine.
@@ -196,6 +209,7 @@ impl<'a> Machine<'a> {
             to_ready: 0,
             starved_since_ns: 0,
             ready_order: 0,
+            front: 0,
             ready_turns: 0,
             waiting_vtime: 0,
             weight: 0,
@@ -221,6 +235,8 @@ impl<'a> Machine<'a> {
                 stall_ns: ns(STALL_LIMIT),
                 heartbeat_ns: ns(HEARTBEAT),
                 starved_ns: ns(STARVED),
+                standing: options.standing,
+                standing_ns: ns(STANDING),
                 strict: options.strict,
                 no_steal: options.no_steal,
             },

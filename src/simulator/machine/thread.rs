@@ -216,6 +216,7 @@ impl Machine<'_> {
         self.measures.scheduling_events += 1;
         self.set_thread_state(d, ThreadState::Running);
         self.domains[d].counts.activations += 1;
+        self.domains[d].ready = self.ready[d].len();
         let round_ns = self.costs.round;
         let thread = &mut self.domains[d].thread;
         thread.cpu = cpu;
@@ -289,14 +290,15 @@ impl Machine<'_> {
     fn round(&mut self, d: usize, cpu: CpuId) {
         let dom = &self.domains[d];
         let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
-        let (idle_here, ready, since_ns): (CpuSet, usize, u64) =
-            (dom.idle, dom.ready, dom.thread.state_since_ns);
+        let (idle_here, ready, front, since_ns): (CpuSet, usize, u64, u64) =
+            (dom.idle, dom.ready, dom.front, dom.thread.state_since_ns);
         let scheduler = &mut self.schedulers[d];
         let queues = scheduler.seam();
         queues.idle_elsewhere.copy_from_slice(&self.idle_counts);
         queues.room = room;
         queues.idle = idle_here;
         queues.ready = ready;
+        queues.front = front;
         queues.now_ns = since_ns;
         // A message is there when the path that writes it has come so far.
         let now_ns = self.now_ns;

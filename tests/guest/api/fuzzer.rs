@@ -216,10 +216,15 @@ impl Madman {
             slice_ns: if slice_is { word(random) } else { random.u64(1_000..5_000_000) },
             order: word(random),
             cpu: if cpu_is { word(random) as u32 } else { abi::none_NO_CPU },
-            flags: if rest_is { word(random) as u32 } else { 0 },
+            flags: match rest_is {
+                true => word(random) as u32,
+                false if random.bool() => abi::decided_flags_DECIDED_STANDS,
+                false => 0,
+            },
             domain: if domain_is { word(random) as u32 } else { random.u32(..self.domains) },
-            pace: if rest_is { word(random) as u32 } else { 0 },
+            pace: if rest_is { word(random) as u32 } else { random.u32(..1 << 18) },
             unused: word(random) as u32,
+            reach: word(random),
             carried: abi::carried {
                 memo: [word(random), word(random)],
                 used_ns: word(random),
