@@ -145,13 +145,18 @@ static void set_thread_state(struct domain_ctx *dom, u32 state)
 static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags)
 {
 	struct domain_ctx *dom = domain_at(t->home);
-	s32 cpu = scx_bpf_task_cpu(p);
+	s32 cpu = scx_bpf_task_cpu(p), idle = -1;
 
 	if (!dom)
 		return;
-	/* Bound to one CPU, the kernel has not called ops.select_cpu. */
-	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+	/* Bound to one CPU, or its wake-up handed over to the CPU it ran on: ops.select_cpu was not called. */
+	if (p->nr_cpus_allowed == 1)
+		idle = scx_bpf_test_and_clear_cpu_idle(cpu) ? cpu : -1;
+	else if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags) && any_idle(dom))
+		idle = claim_idle(p, t->home, cpu, 0);
+	if (idle >= 0) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | idle, slice_ns, enq_flags);
+		scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
 		return;
 	}
 	set_thread_state(dom, THREAD_PARKED);

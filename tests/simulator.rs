@@ -338,3 +338,37 @@ fn a_domain_of_one_cpu_has_none_to_dedicate() {
     let error = simulate(&machine, &workload, &setup, None).unwrap_err().to_string();
     assert!(error.starts_with("cannot dedicate a CPU of domain 0: it has only CPU 0"), "{error}");
 }
+
+/// Twelve services on four CPUs: how often the threads are switched in, and what the services get done.
+#[test]
+fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:1".to_owned())).unwrap();
+    let workload = Workload::parse(
+        r#"{"tasks": {"service": {"instance": 12, "run": 300, "sleep": 200}, "hog": {"instance": 2, "run": 1000}}}"#,
+    )
+    .unwrap();
+    let report = |standing| {
+        let scheduler = Builder::from(PolicyKind::Vruntime).standing(standing);
+        let length = Some(Duration::from_secs(10));
+        simulate(&machine, &workload, &Setup { scheduler, length, ..Setup::default() }, None)
+            .unwrap()
+    };
+    let (anew, standing) = (report(0), report(7));
+    let sum = |report: &Report, of: fn(&scx_manyland::simulator::report::DomainReport) -> u64| {
+        report.domains.iter().map(of).sum::<u64>()
+    };
+    assert_eq!(sum(&anew, |domain| domain.standing), 0);
+    let (stood, decided) = (sum(&standing, |domain| domain.standing), standing.decided());
+    assert!(stood > 2 * decided && stood <= 7 * decided, "{stood} stood, {decided} decided");
+    let activations = [&anew, &standing].map(|report| sum(report, |domain| domain.activations));
+    assert!(2 * activations[1] < activations[0], "{activations:?} activations");
+    // Fourteen tasks that want more than the four CPUs have. Waiting for a decision each time costs services some of their due.
+    let due_s = 10.0 * 4.0 / 14.0;
+    let shares = [("service", 12.0), ("hog", 2.0)].map(|(name, tasks)| {
+        [&anew, &standing].map(|report| group(report, name).cpu_s / tasks / due_s)
+    });
+    assert!(shares[0][1] > shares[0][0] && shares[0][1] > 0.9, "{shares:?}");
+    assert!(shares[1][1] > 0.95, "{shares:?}");
+    let fairness = group(&standing, "service").fairness.unwrap();
+    assert!(fairness > 0.99, "{fairness}");
+}

@@ -151,6 +151,8 @@ pub struct Running {
 pub struct Decisions {
     /// By a decision of user space.
     pub decided: u64,
+    /// By one that had been taken for an earlier stay and stood.
+    pub standing: u64,
     /// Without one: by the safety net.
     pub late: u64,
 }
@@ -158,13 +160,23 @@ pub struct Decisions {
 impl Decisions {
     pub fn add(&mut self, other: Decisions) {
         self.decided += other.decided;
+        self.standing += other.standing;
         self.late += other.late;
     }
 
-    /// How many in a hundred were by a decision; `None` if there were no such tasks.
+    /// How many in a hundred were by a decision, whenever it was taken; `None` if there were no such tasks.
     pub fn percent(&self) -> Option<f64> {
-        let all = self.decided + self.late;
-        (all > 0).then(|| 100.0 * self.decided as f64 / all as f64)
+        self.part(self.decided + self.standing)
+    }
+
+    /// How many in a hundred were by a decision that stood.
+    pub fn percent_stood(&self) -> Option<f64> {
+        self.part(self.standing)
+    }
+
+    fn part(&self, of: u64) -> Option<f64> {
+        let all = self.decided + self.standing + self.late;
+        (all > 0).then(|| 100.0 * of as f64 / all as f64)
     }
 }
 
@@ -258,7 +270,11 @@ fn sum(lines: &str) -> Result<Decisions> {
             serde_json::from_str(line).context("it prints no statistics that can be read")?;
         for domain in line["domains"].as_array().into_iter().flatten() {
             let count = |field: &str| domain[field].as_u64().context("its statistics lack a field");
-            sum.add(Decisions { decided: count("decided")?, late: count("late")? });
+            sum.add(Decisions {
+                decided: count("decided")?,
+                standing: count("standing")?,
+                late: count("late")?,
+            });
         }
     }
     Ok(sum)
@@ -288,11 +304,10 @@ mod tests {
 
     #[test]
     fn decisions_are_summed_over_whole_lines() {
-        let line =
-            r#"{"domains":[{"decided":90,"late":4},{"decided":5,"late":1}],"page_faults":0}"#;
+        let line = r#"{"domains":[{"decided":60,"standing":30,"late":4},{"decided":5,"standing":0,"late":1}]}"#;
         let decisions = sum(&format!("{line}\n{line}\n{{\"doma")).unwrap();
-        assert_eq!(decisions, Decisions { decided: 190, late: 10 });
-        assert_eq!(decisions.percent(), Some(95.0));
+        assert_eq!(decisions, Decisions { decided: 130, standing: 60, late: 10 });
+        assert_eq!((decisions.percent(), decisions.percent_stood()), (Some(95.0), Some(30.0)));
         assert_eq!(sum("").unwrap().percent(), None);
         assert!(sum("{\"domains\":[{\"decided\":1}]}\n").is_err());
         assert!(sum("hello\n").is_err());

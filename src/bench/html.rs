@@ -1,7 +1,7 @@
 //! The results as one page with plots, which needs nothing else: no network, no script.
 
 use super::results::{Figure, Results};
-use super::table::{label, notes, number_of, spread};
+use super::table::{label, notes, number_of, percent, spread};
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use std::fmt::Write;
@@ -71,7 +71,7 @@ pub fn page(results: &Results) -> Result<String> {
 fn write_table(page: &mut String, results: &Results, figures: &[Figure]) {
     page.push_str(
         "<div class=\"scroll\"><table><tr><th class=\"l\">figure</th><th class=\"l\">scheduler</th><th>median</th><th>spread</th>\
-         <th>ratio</th><th>decided</th><th class=\"l\">verdict</th></tr>\n",
+         <th>ratio</th><th>decided</th><th>stood</th><th class=\"l\">verdict</th></tr>\n",
     );
     for figure in figures {
         for (number, entry) in figure.entries.iter().enumerate() {
@@ -82,13 +82,14 @@ fn write_table(page: &mut String, results: &Results, figures: &[Figure]) {
             let verdict = entry.verdict.map_or("", |verdict| verdict.words());
             let _ = writeln!(
                 page,
-                "<tr{class}><td class=\"l\">{label}</td><td class=\"l\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+                "<tr{class}><td class=\"l\">{label}</td><td class=\"l\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
                  <td class=\"l {verdict}\">{verdict}</td></tr>",
                 escaped(&results.contenders[entry.contender].name),
                 number_of(entry.summary.median),
                 spread(entry),
                 entry.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
-                entry.decided_percent.map_or(String::new(), |percent| format!("{percent:.1} %")),
+                percent(entry.decided_percent),
+                percent(entry.stood_percent),
             );
         }
     }
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_page_has_the_table_and_a_plot_of_each_figure() {
-        let decisions = Decisions { decided: 99, late: 1 };
+        let decisions = Decisions { decided: 79, standing: 20, late: 1 };
         let results = results(Better::Lower, &[10.0, 11.0, 12.0], &[0.0, 0.0, 0.0], decisions);
         let page = page(&results).unwrap();
         assert_eq!(page.matches("<svg").count(), 2, "{page}");

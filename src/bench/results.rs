@@ -82,6 +82,8 @@ pub struct Entry {
     pub verdict: Option<Verdict>,
     /// Of our schedulers: how many in a hundred of the tasks that found no idle CPU ran by a decision.
     pub decided_percent: Option<f64>,
+    /// How many of these by a decision that had been taken for an earlier stay and stood.
+    pub stood_percent: Option<f64>,
 }
 
 /// How a contender compares with the kernel's own scheduler.
@@ -133,7 +135,8 @@ impl Results {
         let entries = (0..self.contenders.len()).filter_map(|contender| {
             let values = self.values(workload, contender, &name);
             let summary = Summary::of(&values)?;
-            let decided_percent = self.decisions(workload, contender).percent();
+            let decisions = self.decisions(workload, contender);
+            let decided_percent = decisions.percent();
             let compared = !self.contenders[contender].is_kernel() && !base.is_empty();
             Some(Entry {
                 contender,
@@ -144,6 +147,7 @@ impl Results {
                 verdict: (compared && better != Better::Neither)
                     .then(|| verdict(better, &base, &values, decided_percent)),
                 decided_percent,
+                stood_percent: decisions.percent_stood(),
                 values,
             })
         });
@@ -243,8 +247,8 @@ pub mod tests {
         }
     }
 
-    const BY_DECISION: Decisions = Decisions { decided: 99, late: 1 };
-    const BY_THE_NET: Decisions = Decisions { decided: 94, late: 6 };
+    const BY_DECISION: Decisions = Decisions { decided: 69, standing: 30, late: 1 };
+    const BY_THE_NET: Decisions = Decisions { decided: 64, standing: 30, late: 6 };
     const LOW: [f64; 5] = [10.0, 11.0, 12.0, 13.0, 14.0];
     const HIGH: [f64; 5] = [20.0, 21.0, 22.0, 23.0, 24.0];
 

@@ -31,7 +31,8 @@ pub fn notes(results: &Results) -> Vec<String> {
         notes.push(
             "ratio: to the median under the kernel's own scheduler. A verdict is given where the rounds differ by more than \
              chance (rank-sum test, p <= 0.03, which takes at least 4 rounds) and by more than 1 %. decided: how many of the \
-             tasks that found no idle CPU ran by a decision of user space; below 95 % nothing counts as won."
+             tasks that found no idle CPU ran by a decision of user space; below 95 % nothing counts as won. stood: how many of \
+             them by one that had been taken at an earlier wake-up (--standing)."
                 .to_owned(),
         );
     }
@@ -57,24 +58,30 @@ fn write_table(text: &mut String, results: &Results, figures: &[Figure]) {
     let label_width = labels.chain([6]).max().unwrap_or(0);
     let _ = writeln!(
         text,
-        "  {:<label_width$}  {:<width$} {:>10} {:>21} {:>6} {:>8}  verdict",
-        "figure", "scheduler", "median", "spread", "ratio", "decided"
+        "  {:<label_width$}  {:<width$} {:>10} {:>21} {:>6} {:>8} {:>7}  verdict",
+        "figure", "scheduler", "median", "spread", "ratio", "decided", "stood"
     );
     for figure in figures {
         for (number, entry) in figure.entries.iter().enumerate() {
             let label = if number == 0 { label(figure) } else { String::new() };
             let name = &results.contenders[entry.contender].name;
             let line = format!(
-                "  {label:<label_width$}  {name:<width$} {:>10} {:>21} {:>6} {:>8}  {}",
+                "  {label:<label_width$}  {name:<width$} {:>10} {:>21} {:>6} {:>8} {:>7}  {}",
                 number_of(entry.summary.median),
                 spread(entry),
                 entry.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
-                entry.decided_percent.map_or(String::new(), |percent| format!("{percent:.1} %")),
+                percent(entry.decided_percent),
+                percent(entry.stood_percent),
                 entry.verdict.map_or("", |verdict| verdict.words()),
             );
             let _ = writeln!(text, "{}", line.trim_end());
         }
     }
+}
+
+/// A share, or nothing where there is none.
+pub fn percent(share: Option<f64>) -> String {
+    share.map_or(String::new(), |percent| format!("{percent:.1} %"))
 }
 
 /// A figure's name and unit.
@@ -114,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_table_says_it_all() {
-        let decisions = Decisions { decided: 990, late: 10 };
+        let decisions = Decisions { decided: 690, standing: 300, late: 10 };
         let kernel = [10.0, 11.0, 12.0, 13.0, 14.0];
         let mut results = results(Better::Higher, &kernel, &kernel.map(|v| v * 2.0), decisions);
         results.interrupted = true;
@@ -124,9 +131,9 @@ mod tests {
         let lines = text.lines().collect::<Vec<_>>();
         let expected = [
             "race: two runners",
-            "  figure      scheduler     median                spread  ratio  decided  verdict",
+            "  figure      scheduler     median                spread  ratio  decided   stood  verdict",
             "  speed, 1/s  kernel          12.0          10.0 .. 14.0",
-            "              manyland        24.0          20.0 .. 28.0   2.00   99.0 %  better",
+            "              manyland        24.0          20.0 .. 28.0   2.00   99.0 %  30.0 %  better",
         ];
         let at = lines.iter().position(|line| *line == expected[0]).expect("the workload's line");
         assert_eq!(lines[at..at + expected.len()], expected);

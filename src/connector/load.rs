@@ -357,7 +357,7 @@ fn set_flags(
 ) {
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| kernel::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
-    let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE");
+    let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE") | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }

@@ -428,6 +428,7 @@ mod tests {
         late: bool,
         cpu: Option<CpuId>,
         preempt: bool,
+        reach: Option<u64>,
         virtual_time: u64,
         log: Log,
     }
@@ -441,6 +442,7 @@ mod tests {
                 late: false,
                 cpu: None,
                 preempt: false,
+                reach: None,
                 virtual_time: 0,
                 log: log.clone(),
             };
@@ -458,7 +460,7 @@ mod tests {
             let mut task = self.waiting.pop_front()?;
             task.memo = [task.memo[0] + 1, u64::MAX - task.memo[0]];
             let choice = task.run_for(Duration::from_millis(1));
-            Some(Choice { cpu: self.cpu, preempt: self.preempt, ..choice })
+            Some(Choice { cpu: self.cpu, preempt: self.preempt, reach: self.reach, ..choice })
         }
 
         fn waiting(&self) -> usize {
@@ -613,6 +615,22 @@ mod tests {
         assert_eq!(decision(Some(2), false), (2, PREEMPT));
         assert_eq!(decision(None, true), (3, PREEMPT));
         assert_eq!(decision(None, false), (0, abi::decided_flags_DECIDED_IDLE));
+    }
+
+    #[test]
+    fn a_choice_stands_unless_it_preempts_or_its_policy_decides_late() {
+        let decision = |reach: Option<u64>, preempt: bool, late: bool| {
+            let (mut witness, _) = Witness::new();
+            (witness.reach, witness.preempt, witness.late) = (reach, preempt, late);
+            witness.cpu = preempt.then_some(CpuId(0));
+            let mut scheduler = scheduler(1, Box::new(witness));
+            let decision = decide(&mut scheduler, Sent::Plain(Kept::new(1).queue(1)));
+            (decision.flags & abi::decided_flags_DECIDED_STANDS != 0, decision.reach)
+        };
+        assert_eq!(decision(Some(70), false, false), (true, 70));
+        assert_eq!(decision(None, false, false), (false, 0));
+        assert!(!decision(Some(70), true, false).0);
+        assert!(!decision(Some(70), false, true).0);
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn average(rate_mhz: u64, events: u32, elapsed_ns: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::ids::Pid;
+    use crate::policy::FixedContext;
     use crate::policy::testing::{Behaviour, Decide, Idle, MS, SLICES, Simulation, decide_alone};
     use proptest::prelude::*;
 
@@ -173,6 +174,26 @@ mod tests {
         let slept_key = key_from_front(&mut Vruntime::new(SLICES), slept);
         assert!(polite_key < slept_key);
         assert_eq!(polite_key, -(base_ns() as i64));
+    }
+
+    #[test]
+    fn decisions_stand_for_those_who_wake_up_among_few() {
+        let four_cpus = FixedContext::with_cpus(4);
+        let reach = |task: Task, ready: usize| {
+            let context = FixedContext { ready, ..four_cpus.clone() };
+            let mut policy = Vruntime::new(SLICES);
+            policy.enqueue(task, &context);
+            policy.next(&context).unwrap().reach
+        };
+        let woken = Task::new(Pid(1));
+        assert_eq!(reach(woken, 0), Some(base_ns()));
+        assert_eq!(reach(Task { wakeup: false, ..woken }, 0), None);
+        assert_eq!(reach(woken, 4 * CROWD_PER_CPU as usize), Some(base_ns()));
+        assert_eq!(reach(woken, 4 * CROWD_PER_CPU as usize + 1), None);
+        // Whoever has a boost may lie before the front by that as well.
+        let mut polite = decide_alone(&mut Vruntime::new(SLICES), woken).task;
+        (polite.voluntary_switches, polite.since_last_ns) = (20, 100 * MS);
+        assert_eq!(reach(polite, 0), Some(2 * base_ns()));
     }
 
     #[test]

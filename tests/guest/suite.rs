@@ -118,6 +118,7 @@ pub fn all() -> Vec<GuestTest> {
             90 attach::load_survives_a_crash,
             150 options::each_policy_decides,
             90 options::strict_runs_by_decisions_only,
+            120 options::decisions_stand_unless_told_not_to,
             60 options::partial_leaves_the_others_alone,
             90 options::dedicated_cpus_are_kept_free,
             90 faults::tasks_run_while_the_scheduler_is_stopped,

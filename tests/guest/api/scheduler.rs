@@ -232,7 +232,8 @@ impl Stats {
 
     /// How many in a hundred of the tasks that found no idle CPU ran by a decision of user space.
     pub fn percent_decided(&self) -> Result<f64> {
-        let (decided, late) = (self.sum("decided")?, self.sum("late")?);
+        let decided = self.sum("decided")? + self.sum("standing")?;
+        let late = self.sum("late")?;
         ensure!(decided > 1000, "user space decided {decided} times under load");
         Ok(100.0 * decided as f64 / (decided + late) as f64)
     }

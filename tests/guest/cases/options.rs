@@ -36,7 +36,29 @@ pub fn strict_runs_by_decisions_only(_: &Machine) -> Result<()> {
     println!("{decided} decided, {late} late");
     ensure!(decided > 1000, "user space decided {decided} times under load");
     ensure!(late == 0, "with --strict {late} tasks ran without a decision");
+    let standing = stats.sum("standing")?;
+    ensure!(standing == 0, "with --strict {standing} tasks ran by a decision for an earlier stay");
     scheduler.stop()
+}
+
+/// Decisions stand for some of a task's next wake-ups, which need no activation of the thread then, or for none.
+pub fn decisions_stand_unless_told_not_to(_: &Machine) -> Result<()> {
+    let stands = |wakeups: &str| -> Result<(u64, u64)> {
+        let scheduler = Scheduler::start(&[&STATS[..], &["--standing", wakeups]].concat())?;
+        load::hackbench(2, 200, LONG)?;
+        let stats = scheduler.await_stats(2)?;
+        scheduler.stop()?;
+        let (decided, standing) = (stats.sum("decided")?, stats.sum("standing")?);
+        println!("--standing {wakeups}: {decided} decided, {standing} stood");
+        Ok((decided, standing))
+    };
+    let (decided, standing) = stands("7")?;
+    ensure!(standing > 1000, "under load decisions stood {standing} times");
+    ensure!(standing <= 7 * decided, "{decided} decisions stood {standing} times");
+    let (decided, standing) = stands("0")?;
+    ensure!(decided > 1000, "user space decided {decided} times under load");
+    ensure!(standing == 0, "with --standing 0 decisions stood {standing} times");
+    Ok(())
 }
 
 /// With `--partial` only tasks that chose SCHED_EXT are ours, and both kinds run.
