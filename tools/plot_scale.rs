@@ -75,7 +75,8 @@ fn measure(machine: &Topology, granularity: Granularity) -> Result<Point> {
         TASKS * cpus
     );
     let mut setup = Setup {
-        scheduler: Builder::from(PolicyKind::default()).domain(granularity),
+        // Each wake-up decided anew: the question is how much of that a thread can do.
+        scheduler: Builder::from(PolicyKind::default()).domain(granularity).standing(0),
         length: Some(LENGTH),
         ..Setup::default()
     };
