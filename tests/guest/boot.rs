@@ -2,6 +2,7 @@
 
 use crate::console::{self, Console};
 use crate::machine::Machine;
+use crate::monitor::Monitor;
 use crate::protocol::{self, Request};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::fs::{self, File};
@@ -98,6 +99,8 @@ pub struct Guest {
     errors: PathBuf,
     /// Whether to print a test's output as it comes.
     live: bool,
+    /// The folder of its socket goes with it.
+    _monitor: Monitor,
 }
 
 impl Guest {
@@ -106,6 +109,7 @@ impl Guest {
         let console_log = image.folder.join(format!("{}.console", machine.name));
         let errors = image.folder.join(format!("{}.qemu", machine.name));
         let _ = fs::remove_file(&console_log);
+        let monitor = Monitor::new()?;
         // tools/boot dies with the thread that starts it, and QEMU with tools/boot.
         let mut process = Command::new(tool("boot"))
             .arg("--kernel")
@@ -118,16 +122,26 @@ impl Guest {
             .args(["--swap", &machine.swap_mib.to_string()])
             .arg("--console")
             .arg(&console_log)
+            .arg("--monitor")
+            .arg(monitor.socket())
             .args(["--seconds", &LIFE_LIMIT.as_secs().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).context("cannot make the log of QEMU's errors")?)
             .spawn()
             .context("cannot run tools/boot")?;
+        monitor.wake_guest();
         let port = process.stdin.take().expect("stdin is a pipe");
         let lines = read_lines(process.stdout.take().expect("stdout is a pipe"));
-        let mut guest =
-            Guest { process, port, lines, console: Console::new(console_log), errors, live };
+        let mut guest = Guest {
+            process,
+            port,
+            lines,
+            console: Console::new(console_log),
+            errors,
+            live,
+            _monitor: monitor,
+        };
         guest.wait_until_ready().with_context(|| format!("cannot boot a guest {machine}"))?;
         Ok(guest)
     }

@@ -5,8 +5,8 @@
 //! host asks for, each in a process of its own.
 //!
 //! Where things are: [`suite`] lists the tests and [`cases`] has them, but for the faults under load, which are rows of a
-//! table in [`reliability`]; [`host`], [`boot`] and [`console`] are the host's
-//! side; [`agent`] and [`api`] the guest's; [`protocol`] is what the two say to each other.
+//! table in [`reliability`]; [`host`], [`boot`], [`monitor`] and [`console`] are the
+//! host's side; [`agent`] and [`api`] the guest's; [`protocol`] is what the two say to each other.
 //!
 //! Invariant: a test that cannot have its guest fails. Nothing here skips.
 
@@ -17,6 +17,7 @@ mod cases;
 mod console;
 mod host;
 mod machine;
+mod monitor;
 mod protocol;
 mod reliability;
 mod suite;
