@@ -16,7 +16,7 @@
 #include "maps.bpf.h"
 
 /* Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for: ample. */
-#define GAP_NS 50000
+#define GAP_NS 10000
 
 /*
  * Fills a mask with the CPUs of domain `number`, or of the set of that number (prefer.bpf.h), but for
