@@ -253,6 +253,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		return;
 	}
 	count(&dom->counts.decided);
+	note_work(dom);
 	note_latency(dom, scx_bpf_now() - t->queued_ns);
 	dom->carried_out++;
 	if (d->domain != t->told) {

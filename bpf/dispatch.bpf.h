@@ -258,6 +258,8 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
 			continue;
 		if (is_undrained(dom))
 			drain_decided(other, cpu);
+		if (!READ_ONCE(dom->has_work))
+			continue;
 		if (run_from(DSQ_READY | other))
 			return true;
 		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
@@ -339,8 +341,11 @@ static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
 		if (net_is_open(dom, now) && run_waiting(cpu, d, c->dedicated))
 			return true;
-	} else if (!c->dedicated && dom->starved_since_ns) {
-		dom->starved_since_ns = 0;
+	} else if (!c->dedicated) {
+		if (dom->starved_since_ns)
+			dom->starved_since_ns = 0;
+		if (READ_ONCE(dom->has_work))
+			WRITE_ONCE(dom->has_work, 0);
 	}
 
 	return !strict && !no_steal && !c->dedicated && run_from_others(d, cpu, now);

@@ -206,6 +206,7 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 	t->waits_on = 0;
 	t->ready_on = DSQ_READY | d;
 	count(&dom->counts.standing);
+	note_work(dom);
 	WRITE_ONCE(dom->stood_ns, t->queued_ns);
 	scx_bpf_dsq_insert_vtime(p, DSQ_READY | d, t->slice_ns, t->order, enq_flags);
 }
@@ -293,6 +294,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	t->queued_ns = scx_bpf_now();
 	t->told = d;
 	t->waits_on = dsq;
+	note_work(dom);
 	if (tell(p, t, dom, d, flags))
 		count(&dom->counts.queued);
 	else

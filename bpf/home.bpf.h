@@ -109,7 +109,6 @@ static void note_place(struct task_struct *p, struct task_ctx *t, u32 d)
 static void note_waker(struct task_struct *p, struct task_ctx *t)
 {
 	struct task_ctx *w = task_ctx(bpf_get_current_task_btf());
-	struct domain_ctx *here, *there;
 
 	if (!w || w->is_thread || no_steal)
 		return;
@@ -124,10 +123,9 @@ static void note_waker(struct task_struct *p, struct task_ctx *t)
 	if (++t->pulls < PULLS_MAX)
 		return;
 	t->pulls = 0;
-	here = domain_at(t->home);
-	there = domain_at(w->home);
 	/* Not into a crowd. */
-	if (!here || !there || there->ready > here->ready || !may_run_in(p, w->home))
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | w->home) > scx_bpf_dsq_nr_queued(DSQ_READY | t->home) ||
+	    !may_run_in(p, w->home))
 		return;
 	set_home(t, w->home);
 	w->pulls = 0;

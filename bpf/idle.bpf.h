@@ -110,6 +110,19 @@ __weak bool must_queue(u32 cpu, u32 d)
 }
 
 /*
+ * Whether the kernel has an idle CPU in `mask`. The mirror counts a CPU that was claimed until something runs there; asking
+ * costs less than claiming in vain.
+ */
+static bool has_idle(const struct cpumask *mask)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool found = bpf_cpumask_intersects(mask, idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return found;
+}
+
+/*
  * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
  * first, or answers a negative number. For ops.select_cpu and ops.enqueue.
  */
@@ -118,7 +131,7 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 	const struct cpumask *mask = domain_mask(d);
 	s32 cpu;
 
-	if (!mask)
+	if (!mask || !has_idle(mask))
 		return -1;
 	if (__COMPAT_HAS_scx_bpf_select_cpu_and)
 		return scx_bpf_select_cpu_and(p, prev_cpu, wake_flags, mask, 0);

@@ -147,6 +147,7 @@ struct domain_ctx {
 	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
+	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
 	u64 front; /* the largest order of those that have begun to run by a decision */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */

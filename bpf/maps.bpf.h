@@ -178,6 +178,17 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
+/*
+ * A task is about to be put into a queue of the domain. The flag spares other domains that have nothing to do the look-up of queues
+ * that are empty; the domain's own CPUs do not heed it, and take it back when they find its queues empty. If that happens
+ * in the moment before the task is there, others come for it only after the next one.
+ */
+static void note_work(struct domain_ctx *dom)
+{
+	if (!READ_ONCE(dom->has_work))
+		WRITE_ONCE(dom->has_work, 1);
+}
+
 /* How many tasks are ready in domain `d`, for its thread. */
 static void note_ready(struct domain_ctx *dom, u32 d)
 {

@@ -92,8 +92,10 @@ __weak int rescue(s32 cpu)
 	dom = domain_at(c->domain);
 	/* As in heartbeat(). */
 	bpf_rcu_read_lock();
-	if (dom && move_out(cpu, DSQ_READY | c->domain))
+	if (dom && move_out(cpu, DSQ_READY | c->domain)) {
+		note_work(dom);
 		kick_idle(dom, c->domain, 1);
+	}
 	bpf_rcu_read_unlock();
 	return 0;
 }

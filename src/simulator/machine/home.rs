@@ -99,7 +99,7 @@ impl Machine<'_> {
         t.pulls = 0;
         let (here, there) = (t.home as usize, there as usize);
         // Not into a crowd.
-        if self.domains[there].ready > self.domains[here].ready || !self.may_run_in(task, there) {
+        if self.ready[there].len() > self.ready[here].len() || !self.may_run_in(task, there) {
             return;
         }
         self.set_home(task, there);
