@@ -39,6 +39,8 @@ enum Subcommands {
     /// Show how a machine is cut into domains (needs no root and no sched_ext)
     Topology(TopologyArgs),
     /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root and sched_ext)
+    // Of a size that is given twice the last counts: what runs this in a guest has sizes of its own (tools/compare).
+    #[command(args_override_self = true)]
     Bench(Box<BenchArgs>),
     /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
     Simulate(Box<simulate::SimulateArgs>),
@@ -144,6 +146,22 @@ mod tests {
         assert_eq!(cli.policy, PolicyKind::Fifo);
         let options = cli.run.options().unwrap();
         assert_eq!((options.domain, options.strict), (Granularity::L2, true));
+    }
+
+    #[test]
+    fn the_last_size_counts_and_all_contenders_do() {
+        let line = "scx_manyland bench --jobs 1 --with '--strict' --jobs 2 --with '--no-steal' --command a --command b";
+        let cli = Cli::try_parse_from(shlex::split(line).unwrap()).unwrap();
+        let Some(Subcommands::Bench(bench)) = cli.command else { panic!("bench") };
+        let plan = bench.plan(|_| Ok(())).unwrap();
+        let contenders: Vec<_> = plan.contenders.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(contenders, ["kernel", "manyland", "manyland --strict", "manyland --no-steal"]);
+        let workloads: Vec<_> = plan.workloads.iter().map(bench::Workload::name).collect();
+        assert_eq!(workloads, ["a", "b"]);
+        let line = "scx_manyland bench --jobs 1 --jobs 2 --workloads build";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Some(Subcommands::Bench(bench)) = cli.command else { panic!("bench") };
+        assert!(bench.plan(|_| Ok(())).unwrap().workloads[0].describe().starts_with("2 jobs"));
     }
 
     #[test]
