@@ -54,7 +54,6 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
-			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 			rescue(i);
 			c = cpu_at(i);
 			if (!c)
@@ -62,8 +61,9 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
 			if (READ_ONCE(c->own_turns) < turns)
 				WRITE_ONCE(c->own_turns, turns);
-			if (turns)
-				note_own(i);
+			/* In whatever way they came there. */
+			note_own(i);
+			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 		}
 	}
 	bpf_timer_start(timer, heartbeat_ns, 0);
