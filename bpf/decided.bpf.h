@@ -226,7 +226,9 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 
 	/*
 	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and
-	 * must not be taken for decided, so nothing that ops.enqueue writes is written here.
+	 * must not be taken for decided, so nothing that says so (`seq`, `waits_on`) is written here. If the new
+	 * stay is by a decision that stands (stand()), its place may be noted as this decision has it, or the
+	 * other way round: the one after it mends that.
 	 */
 	t->carried = d->carried;
 	t->decided_by = d->domain;
@@ -262,11 +264,12 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		if (t->asked_seq != d->seq)
 			set_home(t, d->domain);
 	}
-	if (kick >= 0)
-		note_own(kick);
-	if (kick < 0)
+	if (kick < 0) {
 		dom->to_ready++;
-	else if (d->flags & DECIDED_PREEMPT)
+		return;
+	}
+	note_own(kick);
+	if (d->flags & DECIDED_PREEMPT)
 		preempt(drain->domain, kick, drain->cpu);
 	else if (kick != drain->cpu)
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);

@@ -184,7 +184,7 @@ static bool stands(struct task_struct *p, struct task_ctx *t, u32 d)
 
 /*
  * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be carried out at the same
- * time: it finds another `seq` and moves nothing, but what it has noted of the task by then is noted anew here.
+ * time: it finds another `seq` and moves nothing (carry_out() says what it may leave behind).
  */
 static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, u64 enq_flags)
 {

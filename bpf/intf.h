@@ -170,8 +170,6 @@ struct domain_ctx {
 	/* Loader, before attach. */
 	s32 thread_pid __attribute__((aligned(64)));
 	u32 nr_cpus;
-	u32 first_word; /* of `idle`: the words that hold a CPU of this domain */
-	u32 last_word;
 } __attribute__((aligned(64)));
 
 /* The other domains, nearest first. Written by the loader, before attach. */

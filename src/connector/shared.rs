@@ -102,12 +102,7 @@ impl SharedDomain {
 
     /// How many CPUs of the domain are idle, at this moment.
     pub fn idle_count(&self) -> usize {
-        let first = field!(self.first_word as AtomicU32).load(Ordering::Relaxed) as usize;
-        let last = field!(self.last_word as AtomicU32).load(Ordering::Relaxed) as usize;
-        self.idle_words()[first..=last]
-            .iter()
-            .map(|word| word.load(Ordering::Relaxed).count_ones() as usize)
-            .sum()
+        field!(self.nr_idle as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
     /// Publishes that one more decision is in the ring.
@@ -189,13 +184,8 @@ impl SharedDomain {
 
     /// Describes the domain to BPF, before attach.
     pub fn describe(&self, thread: crate::ids::Pid, cpus: &CpuSet) {
-        let words = cpus.words();
-        let first = words.iter().position(|&w| w != 0).unwrap_or(0);
-        let last = words.iter().rposition(|&w| w != 0).unwrap_or(0);
         use std::sync::atomic::AtomicI32;
         field!(self.thread_pid as AtomicI32).store(thread.0, Ordering::Relaxed);
-        field!(self.nr_cpus as AtomicU32).store(cpus.len() as u32, Ordering::Relaxed);
-        field!(self.first_word as AtomicU32).store(first as u32, Ordering::Relaxed);
-        field!(self.last_word as AtomicU32).store(last as u32, Ordering::Release);
+        field!(self.nr_cpus as AtomicU32).store(cpus.len() as u32, Ordering::Release);
     }
 }
