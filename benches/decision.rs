@@ -85,6 +85,10 @@ impl Seam for Rings {
     fn front(&self) -> u64 {
         0
     }
+
+    fn total_weight(&self) -> u64 {
+        0
+    }
 }
 
 /// A domain: the kernel's ends of its queues, and its scheduler.

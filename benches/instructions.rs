@@ -58,6 +58,10 @@ impl Seam for Memory {
     fn front(&self) -> u64 {
         0
     }
+
+    fn total_weight(&self) -> u64 {
+        0
+    }
 }
 
 /// The message of a task that has woken up.

@@ -296,7 +296,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct
 	own = READ_ONCE(c->own_used) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
-	charge(t, prev);
+	charge(t, prev, c);
 	t->free = 0;
 	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
 	if ((own && head_is_before(DSQ_OWN | cpu, order)) || head_is_before(DSQ_READY | d, order))
@@ -390,7 +390,7 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 	 */
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (t) {
-		charge(t, prev);
+		charge(t, prev, c);
 		t->free = !c || !somebody_waits(cpu, c);
 	}
 }

@@ -14,8 +14,11 @@
 #include "prefer.bpf.h"
 #include "queued.bpf.h"
 
-/* How much of what a task is owed beyond a slice counts, in the order of the safety net: one part in so many. */
-#define OWED_PART 1024
+/* From so many waiting tasks for each CPU on they are a crowd. */
+#define CROWD_PER_CPU 8
+
+/* In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up. */
+#define OWED_KEPT(ns) ((ns) / 4 * 3)
 
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
 static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
@@ -211,12 +214,23 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 	scx_bpf_dsq_insert_vtime(p, DSQ_READY | d, t->slice_ns, t->order, enq_flags);
 }
 
+/*
+ * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as with the policies of
+ * virtual time (src/policy/fair.rs).
+ */
+static u64 sleepers_credit(struct domain_ctx *dom)
+{
+	u64 few = CROWD_PER_CPU * WEIGHT_NICE_0 * dom->nr_cpus, weight = READ_ONCE(dom->weight);
+
+	return weight > few ? slice_ns * few / weight : slice_ns;
+}
+
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p), idle;
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
-	u64 dsq, floor, owed;
+	u64 dsq, floor, owed, credit;
 	bool bound;
 	u16 flags = 0;
 	u32 d;
@@ -276,13 +290,14 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	if (bound)
 		flags |= QUEUED_BOUND;
 	/*
-	 * Whoever slept is owed one slice, and whoever had a CPU for itself owes four, not more. Of those who
-	 * are owed more than a slice, the one that is owed most still goes first.
+	 * Whoever slept has a credit, and whoever had a CPU for itself owes four slices, not more. Beyond half the credit what is owed fades
+	 * rather than being cut: in a crowd of sleepers, which all come to that, those who use least would wait as long as the others.
 	 */
-	floor = dom->waiting_vtime - slice_ns;
+	credit = sleepers_credit(dom);
+	floor = dom->waiting_vtime - credit / 2;
 	if (before(t->vtime, floor)) {
-		owed = (floor - t->vtime) / OWED_PART;
-		t->vtime = floor - (owed < slice_ns ? owed : slice_ns);
+		owed = OWED_KEPT(floor - t->vtime);
+		t->vtime = floor - (owed < credit / 2 ? owed : credit / 2);
 	} else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime)) {
 		t->vtime = dom->waiting_vtime + 4 * slice_ns;
 	}

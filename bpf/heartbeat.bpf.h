@@ -49,6 +49,7 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			WRITE_ONCE(dom->ready_turns, turns);
 		}
 	}
+	look_at_loads();
 	if (!no_steal && nr_domains > 1)
 		level_loads();
 	bpf_for(i, 0, nr_cpus) {

@@ -26,7 +26,6 @@
 /* So many tasks at least may move from a domain between two looks, or this part of what is too much. */
 #define MOVES_MIN 4
 #define MOVES_PART 4
-#define WEIGHT_NICE_0 100
 /* A load is told from so many tasks of a queue, and scaled to its length. */
 #define LOAD_SAMPLE 32
 
@@ -183,37 +182,51 @@ static __noinline u64 weight_of(u64 dsq)
 	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
 }
 
-/*
- * Looks at the loads, smoothed over a few looks, and lets the fullest domain in which tasks wait give
- * some of them to the emptiest. Where each task has a CPU, there is nothing to be gained. Called by
- * the heartbeat.
- */
-__weak int level_loads(void)
+/* Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few looks. Called by the heartbeat. */
+__weak int look_at_loads(void)
 {
-	u64 least = ~0ULL, most = 0, now, moves;
-	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
-	struct domain_ctx *dom, *to;
+	struct domain_ctx *dom;
 	struct cpu_ctx *c;
+	u32 i;
 
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (!dom)
 			continue;
 		dom->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
-		dom->weight = dom->queue_weight;
+		dom->run_weight = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {
 		c = cpu_at(i);
 		dom = c ? domain_at(c->domain) : NULL;
 		if (dom)
-			dom->weight += c->weight;
+			dom->run_weight += c->weight;
 	}
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (!dom || !dom->nr_cpus)
 			continue;
-		now = dom->weight / dom->nr_cpus;
-		dom->load = (dom->load * 3 + now) / 4;
+		/* At once, for note_service(). */
+		WRITE_ONCE(dom->weight, dom->queue_weight + dom->run_weight);
+		dom->load = (dom->load * 3 + dom->weight / dom->nr_cpus) / 4;
+	}
+	return 0;
+}
+
+/*
+ * Lets the fullest domain in which tasks wait give some of them to the emptiest. Where each task has a CPU, there is nothing to be
+ * gained. Called by the heartbeat, after look_at_loads().
+ */
+__weak int level_loads(void)
+{
+	u64 least = ~0ULL, most = 0, moves;
+	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
+	struct domain_ctx *dom, *to;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom || !dom->nr_cpus)
+			continue;
 		dom->moves = 0;
 		if (dom->load < least) {
 			least = dom->load;

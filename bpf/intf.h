@@ -153,7 +153,8 @@ struct domain_ctx {
 	s32 ready_turns; /* so many from READY go before all others */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
-	u64 queue_weight; /* the same without those that run */
+	u64 queue_weight; /* the same of those that are ready or wait */
+	u64 run_weight; /* and of those that run */
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at a time may take it below 0 */
@@ -195,6 +196,7 @@ struct cpu_ctx {
 	u32 set; /* as in `struct preference` */
 	u32 rank; /* of its kind: higher is faster */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
+	u64 served_ns; /* CPU time of tasks that the virtual time of its domain's safety net does not have yet */
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */

@@ -50,6 +50,7 @@ struct task_ctx {
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
+	u32 by_net; /* 1: it runs, or ran last, without the decision that it waited for */
 	struct carried carried;
 	u64 slice_ns; /* the slice, the place in the order and the pace of the last decision */
 	u64 order;
@@ -213,12 +214,42 @@ static void note_displaced(s32 cpu)
 		count(&dom->counts.displaced);
 }
 
+/* The weight of a task of nice 0. */
+#define WEIGHT_NICE_0 100
+
+/* So much of a CPU's time at a time goes into the virtual time of the safety net. */
+#define SERVICE_NS 1000000
+
+/*
+ * The CPU of `c` has run a task for `used` ns that the safety net did not choose: the net's virtual time goes on by what each task of
+ * the domain would have got of that, by weight. What the net chooses moves it itself (run_late()). The two are those of the virtual
+ * time of WF2Q+ (J. Bennett and H. Zhang, "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a
+ * time, for it is a line that they share.
+ */
+static void note_service(struct cpu_ctx *c, u64 used)
+{
+	struct domain_ctx *dom;
+	u64 weight;
+
+	c->served_ns += used;
+	if (c->served_ns < SERVICE_NS)
+		return;
+	dom = domain_at(c->domain);
+	if (dom) {
+		weight = READ_ONCE(dom->weight);
+		if (weight < WEIGHT_NICE_0)
+			weight = WEIGHT_NICE_0;
+		__sync_fetch_and_add(&dom->waiting_vtime, c->served_ns * WEIGHT_NICE_0 / weight);
+	}
+	c->served_ns = 0;
+}
+
 /*
  * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
  * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an
  * idle machine as soon as that becomes busy.
  */
-static void charge(struct task_ctx *t, struct task_struct *p)
+static void charge(struct task_ctx *t, struct task_struct *p, struct cpu_ctx *c)
 {
 	u64 now = scx_bpf_now(), used = now - t->started_ns;
 
@@ -226,7 +257,9 @@ static void charge(struct task_ctx *t, struct task_struct *p)
 	if (!t->free)
 		t->used_ns += used;
 	t->burst_ns += used;
-	t->vtime += used * 100 / (p->scx.weight ?: 100);
+	t->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
+	if (c && !t->by_net)
+		note_service(c, used);
 }
 
 static bool before(u64 a, u64 b)

@@ -17,6 +17,19 @@ static void move_front(struct domain_ctx *dom, u64 order)
 		dom->front = order;
 }
 
+/*
+ * A task runs that waited for a decision of `dom`. It was the first of those that wait, unless it was starved, so the safety net's
+ * virtual time is not before its own (note_service()).
+ */
+static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, struct cpu_ctx *c)
+{
+	count(&dom->counts.late);
+	note_theft(t->told, c->domain);
+	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
+	if (!t->ready_on && before(dom->waiting_vtime, p->scx.dsq_vtime))
+		dom->waiting_vtime = p->scx.dsq_vtime;
+}
+
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
 	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
@@ -36,10 +49,9 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	dom = domain_at(t->told);
-	if (dom && t->waits_on && t->decided_seq != t->seq) {
-		count(&dom->counts.late);
-		note_theft(t->told, c->domain);
-		scx_bpf_task_set_slice(p, net_slice(t->waits_on));
+	t->by_net = t->waits_on && t->decided_seq != t->seq;
+	if (dom && t->by_net) {
+		run_late(p, t, dom, c);
 	} else if (t->ready_on) {
 		u32 kind = t->ready_on & DSQ_KIND;
 
@@ -63,9 +75,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	c->weight = p->scx.weight;
 	c->running = goes_straight(p) ? 0 : p->pid;
 	note_place(p, t, c->domain);
-	dom = domain_at(t->home);
-	if (dom && before(dom->waiting_vtime, t->vtime))
-		dom->waiting_vtime = t->vtime;
 }
 
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
@@ -84,8 +93,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 			set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
 		return;
 	}
-	charge(t, p);
 	c = cpu_at(scx_bpf_task_cpu(p));
+	charge(t, p, c);
 	if (c) {
 		c->weight = 0;
 		c->running = 0;

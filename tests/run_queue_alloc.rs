@@ -82,6 +82,10 @@ impl Context for Domain {
     fn front(&self) -> u64 {
         0
     }
+
+    fn total_weight(&self) -> u64 {
+        0
+    }
 }
 
 fn task(number: usize) -> Task {

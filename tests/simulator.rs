@@ -298,6 +298,25 @@ fn the_safety_net_gives_shorter_slices_while_many_wait() {
     assert!(delay.p99 <= 1.2 * turn_us, "{delay:?}");
 }
 
+/// The same, with more sleepers than the machine has time for: nobody who uses less than the others waits as long as they do.
+#[test]
+fn in_a_crowd_the_safety_net_runs_those_first_that_use_least() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:4 PU:1".to_owned())).unwrap();
+    let text = r#"{"tasks": {
+        "crowd": {"instance": 400, "run": 100, "sleep": 1000},
+        "hog": {"instance": 4, "run": 100000},
+        "rare": {"run": 10, "sleep": 10000}}}"#;
+    let mut setup = Setup { length: Some(Duration::from_secs(5)), ..Setup::default() };
+    setup.costs.thread_wake = 1_000_000_000_000;
+    let report = simulate(&machine, &Workload::parse(text).unwrap(), &setup, None).unwrap();
+    assert!(report.decided() == 0 && report.late() > 100, "{:?}", report.domains);
+    let (crowd, rare) = (group(&report, "crowd"), group(&report, "rare"));
+    assert!(rare.run_delay_us.p99 < crowd.run_delay_us.p50 / 4.0, "{rare:?}, {crowd:?}");
+    let hog_s = group(&report, "hog").cpu_s / 4.0;
+    let due_s = 5.0 * 4.0 / 404.0;
+    assert!((0.9..1.1).contains(&(hog_s / due_s)), "{hog_s} s of {due_s} s");
+}
+
 /// A machine of two L3s with four CPUs each, one of which is the thread's own.
 fn with_dedicated_cpus(tasks: &str, policy: PolicyKind) -> Report {
     let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:4 PU:1".to_owned())).unwrap();

@@ -107,4 +107,8 @@ impl Seam for BpfSeam {
     fn front(&self) -> u64 {
         self.shared.front()
     }
+
+    fn total_weight(&self) -> u64 {
+        self.shared.total_weight()
+    }
 }

@@ -135,6 +135,11 @@ impl SharedDomain {
         field!(self.front as AtomicU64).load(Ordering::Relaxed)
     }
 
+    /// The sum of the weights of all tasks that run, are ready or wait, at the kernel's last look.
+    pub fn total_weight(&self) -> u64 {
+        field!(self.weight as AtomicU64).load(Ordering::Relaxed)
+    }
+
     /// When the domain thread was last switched in, on the kernel's scheduling clock.
     pub fn state_since_ns(&self) -> u64 {
         field!(self.state_since_ns as AtomicU64).load(Ordering::Relaxed)

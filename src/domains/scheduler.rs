@@ -87,6 +87,7 @@ struct View {
     now_ns: u64,
     ready: usize,
     front: u64,
+    total_weight: u64,
 }
 
 impl Context for View {
@@ -118,6 +119,10 @@ impl Context for View {
 
     fn front(&self) -> u64 {
         self.front
+    }
+
+    fn total_weight(&self) -> u64 {
+        self.total_weight
     }
 }
 
@@ -190,6 +195,7 @@ impl<S: Seam> Scheduler<S> {
                 now_ns: 0,
                 ready: 0,
                 front: 0,
+                total_weight: 0,
             },
             placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
@@ -223,6 +229,7 @@ impl<S: Seam> Scheduler<S> {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
         self.view.front = self.seam.front();
+        self.view.total_weight = self.seam.total_weight();
         let left_over = self.take_back();
         self.take();
         self.steal();

@@ -22,7 +22,8 @@
 //!   front - latest - credit - overtaken  <=  vruntime  <=  front + lead
 //! ```
 //!
-//! - `credit`: who sleeps is owed one base slice at most, however long the sleep was.
+//! - `credit`: who sleeps is owed one base slice at most, however long the sleep was. In a crowd it is less, in inverse proportion to
+//!   the number of waiting tasks: whoever has none waits for the credits of all that have one, each used up in many turns.
 //! - `latest`: how far behind its vruntime the policy may put a key at most. A task that never
 //!   slept may wait that far behind the front with nothing owed to it.
 //! - `overtaken`: two base slices and a tick of virtual time for a task that has not slept since the policy was
@@ -55,6 +56,9 @@ const TICK_NS: u64 = 10_000_000;
 
 /// The smallest weight of a task.
 const LIGHTEST: u32 = 1;
+
+/// From so many waiting tasks for each CPU on they are a crowd.
+pub(super) const CROWD_PER_CPU: u64 = 8;
 
 /// No slice counts as longer, which keeps all sums far from overflow.
 const LONGEST: Duration = Duration::from_secs(100);
@@ -105,7 +109,11 @@ impl FairQueue {
         let vruntime = task.memo[0].wrapping_add(used);
         let slept = task.wakeup || task.voluntary_switches > 0;
         let overtaken = if slept { 0 } else { lead_ns };
-        let behind = self.behind(task.weight) + overtaken;
+        let credit = match slept {
+            true => self.credit(task.weight, context),
+            false => self.favour(self.base_ns(), task.weight),
+        };
+        let behind = self.latest_ns + credit + overtaken;
         let least = self.front.wrapping_sub(behind);
         let most = self.front.wrapping_add(lead);
         task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
@@ -131,7 +139,8 @@ impl FairQueue {
         let choice = task.run_for(slice).at_virtual_time(key);
         // Who wakes up often soon does again; who uses up slices has the policy look at it each time.
         Some(match task.wakeup {
-            true => choice.standing(self.behind(task.weight) + boost(&task, key)),
+            true => choice
+                .standing(self.latest_ns + self.credit(task.weight, context) + boost(&task, key)),
             false => choice,
         })
     }
@@ -170,9 +179,18 @@ impl FairQueue {
         nanos(self.slices.base)
     }
 
-    /// How far before the front the vruntime of a task that has slept may lie.
-    fn behind(&self, weight: u32) -> u64 {
-        self.latest_ns + self.favour(self.base_ns(), weight)
+    /// How many tasks wait for a CPU, and from how many on they are a crowd. When thousands of messages come at once, the first of
+    /// them are of the crowd that the last ones make, so what the kernel's side has counted before counts as well.
+    pub fn crowd(&self, context: &dyn Context) -> (u64, u64) {
+        let few = CROWD_PER_CPU * context.cpus().len().max(1) as u64;
+        let counted = context.total_weight() / u64::from(DEFAULT_WEIGHT);
+        (counted.max((self.len() + context.ready()) as u64), few)
+    }
+
+    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds.
+    fn credit(&self, weight: u32, context: &dyn Context) -> u64 {
+        let (waiting, few) = self.crowd(context);
+        self.favour(self.base_ns() * few / waiting.max(few), weight)
     }
 
     fn follow(&mut self, context: &dyn Context) {

@@ -45,6 +45,10 @@ impl Context for Idle {
     fn front(&self) -> u64 {
         0
     }
+
+    fn total_weight(&self) -> u64 {
+        0
+    }
 }
 
 struct Ready {
@@ -76,6 +80,10 @@ impl Context for Ready {
 
     fn front(&self) -> u64 {
         self.front
+    }
+
+    fn total_weight(&self) -> u64 {
+        0
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Waiting for a CPU is no part of that time: tasks that have waited would otherwise have the smaller
 //! boosts, and wait on. And N tasks with a boost keep one without it waiting for N boosts together,
-//! so boosts are in inverse proportion to the number of waiting tasks from a crowd on.
+//! so boosts are in inverse proportion to the number of waiting tasks from a crowd on, as credits are: eight base slices for each CPU
+//! together at most.
 //!
 //! Invariant: the boost moves the key and never the vruntime, and by one base slice at most. So who
 //! gives way often runs earlier and gets no larger share; one that starts to hog the CPU has used
@@ -24,10 +25,6 @@ const WINDOW_NS: u64 = 100_000_000;
 
 /// The average rate from which on the boost is full: giving way every 10 ms (millihertz).
 const FULL_RATE_MHZ: u64 = 100_000;
-
-/// From so many waiting tasks for each CPU on they are a crowd, in which the boosts get smaller: without one a task waits for the
-/// boosts of so many others before it, eight base slices at most.
-const CROWD_PER_CPU: u64 = 8;
 
 /// Runs the task with the smallest weighted virtual run time, less its boost.
 pub struct Vruntime {
@@ -46,12 +43,6 @@ impl Vruntime {
     pub fn new(slices: Slices) -> Vruntime {
         Vruntime { fair: FairQueue::new(slices, 0) }
     }
-
-    /// How many tasks wait for a CPU, and from how many on they are a crowd.
-    fn crowd(&self, context: &dyn Context) -> (u64, u64) {
-        let few = CROWD_PER_CPU * context.cpus().len().max(1) as u64;
-        ((self.fair.len() + context.ready()) as u64, few)
-    }
 }
 
 impl Policy for Vruntime {
@@ -61,7 +52,7 @@ impl Policy for Vruntime {
         task.memo[1] = task.memo[1] & !NOTE | rate_mhz;
         (task.voluntary_switches, task.since_last_ns) = (0, 0);
 
-        let (waiting, few) = self.crowd(context);
+        let (waiting, few) = self.fair.crowd(context);
         let boost_ns = self.fair.base_ns() * rate_mhz / FULL_RATE_MHZ * few / waiting.max(few);
         let boost = self.fair.favour(boost_ns, task.weight);
         self.fair.push(vruntime.wrapping_sub(boost), task);
@@ -69,7 +60,7 @@ impl Policy for Vruntime {
 
     fn next(&mut self, context: &dyn Context) -> Option<Choice> {
         let choice = self.fair.next(context)?;
-        let (waiting, few) = self.crowd(context);
+        let (waiting, few) = self.fair.crowd(context);
         // The boost it has got is too large for the next time, then.
         let stands = choice.reach.filter(|_| waiting <= few);
         Some(Choice { reach: stands, ..choice })
@@ -105,6 +96,7 @@ mod tests {
     use super::*;
     use crate::ids::Pid;
     use crate::policy::FixedContext;
+    use crate::policy::fair::CROWD_PER_CPU;
     use crate::policy::testing::{Behaviour, Decide, Idle, MS, SLICES, Simulation, decide_alone};
     use proptest::prelude::*;
 
@@ -206,6 +198,24 @@ mod tests {
             let credit = base_ns() * 100 / u64::from(weight.max(100));
             assert_eq!(key_from_front(&mut policy, sleeper), -(credit as i64));
         }
+    }
+
+    #[test]
+    fn a_sleepers_credit_shrinks_in_a_crowd_that_only_the_kernels_side_has_counted_yet() {
+        let of_weight = |total_weight| FixedContext { total_weight, ..FixedContext::with_cpus(4) };
+        let credit = |total_weight| {
+            let mut policy = Vruntime::new(SLICES);
+            let mut sleeper = decide_alone(&mut policy, Task::new(Pid(1))).task;
+            policy.fair = policy.fair.starting_at(1_000_000 * MS);
+            (sleeper.wakeup, sleeper.since_last_ns) = (true, u64::MAX);
+            policy.enqueue(sleeper, &of_weight(total_weight));
+            let order = policy.next(&of_weight(total_weight)).unwrap().order.unwrap();
+            (1_000_000 * MS).wrapping_sub(order)
+        };
+        let few = 4 * CROWD_PER_CPU * 100;
+        assert_eq!(credit(0), base_ns());
+        assert_eq!(credit(few), base_ns());
+        assert_eq!(credit(10 * few), base_ns() / 10);
     }
 
     #[test]

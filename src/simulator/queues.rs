@@ -45,6 +45,8 @@ pub struct Queues {
     pub ready: usize,
     /// The largest place in the order of those that have begun to run.
     pub front: u64,
+    /// The sum of the weights of all that run, are ready or wait.
+    pub total_weight: u64,
     /// How many CPUs are idle in each domain.
     pub idle_elsewhere: Vec<usize>,
     /// The domains whose bells were rung.
@@ -95,5 +97,9 @@ impl Seam for Queues {
 
     fn front(&self) -> u64 {
         self.front
+    }
+
+    fn total_weight(&self) -> u64 {
+        self.total_weight
     }
 }

@@ -85,10 +85,11 @@ pub struct TaskCtx {
     pub burst_ns: u64,
     pub started_ns: u64,
     pub vtime: u64,
+    pub by_net: bool,
     pub carried: abi::carried,
     pub slice_ns: u64,
     pub order: u64,
-    /// Its place in the queue that the decision put it on (`dsq_vtime` of the kernel's task).
+    /// Its place in the queue that it is on (`dsq_vtime` of the kernel's task).
     pub place: u64,
     pub order_used_ns: u64,
     pub pace: u32,
@@ -151,6 +152,7 @@ impl SimTask {
                 burst_ns: 0,
                 started_ns: 0,
                 vtime: 0,
+                by_net: false,
                 carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
                 slice_ns: 0,
                 order: 0,

@@ -11,6 +11,7 @@ use super::enqueue::Cause;
 use super::thread::ThreadState;
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
+use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::task::State;
@@ -305,10 +306,16 @@ impl Machine<'_> {
         let t = &mut self.tasks[task.index()].bpf;
         t.started_ns = at_ns;
         let (told, order, ready_on) = (t.told as usize, t.place, t.ready_on);
-        if let Some(waited_on) = t.waits_on.filter(|_| t.decided_seq != t.seq) {
+        let late_on = t.waits_on.filter(|_| t.decided_seq != t.seq);
+        t.by_net = late_on.is_some();
+        if let Some(waited_on) = late_on {
             let slice = self.limits.slices.shared_by(self.dsq(waited_on).len());
             self.tasks[task.index()].slice_left_ns = slice.as_nanos() as u64;
-            self.domains[told].counts.late += 1;
+            let dom = &mut self.domains[told];
+            dom.counts.late += 1;
+            if ready_on.is_none() && before(dom.waiting_vtime, order) {
+                dom.waiting_vtime = order;
+            }
             self.note_theft(told, here);
         } else {
             match ready_on {
@@ -334,11 +341,6 @@ impl Machine<'_> {
         t.bpf.ready_on = None;
         self.cpus[cpu.index()].weight = t.weight;
         self.note_place(task, here);
-        let t = &self.tasks[task.index()].bpf;
-        let dom = &mut self.domains[t.home as usize];
-        if before(dom.waiting_vtime, t.vtime) {
-            dom.waiting_vtime = t.vtime;
-        }
     }
 
     /// A task that has run elsewhere finds its caches cold.
@@ -389,6 +391,12 @@ impl Machine<'_> {
             t.bpf.used_ns += used_ns;
         }
         t.bpf.burst_ns += used_ns;
-        t.bpf.vtime = t.bpf.vtime.wrapping_add(used_ns * 100 / u64::from(t.weight));
+        let nice_0 = u64::from(DEFAULT_WEIGHT);
+        t.bpf.vtime = t.bpf.vtime.wrapping_add(used_ns * nice_0 / u64::from(t.weight));
+        if !t.bpf.by_net {
+            let dom = &mut self.domains[self.cpus[t.cpu.index()].domain];
+            let served_ns = used_ns * nice_0 / dom.weight.max(nice_0);
+            dom.waiting_vtime = dom.waiting_vtime.wrapping_add(served_ns);
+        }
     }
 }

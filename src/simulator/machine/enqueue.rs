@@ -6,14 +6,20 @@ use super::Machine;
 use crate::connector::abi;
 use crate::connector::load::ring_bytes;
 use crate::ids::{CpuId, DomainId};
+use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::queues::Sent;
 use crate::simulator::task::{NO_DOMAIN, State};
 use crate::simulator::{TaskId, Who, before};
 
-/// How much of what a task is owed beyond a slice counts, in the order of the safety net: one part in so many.
-const OWED_PART: u64 = 1024;
+/// From so many waiting tasks for each CPU on they are a crowd.
+const CROWD_PER_CPU: u64 = 8;
+
+/// In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up.
+fn owed_kept(ns: u64) -> u64 {
+    ns / 4 * 3
+}
 
 /// How a task came to be runnable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +172,8 @@ impl Machine<'_> {
 
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
         self.settle_untold(task);
-        let floor = self.domains[d].waiting_vtime.wrapping_sub(slice_ns);
+        let credit_ns = self.sleepers_credit_ns(d);
+        let floor = self.domains[d].waiting_vtime.wrapping_sub(credit_ns / 2);
         let ceiling = self.domains[d].waiting_vtime.wrapping_add(4 * slice_ns);
         let id = match bound {
             Some(cpu) => DsqId::Bound(cpu.0),
@@ -179,8 +186,8 @@ impl Machine<'_> {
             t.bpf.burst_ns = 0;
         }
         if before(t.bpf.vtime, floor) {
-            let owed = floor.wrapping_sub(t.bpf.vtime) / OWED_PART;
-            t.bpf.vtime = floor.wrapping_sub(owed.min(slice_ns));
+            let owed = owed_kept(floor.wrapping_sub(t.bpf.vtime));
+            t.bpf.vtime = floor.wrapping_sub(owed.min(credit_ns / 2));
         } else if before(ceiling, t.bpf.vtime) {
             t.bpf.vtime = ceiling;
         }
@@ -193,6 +200,7 @@ impl Machine<'_> {
         t.slice_left_ns = slice_ns;
         t.account.stay = stay;
         let vtime = t.bpf.vtime;
+        t.bpf.place = vtime;
         let wakeup = cause != Cause::Preempted;
         let started_ns = self.at();
         if self.tell(task, d, wakeup, bound.is_some()) {
@@ -318,6 +326,13 @@ impl Machine<'_> {
         }
         self.notice(d, at_ns);
         true
+    }
+
+    /// What a sleeper is owed at most, in the order of the safety net.
+    fn sleepers_credit_ns(&self, d: usize) -> u64 {
+        let (slice_ns, dom) = (self.limits.slice_ns, &self.domains[d]);
+        let few = CROWD_PER_CPU * u64::from(DEFAULT_WEIGHT) * dom.cpus.len() as u64;
+        slice_ns * few / dom.weight.max(few)
     }
 
     pub(super) fn note_untold(&mut self, task: TaskId, d: usize) {

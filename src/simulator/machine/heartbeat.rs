@@ -21,6 +21,7 @@ impl Machine<'_> {
                 self.domains[d].ready_turns = self.feed_starved(waiting, ready, order);
             }
         }
+        self.look_at_loads();
         if !self.limits.no_steal && self.domains.len() > 1 {
             self.level_loads();
         }

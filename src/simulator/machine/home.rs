@@ -137,7 +137,8 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn level_loads(&mut self) {
+    /// Sums up the weights of the tasks of each domain, and its load from that.
+    pub(super) fn look_at_loads(&mut self) {
         for d in 0..self.domains.len() {
             let weight =
                 self.weight_of(DsqId::Ready(d as u32)) + self.weight_of(DsqId::Waiting(d as u32));
@@ -148,10 +149,16 @@ impl Machine<'_> {
             let c = &self.cpus[cpu.index()];
             self.domains[c.domain].weight += u64::from(c.weight);
         }
+        for dom in &mut self.domains {
+            dom.load = (dom.load * 3 + dom.weight / dom.cpus.len() as u64) / 4;
+        }
+    }
+
+    /// Lets the fullest domain in which tasks wait give some of them to the emptiest.
+    pub(super) fn level_loads(&mut self) {
         let (mut least, mut most) = (u64::MAX, 0);
         let (mut emptiest, mut fullest) = (None, None);
         for (d, dom) in self.domains.iter_mut().enumerate() {
-            dom.load = (dom.load * 3 + dom.weight / dom.cpus.len() as u64) / 4;
             dom.moves = 0;
             if dom.load < least {
                 (least, emptiest) = (dom.load, Some(d));
