@@ -86,7 +86,7 @@ impl Seam for Rings {
         0
     }
 
-    fn total_weight(&self) -> u64 {
+    fn queued(&self) -> usize {
         0
     }
 }

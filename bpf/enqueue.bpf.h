@@ -220,9 +220,9 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
  */
 static u64 sleepers_credit(struct domain_ctx *dom)
 {
-	u64 few = CROWD_PER_CPU * WEIGHT_NICE_0 * dom->nr_cpus, weight = READ_ONCE(dom->weight);
+	u32 few = CROWD_PER_CPU * dom->nr_cpus, queued = READ_ONCE(dom->queued);
 
-	return weight > few ? slice_ns * few / weight : slice_ns;
+	return queued > few ? slice_ns * few / queued : slice_ns;
 }
 
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)

@@ -194,6 +194,7 @@ __weak int look_at_loads(void)
 		if (!dom)
 			continue;
 		dom->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		WRITE_ONCE(dom->queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		dom->run_weight = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {

@@ -235,12 +235,10 @@ static void note_service(struct cpu_ctx *c, u64 used)
 	if (c->served_ns < SERVICE_NS)
 		return;
 	dom = domain_at(c->domain);
-	if (dom) {
-		weight = READ_ONCE(dom->weight);
-		if (weight < WEIGHT_NICE_0)
-			weight = WEIGHT_NICE_0;
+	/* 0: nobody was there at the last look, so how many there are is not known. */
+	weight = dom ? READ_ONCE(dom->weight) : 0;
+	if (weight)
 		__sync_fetch_and_add(&dom->waiting_vtime, c->served_ns * WEIGHT_NICE_0 / weight);
-	}
 	c->served_ns = 0;
 }
 

@@ -108,7 +108,7 @@ impl Seam for BpfSeam {
         self.shared.front()
     }
 
-    fn total_weight(&self) -> u64 {
-        self.shared.total_weight()
+    fn queued(&self) -> usize {
+        self.shared.queued()
     }
 }

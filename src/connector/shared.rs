@@ -135,9 +135,9 @@ impl SharedDomain {
         field!(self.front as AtomicU64).load(Ordering::Relaxed)
     }
 
-    /// The sum of the weights of all tasks that run, are ready or wait, at the kernel's last look.
-    pub fn total_weight(&self) -> u64 {
-        field!(self.weight as AtomicU64).load(Ordering::Relaxed)
+    /// How many tasks were ready or waiting at the kernel's last look.
+    pub fn queued(&self) -> usize {
+        field!(self.queued as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
     /// When the domain thread was last switched in, on the kernel's scheduling clock.

@@ -87,7 +87,7 @@ struct View {
     now_ns: u64,
     ready: usize,
     front: u64,
-    total_weight: u64,
+    queued: usize,
 }
 
 impl Context for View {
@@ -121,8 +121,8 @@ impl Context for View {
         self.front
     }
 
-    fn total_weight(&self) -> u64 {
-        self.total_weight
+    fn queued(&self) -> usize {
+        self.queued
     }
 }
 
@@ -195,7 +195,7 @@ impl<S: Seam> Scheduler<S> {
                 now_ns: 0,
                 ready: 0,
                 front: 0,
-                total_weight: 0,
+                queued: 0,
             },
             placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
@@ -229,7 +229,7 @@ impl<S: Seam> Scheduler<S> {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
         self.view.front = self.seam.front();
-        self.view.total_weight = self.seam.total_weight();
+        self.view.queued = self.seam.queued();
         let left_over = self.take_back();
         self.take();
         self.steal();

@@ -35,6 +35,6 @@ pub trait Seam {
     /// The largest place in the order of all tasks of the domain that have begun to run by a decision
     /// (as time stamps compare), 0 before.
     fn front(&self) -> u64;
-    /// The sum of the weights of all tasks of the domain that run, are ready or wait, at the kernel's last look. A hint.
-    fn total_weight(&self) -> u64;
+    /// How many tasks of the domain were ready or waiting at the kernel's last look. A hint.
+    fn queued(&self) -> usize;
 }

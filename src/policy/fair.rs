@@ -179,17 +179,18 @@ impl FairQueue {
         nanos(self.slices.base)
     }
 
-    /// How many tasks wait for a CPU, and from how many on they are a crowd. When thousands of messages come at once, the first of
-    /// them are of the crowd that the last ones make, so what the kernel's side has counted before counts as well.
+    /// How many tasks wait for a CPU, and from how many on they are a crowd.
     pub fn crowd(&self, context: &dyn Context) -> (u64, u64) {
         let few = CROWD_PER_CPU * context.cpus().len().max(1) as u64;
-        let counted = context.total_weight() / u64::from(DEFAULT_WEIGHT);
-        (counted.max((self.len() + context.ready()) as u64), few)
+        ((self.len() + context.ready()) as u64, few)
     }
 
-    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds.
+    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds. When thousands of
+    /// messages come at once, the first of them are of the crowd that the last ones make, so what the kernel's side has
+    /// counted before counts as well.
     fn credit(&self, weight: u32, context: &dyn Context) -> u64 {
         let (waiting, few) = self.crowd(context);
+        let waiting = waiting.max(context.queued() as u64);
         self.favour(self.base_ns() * few / waiting.max(few), weight)
     }
 

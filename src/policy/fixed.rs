@@ -31,8 +31,8 @@ pub struct FixedContext {
     pub ready: usize,
     /// The largest place in the order of those that have begun to run.
     pub front: u64,
-    /// The sum of the weights of all that run, are ready or wait.
-    pub total_weight: u64,
+    /// How many tasks were ready or waiting at the last look.
+    pub queued: usize,
 }
 
 impl FixedContext {
@@ -42,7 +42,7 @@ impl FixedContext {
     /// If `count` is more than [`MAX_CPUS`](crate::cpuset::MAX_CPUS).
     pub fn with_cpus(count: u32) -> FixedContext {
         let cpus = (0..count).map(CpuId).collect();
-        FixedContext { domain: DomainId(0), cpus, now_ns: 0, ready: 0, front: 0, total_weight: 0 }
+        FixedContext { domain: DomainId(0), cpus, now_ns: 0, ready: 0, front: 0, queued: 0 }
     }
 }
 
@@ -75,8 +75,8 @@ impl Context for FixedContext {
         self.front
     }
 
-    fn total_weight(&self) -> u64 {
-        self.total_weight
+    fn queued(&self) -> usize {
+        self.queued
     }
 }
 

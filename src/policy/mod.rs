@@ -360,9 +360,9 @@ pub trait Context {
     /// The domain's front: the largest place in the order ([`Choice::order`]) of all tasks that have begun to run by a
     /// decision, as time stamps compare; 0 while none has.
     fn front(&self) -> u64;
-    /// The sum of the weights of the domain's tasks that run, are ready or wait, [`DEFAULT_WEIGHT`] for each of nice 0, when the
-    /// kernel's side looked last, which it does five times a second. It counts those too that the policy is yet to be told of.
-    fn total_weight(&self) -> u64;
+    /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second.
+    /// It counts those too that the policy is yet to be told of.
+    fn queued(&self) -> usize;
     /// How long the task has waited in this stay.
     fn waited(&self, task: &Task) -> Duration {
         Duration::from_nanos(self.now_ns().saturating_sub(task.queued_at_ns))

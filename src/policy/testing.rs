@@ -46,7 +46,7 @@ impl Context for Idle {
         0
     }
 
-    fn total_weight(&self) -> u64 {
+    fn queued(&self) -> usize {
         0
     }
 }
@@ -82,7 +82,7 @@ impl Context for Ready {
         self.front
     }
 
-    fn total_weight(&self) -> u64 {
+    fn queued(&self) -> usize {
         0
     }
 }

@@ -202,17 +202,17 @@ mod tests {
 
     #[test]
     fn a_sleepers_credit_shrinks_in_a_crowd_that_only_the_kernels_side_has_counted_yet() {
-        let of_weight = |total_weight| FixedContext { total_weight, ..FixedContext::with_cpus(4) };
-        let credit = |total_weight| {
+        let among = |queued| FixedContext { queued, ..FixedContext::with_cpus(4) };
+        let credit = |queued| {
             let mut policy = Vruntime::new(SLICES);
             let mut sleeper = decide_alone(&mut policy, Task::new(Pid(1))).task;
             policy.fair = policy.fair.starting_at(1_000_000 * MS);
             (sleeper.wakeup, sleeper.since_last_ns) = (true, u64::MAX);
-            policy.enqueue(sleeper, &of_weight(total_weight));
-            let order = policy.next(&of_weight(total_weight)).unwrap().order.unwrap();
+            policy.enqueue(sleeper, &among(queued));
+            let order = policy.next(&among(queued)).unwrap().order.unwrap();
             (1_000_000 * MS).wrapping_sub(order)
         };
-        let few = 4 * CROWD_PER_CPU * 100;
+        let few = 4 * CROWD_PER_CPU as usize;
         assert_eq!(credit(0), base_ns());
         assert_eq!(credit(few), base_ns());
         assert_eq!(credit(10 * few), base_ns() / 10);

@@ -45,8 +45,8 @@ pub struct Queues {
     pub ready: usize,
     /// The largest place in the order of those that have begun to run.
     pub front: u64,
-    /// The sum of the weights of all that run, are ready or wait.
-    pub total_weight: u64,
+    /// How many tasks were ready or waiting at the last look.
+    pub queued: usize,
     /// How many CPUs are idle in each domain.
     pub idle_elsewhere: Vec<usize>,
     /// The domains whose bells were rung.
@@ -99,7 +99,7 @@ impl Seam for Queues {
         self.front
     }
 
-    fn total_weight(&self) -> u64 {
-        self.total_weight
+    fn queued(&self) -> usize {
+        self.queued
     }
 }

@@ -395,7 +395,7 @@ impl Machine<'_> {
         t.bpf.vtime = t.bpf.vtime.wrapping_add(used_ns * nice_0 / u64::from(t.weight));
         if !t.bpf.by_net {
             let dom = &mut self.domains[self.cpus[t.cpu.index()].domain];
-            let served_ns = used_ns * nice_0 / dom.weight.max(nice_0);
+            let served_ns = (used_ns * nice_0).checked_div(dom.weight).unwrap_or(0);
             dom.waiting_vtime = dom.waiting_vtime.wrapping_add(served_ns);
         }
     }

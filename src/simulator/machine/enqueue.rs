@@ -6,7 +6,6 @@ use super::Machine;
 use crate::connector::abi;
 use crate::connector::load::ring_bytes;
 use crate::ids::{CpuId, DomainId};
-use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::queues::Sent;
@@ -331,8 +330,8 @@ impl Machine<'_> {
     /// What a sleeper is owed at most, in the order of the safety net.
     fn sleepers_credit_ns(&self, d: usize) -> u64 {
         let (slice_ns, dom) = (self.limits.slice_ns, &self.domains[d]);
-        let few = CROWD_PER_CPU * u64::from(DEFAULT_WEIGHT) * dom.cpus.len() as u64;
-        slice_ns * few / dom.weight.max(few)
+        let few = CROWD_PER_CPU * dom.cpus.len() as u64;
+        slice_ns * few / few.max(dom.queued as u64)
     }
 
     pub(super) fn note_untold(&mut self, task: TaskId, d: usize) {

@@ -143,6 +143,8 @@ impl Machine<'_> {
             let weight =
                 self.weight_of(DsqId::Ready(d as u32)) + self.weight_of(DsqId::Waiting(d as u32));
             self.domains[d].queue_weight = weight;
+            let (ready, waiting) = (DsqId::Ready(d as u32), DsqId::Waiting(d as u32));
+            self.domains[d].queued = self.dsq(ready).len() + self.dsq(waiting).len();
             self.domains[d].weight = weight;
         }
         for cpu in self.online.iter() {

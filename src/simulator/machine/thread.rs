@@ -292,7 +292,7 @@ impl Machine<'_> {
         let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
         let (idle_here, ready, front, since_ns): (CpuSet, usize, u64, u64) =
             (dom.idle, dom.ready, dom.front, dom.thread.state_since_ns);
-        let total_weight = dom.weight;
+        let queued = dom.queued;
         let scheduler = &mut self.schedulers[d];
         let queues = scheduler.seam();
         queues.idle_elsewhere.copy_from_slice(&self.idle_counts);
@@ -300,7 +300,7 @@ impl Machine<'_> {
         queues.idle = idle_here;
         queues.ready = ready;
         queues.front = front;
-        queues.total_weight = total_weight;
+        queues.queued = queued;
         queues.now_ns = since_ns;
         // A message is there when the path that writes it has come so far.
         let now_ns = self.now_ns;
