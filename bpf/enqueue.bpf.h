@@ -14,9 +14,6 @@
 #include "prefer.bpf.h"
 #include "queued.bpf.h"
 
-/* From so many waiting tasks for each CPU on they are a crowd. */
-#define CROWD_PER_CPU 8
-
 /* In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up. */
 #define OWED_KEPT(ns) ((ns) / 4 * 3)
 

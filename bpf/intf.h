@@ -25,6 +25,7 @@ enum limits {
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
 	PACE_ONE = 1 << 16,
+	CROWD_PER_CPU = 8, /* from so many waiting tasks for each CPU on they are a crowd */
 	LATENCY_PARTS = 4, /* each power of two of a latency is divided in so many buckets */
 	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
 };

@@ -45,6 +45,7 @@
 //! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
 //! the front like one task that goes on, and a storm of new tasks is like so many old ones.
 
+use crate::connector::abi;
 #[cfg(doc)]
 use crate::policy::Pace;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
@@ -58,7 +59,7 @@ const TICK_NS: u64 = 10_000_000;
 const LIGHTEST: u32 = 1;
 
 /// From so many waiting tasks for each CPU on they are a crowd.
-pub(super) const CROWD_PER_CPU: u64 = 8;
+pub(super) const CROWD_PER_CPU: u64 = abi::limits_CROWD_PER_CPU as u64;
 
 /// No slice counts as longer, which keeps all sums far from overflow.
 const LONGEST: Duration = Duration::from_secs(100);

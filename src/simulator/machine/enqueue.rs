@@ -12,9 +12,6 @@ use crate::simulator::queues::Sent;
 use crate::simulator::task::{NO_DOMAIN, State};
 use crate::simulator::{TaskId, Who, before};
 
-/// From so many waiting tasks for each CPU on they are a crowd.
-const CROWD_PER_CPU: u64 = 8;
-
 /// In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up.
 fn owed_kept(ns: u64) -> u64 {
     ns / 4 * 3
@@ -330,7 +327,7 @@ impl Machine<'_> {
     /// What a sleeper is owed at most, in the order of the safety net.
     fn sleepers_credit_ns(&self, d: usize) -> u64 {
         let (slice_ns, dom) = (self.limits.slice_ns, &self.domains[d]);
-        let few = CROWD_PER_CPU * dom.cpus.len() as u64;
+        let few = u64::from(abi::limits_CROWD_PER_CPU) * dom.cpus.len() as u64;
         slice_ns * few / few.max(dom.queued as u64)
     }
 
