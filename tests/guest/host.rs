@@ -1,12 +1,14 @@
 //! The host's role: each guest test is a trial, and the trials of one machine share a guest.
 //!
 //! A guest boots when the first of its tests is due, serves until a test of another machine is due, and is replaced when a
-//! test leaves it unwell. One guest runs at a time, for the tests measure times.
+//! test leaves it unwell. One guest runs at a time, for the tests measure times. A guest that was provably lost by the emulator
+//! says nothing about the test, which is run again in a new one.
 
 use crate::boot::{Guest, Image};
+use crate::console;
 use crate::machine::Machine;
 use crate::suite::{self, GuestTest};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use libtest_mimic::{Arguments, Trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,10 +25,15 @@ pub fn main() -> ExitCode {
         live: args.nocapture,
         image: None,
         guest: None,
+        failures: Vec::new(),
     }));
     let trials = suite::all().into_iter().map(|test| trial(test, Arc::clone(&hall))).collect();
     let conclusion = libtest_mimic::run(&args, trials);
-    hall.lock().unwrap_or_else(PoisonError::into_inner).guest = None;
+    let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
+    hall.guest = None;
+    for failure in &hall.failures {
+        eprintln!("{failure}\n");
+    }
     if conclusion.has_failed() {
         eprintln!("The guests' consoles are in {}", folder.display());
     } else {
@@ -39,7 +46,7 @@ fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
     let slow = test.slow || test.machine.is_slow();
     Trial::test(test.name(), move || {
         let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
-        hall.run(&test).map_err(|e| format!("{e:#}").into())
+        hall.run(&test).map_err(|e| hall.note_failure(&test.name(), format!("{e:#}")).into())
     })
     .with_ignored_flag(slow)
 }
@@ -51,22 +58,61 @@ struct Hall {
     /// Made once; that it could not be made fails every test.
     image: Option<Result<Image>>,
     guest: Option<(&'static Machine, Guest)>,
+    /// What is said of each failure once more at the end, where the last lines are all that is kept of a long output.
+    failures: Vec<String>,
 }
+
+/// So many guests a test has at most, if the emulator loses them.
+const GUESTS: u32 = 3;
 
 impl Hall {
     fn run(&mut self, test: &GuestTest) -> Result<()> {
-        let guest = self.guest_of(test.machine)?;
-        let outcome = guest.run(&test.name(), test.limit);
-        if !outcome.guest_is_well {
-            self.guest = None;
+        let mut result = self.run_once(test);
+        for lost in 1..=GUESTS {
+            match &result {
+                Err(e) if console::emulator_fault(&format!("{e:#}")) => {}
+                _ => break,
+            }
+            eprintln!("    the emulator has lost guest {lost} of {GUESTS} of this test");
+            if lost == GUESTS {
+                result = result.context("the emulator has lost every guest");
+            } else {
+                result = self.run_once(test);
+            }
         }
-        match (test.fails_with, outcome.result) {
+        match (test.fails_with, result) {
             (None, result) => result,
             (Some(wanted), Err(e)) if format!("{e:#}").contains(wanted) => Ok(()),
             (Some(wanted), result) => {
                 bail!("it should have failed with {wanted:?}, and: {result:?}")
             }
         }
+    }
+
+    fn run_once(&mut self, test: &GuestTest) -> Result<()> {
+        let guest = self.guest_of(test.machine)?;
+        let outcome = guest.run(&test.name(), test.limit);
+        if !outcome.guest_is_well {
+            self.guest = None;
+        }
+        outcome.result
+    }
+
+    /// Keeps the gist of why a test failed: what the guest's kernel complains of, or else what was said last.
+    fn note_failure(&mut self, test: &str, reason: String) -> String {
+        const LINES: usize = 6;
+        let gist: Vec<String> = match console::trouble(&reason) {
+            Some(excerpt) => excerpt.lines().take(LINES).map(str::to_owned).collect(),
+            None => {
+                let lines: Vec<&str> = reason.lines().collect();
+                lines[lines.len().saturating_sub(LINES)..]
+                    .iter()
+                    .map(|line| line.to_string())
+                    .collect()
+            }
+        };
+        self.failures.push(format!("{test} failed:\n    {}", gist.join("\n    ")));
+        reason
     }
 
     /// The guest that is in, if it is of this machine, or else a new one.

@@ -93,6 +93,8 @@ pub fn all() -> Vec<GuestTest> {
             20 harness::sees_a_panic => "it was not meant to be",
             3 harness::sees_a_hang => "hung for 3 s",
             20 harness::sees_what_the_kernel_complains_of => "BUG: said by a test",
+            20 harness::tells_a_breakpoint_from_the_emulators_fault,
+            20 harness::has_another_guest_when_the_emulator_loses_one => "the emulator has lost every guest",
             20 harness::sees_a_kernel_panic => "Kernel panic - not syncing: sysrq triggered crash",
         },
         tests_on! { L3X2:

@@ -1,7 +1,8 @@
 //! What the harness must not let pass. [`crate::suite`] says how each of these fails.
 
+use crate::console;
 use crate::machine::Machine;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::fs;
 use std::thread;
 use std::time::Duration;
@@ -28,5 +29,27 @@ pub fn sees_what_the_kernel_complains_of(_: &Machine) -> Result<()> {
 pub fn sees_a_kernel_panic(_: &Machine) -> Result<()> {
     fs::write("/proc/sys/kernel/sysrq", "1")?;
     fs::write("/proc/sysrq-trigger", "c")?;
+    Ok(())
+}
+
+/// The same as the emulator's fault, but with the breakpoint in memory: somebody put it there.
+const BREAKPOINT: &str = "Oops: int3: 0000 [#1] SMP NOPTI
+RIP: 0010:__schedule+0x1c5/0xcf0
+Code: 18 0c 00 00 00 00 00 00 cc <1f> 44 00 00 4d 8b be";
+
+pub fn tells_a_breakpoint_from_the_emulators_fault(_: &Machine) -> Result<()> {
+    ensure!(!console::emulator_fault(BREAKPOINT));
+    ensure!(!console::emulator_fault(
+        &BREAKPOINT.replace("int3", "page fault").replace("cc", "0f")
+    ));
+    ensure!(console::emulator_fault(&BREAKPOINT.replace("cc", "0f")));
+    Ok(())
+}
+
+/// Says it each time, so that no guest is left.
+pub fn has_another_guest_when_the_emulator_loses_one(_: &Machine) -> Result<()> {
+    for line in BREAKPOINT.replace("cc", "0f").lines() {
+        fs::write("/dev/kmsg", format!("<3>{line}\n"))?;
+    }
     Ok(())
 }
