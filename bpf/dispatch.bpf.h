@@ -298,7 +298,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct
 		return false;
 	charge(t, prev, c);
 	t->free = 0;
-	order = t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
+	order = order_now(t);
 	if ((own && head_is_before(DSQ_OWN | cpu, order)) || head_is_before(DSQ_READY | d, order))
 		return false;
 	scx_bpf_task_set_slice(prev, t->slice_ns);

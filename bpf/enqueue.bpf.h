@@ -17,6 +17,9 @@
 /* In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up. */
 #define OWED_KEPT(ns) ((ns) / 4 * 3)
 
+/* With less than this left of its slice a turn is over. */
+#define REST_MIN_NS 50000
+
 /* Runs `p` on a CPU that was claimed for it: no decision is needed. */
 static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
 {
@@ -182,6 +185,24 @@ static bool stands(struct task_struct *p, struct task_ctx *t, u32 d)
 	       (s64)(scx_bpf_now() - t->stands_since_ns) < (s64)standing_ns;
 }
 
+/* `p` is ready at once, at the place that its last decision has for it now. */
+static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d,
+				       u64 dsq, u64 slice, u64 enq_flags)
+{
+	settle_untold(t);
+	t->seq++;
+	t->decided_seq = t->seq;
+	t->order_used_ns = t->used_ns;
+	t->free = 0;
+	t->queued_ns = scx_bpf_now();
+	t->told = d;
+	t->waits_on = 0;
+	t->ready_on = dsq;
+	note_work(dom);
+	WRITE_ONCE(dom->stood_ns, t->queued_ns);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice, t->order, enq_flags);
+}
+
 /*
  * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be carried out at the same
  * time: it finds another `seq` and moves nothing (carry_out() says what it may leave behind).
@@ -190,25 +211,41 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 {
 	u64 earliest = dom->front - t->stands_reach;
 
-	settle_untold(t);
 	t->stands--;
-	t->seq++;
-	t->decided_seq = t->seq;
-	t->order += (t->used_ns - t->order_used_ns) * t->stands_pace / PACE_ONE;
+	t->pace = t->stands_pace;
+	t->order = order_now(t);
 	if (before(t->order, earliest))
 		t->order = earliest;
-	t->order_used_ns = t->used_ns;
-	t->pace = t->stands_pace;
 	t->burst_ns = 0;
-	t->free = 0;
-	t->queued_ns = scx_bpf_now();
-	t->told = d;
-	t->waits_on = 0;
-	t->ready_on = DSQ_READY | d;
 	count(&dom->counts.standing);
-	note_work(dom);
-	WRITE_ONCE(dom->stood_ns, t->queued_ns);
-	scx_bpf_dsq_insert_vtime(p, DSQ_READY | d, t->slice_ns, t->order, enq_flags);
+	make_ready(p, t, dom, d, DSQ_READY | d, t->slice_ns, enq_flags);
+}
+
+/*
+ * Whether a higher class has taken the CPU from `p` in the middle of a turn that was decided, of which so much is left. That is
+ * no reason for a new decision: until it came, whoever is ready would have the CPU, however far behind `p` it stands.
+ */
+static u64 rest_of_turn(struct task_ctx *t, u32 d, u64 enq_flags)
+{
+	u64 rest = t->rest_ns;
+
+	t->rest_ns = 0;
+	if (enq_flags & SCX_ENQ_WAKEUP || t->decided_by != d || rest < REST_MIN_NS)
+		return 0;
+	return rest < t->slice_ns ? rest : t->slice_ns;
+}
+
+/*
+ * Who is bound to the CPU waits in the CPU's own queue, which the CPU empties as soon as it is free. (The kernel carries out the
+ * insertion after the flag is set, but under the lock of the run queue, which the CPU needs for its look.)
+ */
+static __always_inline void resume(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d,
+				   s32 bound_to, u64 rest, u64 enq_flags)
+{
+	t->order = order_now(t);
+	if (bound_to >= 0)
+		note_own(bound_to);
+	make_ready(p, t, dom, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest, enq_flags);
 }
 
 /*
@@ -227,7 +264,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu = scx_bpf_task_cpu(p), idle;
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
-	u64 dsq, floor, owed, credit;
+	u64 dsq, floor, owed, credit, rest;
 	bool bound;
 	u16 flags = 0;
 	u32 d;
@@ -272,6 +309,12 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
 			return;
 		}
+	}
+
+	rest = rest_of_turn(t, d, enq_flags);
+	if (rest) {
+		resume(p, t, dom, d, bound ? cpu : -1, rest, enq_flags);
+		return;
 	}
 
 	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, t, d)) {

@@ -40,6 +40,13 @@ enum dsq_kind {
 	DSQ_KIND = 0xff << 16,
 };
 
+/* What a task runs by. */
+enum turn {
+	TURN_FREE, /* no decision was needed */
+	TURN_LATE, /* the safety net: the decision that it waited for did not come */
+	TURN_DECIDED,
+};
+
 /* What BPF knows of a task. */
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
@@ -50,11 +57,12 @@ struct task_ctx {
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
-	u32 by_net; /* 1: it runs, or ran last, without the decision that it waited for */
+	u32 turn; /* the one that it has or had last: enum turn */
 	struct carried carried;
 	u64 slice_ns; /* the slice, the place in the order and the pace of the last decision */
 	u64 order;
 	u64 order_used_ns; /* `used_ns` when that order was given */
+	u64 rest_ns; /* what a higher class has left of the slice of a decision */
 	u32 pace; /* 0: it gives way at the end of its slice */
 	u32 stands; /* for how many more wake-ups that decision stands */
 	u32 stands_pace; /* its pace, its weight and the rest that is needed then */
@@ -256,8 +264,14 @@ static void charge(struct task_ctx *t, struct task_struct *p, struct cpu_ctx *c)
 		t->used_ns += used;
 	t->burst_ns += used;
 	t->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
-	if (c && !t->by_net)
+	if (c && t->turn != TURN_LATE)
 		note_service(c, used);
+}
+
+/* Where `t` stands in the order of its last decision, by what it has used since. */
+static u64 order_now(struct task_ctx *t)
+{
+	return t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
 }
 
 static bool before(u64 a, u64 b)

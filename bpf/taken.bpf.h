@@ -23,12 +23,15 @@
  * For ops.stopping: whoever leaves a CPU with a part of its slice left is preempted by a higher class.
  * The kernel would keep it in the local queue, and before Linux 6.19 does not let it out again: it calls
  * ops.cpu_release while the task is still current, and takes every task that runs a BPF program for one
- * that may not migrate. Without a slice it goes to ops.enqueue, as at the end of one.
+ * that may not migrate. Without a slice it goes to ops.enqueue, as at the end of one, which resumes a turn
+ * that was decided.
  */
-static void give_up_rest(struct task_struct *p)
+static void give_up_rest(struct task_struct *p, struct task_ctx *t)
 {
 	if (!p->scx.slice)
 		return;
+	if (t->turn == TURN_DECIDED)
+		t->rest_ns = p->scx.slice;
 	scx_bpf_task_set_slice(p, 0);
 	note_displaced(scx_bpf_task_cpu(p));
 }

@@ -49,8 +49,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	dom = domain_at(t->told);
-	t->by_net = t->waits_on && t->decided_seq != t->seq;
-	if (dom && t->by_net) {
+	t->turn = t->waits_on && t->decided_seq != t->seq ? TURN_LATE : t->ready_on ? TURN_DECIDED : TURN_FREE;
+	if (dom && t->turn == TURN_LATE) {
 		run_late(p, t, dom, c);
 	} else if (t->ready_on) {
 		u32 kind = t->ready_on & DSQ_KIND;
@@ -86,7 +86,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (!t)
 		return;
 	if (runnable)
-		give_up_rest(p);
+		give_up_rest(p, t);
 	if (t->is_thread) {
 		dom = domain_at(t->home);
 		if (dom)

@@ -79,6 +79,7 @@ pub fn all() -> Vec<GuestTest> {
             60 domains::each_l3_has_its_thread,
             30 errors::the_only_cpu_cannot_be_dedicated,
             90 fairness::nice_shares_a_cpu_by_weight,
+            90 fairness::interrupted_turns_go_on,
             90 library::the_shortest_policy_decides,
             120 library::newcomers_run_briefly,
             240 library::rules_weigh_and_change,

@@ -2,11 +2,12 @@
 
 use crate::api::load::Hog;
 use crate::api::process;
-use crate::api::scheduler::Scheduler;
+use crate::api::scheduler::{STATS, Scheduler};
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,9 +18,37 @@ const WEIGHT_NICE_10: f64 = 110.0;
 /// Two hogs on one CPU, one of them nice, share it in the ratio of their weights, within 15 %.
 pub fn nice_shares_a_cpu_by_weight(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
+    they_share_by_weight(&CpuSet::from_iter([CpuId(1)]), 0.15)?;
+    scheduler.stop()
+}
+
+/// The same within 30 % where a real-time task interrupts them two hundred times a second, for next to nothing: whose turn it
+/// was before, it is afterwards.
+pub fn interrupted_turns_go_on(_: &Machine) -> Result<()> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let scheduler = Scheduler::start(&STATS)?;
     let cpu = CpuSet::from_iter([CpuId(1)]);
-    let plain = Hog::on(&cpu, Duration::from_secs(60))?;
-    let nice = Hog::on(&cpu, Duration::from_secs(60))?;
+    let before = scheduler.stats()?.sum("displaced")?;
+    let (stop, stopped) = mpsc::channel::<()>();
+    let interrupter = thread::spawn(move || -> Result<()> {
+        process::bind(0, &cpu)?;
+        process::become_real_time();
+        while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {}
+        Ok(())
+    });
+    let shares = they_share_by_weight(&cpu, 0.3);
+    drop(stop);
+    interrupter.join().expect("it does not panic")?;
+    let displaced = scheduler.await_stats(1)?.sum("displaced")? - before;
+    println!("{displaced} turns were interrupted");
+    ensure!(displaced > 100, "no turns were interrupted");
+    shares?;
+    scheduler.stop()
+}
+
+fn they_share_by_weight(cpu: &CpuSet, tolerance: f64) -> Result<()> {
+    let plain = Hog::on(cpu, Duration::from_secs(60))?;
+    let nice = Hog::on(cpu, Duration::from_secs(60))?;
     process::renice(nice.pid(), 10)?;
     thread::sleep(Duration::from_secs(2));
     let before = (plain.run_time()?, nice.run_time()?);
@@ -31,8 +60,8 @@ pub fn nice_shares_a_cpu_by_weight(_: &Machine) -> Result<()> {
         "nice 0 ran {plain_ran:.3} s, nice 10 {nice_ran:.3} s: {ratio:.2}, by their weights {wanted:.2}"
     );
     ensure!(
-        (ratio / wanted - 1.0).abs() < 0.15,
+        (ratio / wanted - 1.0).abs() < tolerance,
         "the ratio of nice 0 to nice 10 is {ratio:.2}, not {wanted:.2}"
     );
-    scheduler.stop()
+    Ok(())
 }
