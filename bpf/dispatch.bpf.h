@@ -103,26 +103,26 @@ static bool is_away(struct domain_ctx *dom, u64 now)
 {
 	if (dom->state == THREAD_RUNNING)
 		return false;
-	if (dom->state != THREAD_ASLEEP && (s64)(now - dom->state_since_ns) <= (s64)patience_ns)
+	if (dom->state != THREAD_ASLEEP && (s64)(now - dom->state_since_ns) <= (s64)READ_ONCE(dom->patience_ns))
 		return false;
-	return (s64)(now - dom->called_ns) > (s64)patience_ns;
+	return (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
 }
 
 /* Step 4: whether waiting tasks run without a decision. */
 static bool net_is_open(struct domain_ctx *dom, u64 now)
 {
-	s64 starved, patience = patience_ns;
+	s64 starved, most = READ_ONCE(dom->patience_ns);
 
 	if (!dom->starved_since_ns)
 		dom->starved_since_ns = now;
 	starved = now - dom->starved_since_ns;
-	if (strict)
-		return starved > (s64)stall_ns;
 	/* It sleeps, and nobody is about to carry out what it has decided. */
-	if (dom->state == THREAD_ASLEEP && is_away(dom, now) && !is_undrained(dom))
+	if (!strict && dom->state == THREAD_ASLEEP && is_away(dom, now) && !is_undrained(dom))
 		return true;
 	/* One that is at work comes to an end soon, unless it is broken. */
-	return starved > (dom->state == THREAD_RUNNING ? patience * WORK_PATIENCES : patience);
+	if (dom->state == THREAD_RUNNING)
+		most *= WORK_PATIENCES;
+	return starved > (strict || most > (s64)stall_ns ? (s64)stall_ns : most);
 }
 
 /*
@@ -198,7 +198,7 @@ __noinline int run_first(u32 cpu)
 static bool is_at_hand(struct domain_ctx *dom, u64 now)
 {
 	if (dom->state == THREAD_ASLEEP)
-		return READ_ONCE(dom->sleeping) || (s64)(now - dom->called_ns) <= (s64)patience_ns;
+		return READ_ONCE(dom->sleeping) || (s64)(now - dom->called_ns) <= (s64)READ_ONCE(dom->patience_ns);
 	return dom->state == THREAD_RUNNING;
 }
 

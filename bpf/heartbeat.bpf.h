@@ -12,8 +12,19 @@
 #include "starved.bpf.h"
 #include "taken.bpf.h"
 
+/* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
+#define LATE_MAX_NS 100000000
+
+/* What is left of that at the next heartbeat, if it is not late. */
+#define FADING(ns) ((ns) / 8 * 7)
+
+/* From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each may wait twice for the host. */
+#define STEPS_TO_DECIDE 8
+
 struct heartbeat {
 	struct bpf_timer timer;
+	u64 due_ns;
+	u64 late_ns;
 };
 
 struct {
@@ -23,12 +34,33 @@ struct {
 	__type(value, struct heartbeat);
 } heartbeats SEC(".maps");
 
+/*
+ * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its host gives it, every step from a
+ * wake-up to a decision takes so much longer, and a thread that comes no later than that is not late.
+ */
+static u64 lateness(struct heartbeat *h)
+{
+	u64 now = bpf_ktime_get_ns(), late = FADING(h->late_ns);
+
+	if (before(h->due_ns + late, now))
+		late = now - h->due_ns < LATE_MAX_NS ? now - h->due_ns : LATE_MAX_NS;
+	h->late_ns = late;
+	return late;
+}
+
+static long start_timer(struct heartbeat *h)
+{
+	h->due_ns = bpf_ktime_get_ns() + heartbeat_ns;
+	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
+}
+
 /* Finds tasks that wait beside an idle CPU: the wake-up that the gap in idle.bpf.h has swallowed. */
-static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
+static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 {
 	struct domain_ctx *dom;
 	struct cpu_ctx *c;
 	u32 turns, i;
+	u64 late = lateness(h);
 
 	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
 	bpf_rcu_read_lock();
@@ -43,6 +75,8 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 	bpf_rcu_read_unlock();
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
+		if (dom)
+			WRITE_ONCE(dom->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
 		if (dom && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
 			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
@@ -67,21 +101,27 @@ static int heartbeat(void *map, u32 *key, struct bpf_timer *timer)
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 		}
 	}
-	bpf_timer_start(timer, heartbeat_ns, 0);
+	start_timer(h);
 	return 0;
 }
 
 static s32 start_heartbeat(void)
 {
+	struct domain_ctx *dom;
 	struct heartbeat *h;
-	u32 key = 0;
+	u32 key = 0, i;
 
 	h = bpf_map_lookup_elem(&heartbeats, &key);
 	if (!h)
 		return -ENOENT;
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (dom)
+			dom->patience_ns = patience_ns;
+	}
 	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&h->timer, heartbeat);
-	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
+	return start_timer(h);
 }
 
 #endif /* MANYLAND_HEARTBEAT_BPF_H */

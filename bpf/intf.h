@@ -152,6 +152,7 @@ struct domain_ctx {
 	u64 front; /* the largest order of those that have begun to run by a decision */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */
+	u64 patience_ns; /* how long its CPUs wait for the thread now */
 	u64 waiting_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
 	u64 queue_weight; /* the same of those that are ready or wait */

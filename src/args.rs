@@ -29,7 +29,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = in_range(SLICE_MIN_US))]
     slice_min_us: Option<u64>,
     /// How long a task may wait for a decision before the kernel runs it without one, in
-    /// microseconds (10 to 1000000)
+    /// microseconds (10 to 1000000); longer by itself where a guest's own clock is late
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = in_range(PATIENCE_US))]
     patience_us: u64,
     /// A decision may hold for so many of a task's next wake-ups as well, if its policy says so: the

@@ -20,6 +20,7 @@ struct Line {
     domains: Vec<DomainLine>,
     page_faults: u64,
     rss_kib: u64,
+    patience_us: u64,
 }
 
 /// One domain's part of a line.
@@ -92,7 +93,12 @@ impl Statistics {
         Ok(Self {
             format,
             domains: earlier.collect(),
-            line: Line { domains: Vec::with_capacity(domains), page_faults: 0, rss_kib: 0 },
+            line: Line {
+                domains: Vec::with_capacity(domains),
+                page_faults: 0,
+                rss_kib: 0,
+                patience_us: 0,
+            },
             text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
             resident: ResidentMemory::open()?,
             lines: 0,
@@ -167,6 +173,9 @@ impl Statistics {
         let faults = self.page_faults();
         self.line.page_faults = faults - std::mem::replace(&mut self.faults_then, faults);
         self.line.rss_kib = self.resident.kib()?;
+        // That of each domain is the same.
+        self.line.patience_us =
+            self.domains.first().map_or(0, |domain| domain.shared.patience_ns() / 1000);
         Ok(())
     }
 
@@ -212,8 +221,8 @@ impl Statistics {
         }
         writeln!(
             text,
-            "{:>6} {} page faults, {} KiB resident",
-            "", self.line.page_faults, self.line.rss_kib
+            "{:>6} {} page faults, {} KiB resident, patience {} us",
+            "", self.line.page_faults, self.line.rss_kib, self.line.patience_us
         )?;
         Ok(())
     }

@@ -164,6 +164,11 @@ impl SharedDomain {
         field!(self.tasks as AtomicU32).load(Ordering::Relaxed)
     }
 
+    /// How long the domain's CPUs wait for its thread now, in nanoseconds.
+    pub fn patience_ns(&self) -> u64 {
+        field!(self.patience_ns as AtomicU64).load(Ordering::Relaxed)
+    }
+
     /// What the domain has counted since attach.
     pub fn counts(&self) -> abi::domain_counts {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);

@@ -50,6 +50,11 @@ pub fn json_lines_are_complete(_: &Machine) -> Result<()> {
         let limit = RSS_KIB + RSS_KIB_PER_DOMAIN * domains as u64;
         ensure!(rss > 0 && rss <= limit, "{rss} KiB are resident; {limit} KiB are allowed");
     }
+    // The default, or more where the guest's timers are late.
+    for line in &stats.lines {
+        let patience_us = line["patience_us"].as_u64().context("no patience_us")?;
+        ensure!((1000..=801_000).contains(&patience_us), "CPUs wait for {patience_us} us");
+    }
     ensure!(busy.sum("decided")? > 1000, "too little was decided under load to tell");
     let idle = stats.lines.last().context("no lines")?;
     for domain in idle["domains"].as_array().context("no domains")? {
