@@ -171,7 +171,6 @@ pub fn all() -> Vec<GuestTest> {
         tests_on! { LARGE:
             60 guest::has_the_asked_topology,
             900 domains::each_granularity_has_its_threads,
-            900 load::hackbench_runs_by_decisions,
         },
     ];
     let mut on_other_kernels = [
