@@ -67,25 +67,29 @@ const GUESTS: u32 = 3;
 
 impl Hall {
     fn run(&mut self, test: &GuestTest) -> Result<()> {
-        let mut result = self.run_once(test);
-        for lost in 1..=GUESTS {
-            match &result {
-                Err(e) if console::emulator_fault(&format!("{e:#}")) => {}
-                _ => break,
-            }
-            eprintln!("    the emulator has lost guest {lost} of {GUESTS} of this test");
-            if lost == GUESTS {
-                result = result.context("the emulator has lost every guest");
-            } else {
-                result = self.run_once(test);
-            }
-        }
-        match (test.fails_with, result) {
+        match (test.fails_with, self.run_in_guests(test)) {
             (None, result) => result,
             (Some(wanted), Err(e)) if format!("{e:#}").contains(wanted) => Ok(()),
             (Some(wanted), result) => {
                 bail!("it should have failed with {wanted:?}, and: {result:?}")
             }
+        }
+    }
+
+    /// Runs a test in one guest, and in others as long as the emulator loses them.
+    fn run_in_guests(&mut self, test: &GuestTest) -> Result<()> {
+        let mut guest = 1;
+        loop {
+            let result = self.run_once(test);
+            match &result {
+                Err(e) if console::emulator_fault(&format!("{e:#}")) => {}
+                _ => return result,
+            }
+            eprintln!("    the emulator has lost guest {guest} of {GUESTS} of this test");
+            if guest == GUESTS {
+                return result.context("the emulator has lost every guest");
+            }
+            guest += 1;
         }
     }
 
