@@ -4,9 +4,12 @@ use crate::console::{self, Console};
 use crate::machine::Machine;
 use crate::monitor::Monitor;
 use crate::protocol::{self, Request};
+use crate::stutter::Stutter;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -110,7 +113,7 @@ impl Guest {
         let errors = image.folder.join(format!("{}.qemu", machine.name));
         let _ = fs::remove_file(&console_log);
         let monitor = Monitor::new()?;
-        // tools/boot dies with the thread that starts it, and QEMU with tools/boot.
+        // tools/boot dies with the thread that starts it, and QEMU with tools/boot. The two are a group of their own.
         let mut process = Command::new(tool("boot"))
             .arg("--kernel")
             .arg(&image.kernel)
@@ -125,6 +128,7 @@ impl Guest {
             .arg("--monitor")
             .arg(monitor.socket())
             .args(["--seconds", &LIFE_LIMIT.as_secs().to_string()])
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).context("cannot make the log of QEMU's errors")?)
@@ -195,6 +199,7 @@ impl Guest {
         let request = Request::run(test, limit);
         self.port.write_all(request.to_line().as_bytes()).context("the guest is gone")?;
         let deadline = Instant::now() + limit + GRACE;
+        let mut _stutter = None;
         loop {
             let line = self.line_before(deadline)?;
             if line == protocol::PASS {
@@ -203,6 +208,13 @@ impl Guest {
                 return Ok(Err(reason.to_owned()));
             }
             let said = line.strip_prefix(protocol::OUTPUT).unwrap_or(&line);
+            match said {
+                protocol::STUTTER => {
+                    _stutter = Some(Stutter::start(Pid::from_raw(self.process.id() as i32)));
+                }
+                protocol::STEADY => _stutter = None,
+                _ => {}
+            }
             output.push_str(said);
             output.push('\n');
             if self.live {

@@ -5,7 +5,7 @@
 //! host asks for, each in a process of its own.
 //!
 //! Where things are: [`suite`] lists the tests and [`cases`] has them, but for the faults under load, which are rows of a
-//! table in [`reliability`]; [`host`], [`boot`], [`monitor`] and [`console`] are the
+//! table in [`reliability`]; [`host`], [`boot`], [`monitor`], [`stutter`] and [`console`] are the
 //! host's side; [`agent`] and [`api`] the guest's; [`protocol`] is what the two say to each other.
 //!
 //! Invariant: a test that cannot have its guest fails. Nothing here skips.
@@ -20,6 +20,7 @@ mod machine;
 mod monitor;
 mod protocol;
 mod reliability;
+mod stutter;
 mod suite;
 
 use scx_manyland::DomainAllocator;

@@ -1,8 +1,9 @@
 //! What the host and the agent in the guest say to each other, a line each, over the guest's port.
 //!
 //! The agent says `ready` once it is up. The host says `run NAME SECONDS [KEY=VALUE ...]`; the agent answers with the
-//! test's output, each line behind [`OUTPUT`], and then with [`PASS`] or [`FAIL`] and a reason. The host says `bye` and the
-//! guest powers off.
+//! test's output, each line behind [`OUTPUT`], and then with [`PASS`] or [`FAIL`] and a reason. With a line [`STUTTER`] in its
+//! output a test asks the host to take the guest's CPUs away again and again, until it says [`STEADY`] or ends. The host says
+//! `bye` and the guest powers off.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub const READY: &str = "ready";
 pub const OUTPUT: &str = "| ";
 pub const PASS: &str = "pass";
 pub const FAIL: &str = "fail ";
+pub const STUTTER: &str = "host: stutter";
+pub const STEADY: &str = "host: steady";
 
 /// The variables of the host's environment that a test in the guest finds in its own.
 pub const PASSED_ON: [&str; 2] = ["SEED", "MINUTES"];

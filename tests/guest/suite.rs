@@ -140,6 +140,7 @@ pub fn all() -> Vec<GuestTest> {
             90 statistics::json_lines_are_complete,
             60 statistics::text_has_a_row_for_each_domain,
             60 statistics::ends_when_nobody_reads,
+            240 statistics::patience_is_as_long_as_timers_are_late,
             240 hybrid::a_lone_hog_runs_on_a_fast_core,
             60 hybrid::without_preference_a_lone_hog_stays,
             120 hybrid::efficiency_starts_hogs_on_slow_cores,

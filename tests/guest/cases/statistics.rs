@@ -4,6 +4,7 @@ use crate::api::load;
 use crate::api::scheduler::{self, STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::protocol::{STEADY, STUTTER};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs;
@@ -129,4 +130,24 @@ pub fn ends_when_nobody_reads(_: &Machine) -> Result<()> {
         sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
     }
     Ok(())
+}
+
+/// Where the host takes the CPUs away again and again, timers are late, and CPUs wait longer for their threads; no longer than
+/// that.
+pub fn patience_is_as_long_as_timers_are_late(_: &Machine) -> Result<()> {
+    const LONGER_US: u64 = 100_000;
+    let scheduler = Scheduler::start(&STATS)?;
+    let patience_us = || {
+        let stats = scheduler.stats().ok()?;
+        stats.lines.last()?["patience_us"].as_u64()
+    };
+    println!("{STUTTER}");
+    wait_until("CPUs wait longer for their threads", LONG, || {
+        patience_us().is_some_and(|us| us >= LONGER_US)
+    })?;
+    println!("{STEADY}");
+    wait_until("CPUs wait no longer than before", 2 * LONG, || {
+        patience_us().is_some_and(|us| us < LONGER_US)
+    })?;
+    scheduler.stop()
 }
