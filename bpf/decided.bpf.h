@@ -238,7 +238,6 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	t->pace = d->pace;
 	t->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
 	if (t->stands) {
-		t->stands_pace = d->pace;
 		t->stands_weight = p->scx.weight;
 		t->stands_reach = d->reach;
 		t->stands_since_ns = scx_bpf_now();

@@ -291,7 +291,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	t = task_ctx(prev);
-	if (!t || !t->pace || t->decided_by != d)
+	if (!t || t->turn != TURN_DECIDED || !t->pace || t->decided_by != d)
 		return false;
 	own = READ_ONCE(c->own_used) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))

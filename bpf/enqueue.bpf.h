@@ -27,7 +27,6 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 
 	t->waits_on = 0;
 	t->ready_on = 0;
-	t->pace = 0;
 	t->free = 1;
 	if (dom)
 		count(&dom->counts.bypassed);
@@ -212,7 +211,6 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 	u64 earliest = dom->front - t->stands_reach;
 
 	t->stands--;
-	t->pace = t->stands_pace;
 	t->order = order_now(t);
 	if (before(t->order, earliest))
 		t->order = earliest;
