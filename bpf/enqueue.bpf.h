@@ -83,12 +83,12 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 	} else {
 		if (any_idle(dom))
 			cpu = claim_idle(p, home, prev_cpu, wake_flags);
-		if (cpu >= 0 || strict || no_steal)
-			return cpu;
-		if (wake_flags & SCX_WAKE_SYNC && any_idle_elsewhere(home))
-			cpu = beside_waker(p, home);
-		if (cpu < 0)
-			cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+		if (cpu < 0 && !strict && !no_steal && any_idle_elsewhere(home)) {
+			if (wake_flags & SCX_WAKE_SYNC)
+				cpu = beside_waker(p, home);
+			if (cpu < 0)
+				cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+		}
 	}
 	/* A task without a cache to stay near lives where it finds room. */
 	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))

@@ -122,6 +122,16 @@ static bool has_idle(const struct cpumask *mask)
 	return found;
 }
 
+/* The same in any mask. */
+static bool has_any_idle(void)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool found = !bpf_cpumask_empty(idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return found;
+}
+
 /*
  * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
  * first, or answers a negative number. For ops.select_cpu and ops.enqueue.
@@ -154,7 +164,7 @@ static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 
 	u32 i, other;
 	s32 cpu;
 
-	if (!order)
+	if (!order || !has_any_idle())
 		return -1;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
