@@ -97,6 +97,17 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 	return cpu;
 }
 
+/*
+ * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will soon sleep, so that CPU asks for
+ * work next: if it takes `p`, nothing has to be moved, and no other run queue be locked.
+ */
+static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
+{
+	s32 here = bpf_get_smp_processor_id();
+
+	return domain_of_cpu(here) == t->home && bpf_cpumask_test_cpu(here, p->cpus_ptr) ? here : prev_cpu;
+}
+
 s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	struct task_ctx *t = task_ctx(p);
@@ -115,7 +126,7 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 		note_waker(p, t);
 	cpu = claim_for(p, t, prev_cpu, wake_flags);
 	if (cpu < 0)
-		return prev_cpu;
+		return likely_cpu(p, t, prev_cpu);
 	bypass(p, t, t->home, SCX_DSQ_LOCAL, 0);
 	return cpu;
 }

@@ -68,6 +68,7 @@ struct task_ctx {
 	u32 stands_weight; /* its weight and the rest that is needed then */
 	u64 stands_reach;
 	u64 stands_since_ns;
+	u32 ran_on; /* the CPU that it ran on last; it may wait on the run queue of another one */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
 	u32 told; /* the domain that was told of it, or should have been */

@@ -34,7 +34,7 @@ static u64 cgroup_of(struct task_struct *p)
 static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u16 flags)
 {
 	m->pid = p->pid;
-	m->cpu = scx_bpf_task_cpu(p);
+	m->cpu = flags & QUEUED_BOUND ? scx_bpf_task_cpu(p) : t->ran_on;
 	m->seq = t->seq;
 	m->at_ns = t->queued_ns;
 	m->used_ns = t->used_ns;

@@ -74,6 +74,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	t->ready_on = 0;
 	c->weight = p->scx.weight;
 	c->running = goes_straight(p) ? 0 : p->pid;
+	t->ran_on = scx_bpf_task_cpu(p);
 	note_place(p, t, c->domain);
 }
 
@@ -141,6 +142,7 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 	if (!t)
 		return -ENOMEM;
 	t->decided_by = NO_DOMAIN;
+	t->ran_on = scx_bpf_task_cpu(p);
 	t->home = NO_DOMAIN;
 	t->away_in = NO_DOMAIN;
 	t->puller = NO_DOMAIN;

@@ -84,6 +84,7 @@ pub fn all() -> Vec<GuestTest> {
             120 library::newcomers_run_briefly,
             240 library::rules_weigh_and_change,
             150 library::tasks_run_where_a_policy_prefers,
+            90 library::tasks_stay_where_a_policy_leaves_them,
             90 library::a_policy_sees_cgroups,
             150 library::a_decision_preempts_a_task,
             120 library::whom_a_policy_never_chooses_runs,

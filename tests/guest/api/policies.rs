@@ -35,6 +35,8 @@ pub enum Wish {
     None,
     /// That a task whose name ends in a number runs on the CPU of this number.
     Prefer,
+    /// That every task stays on the CPU that it ran on last.
+    Stay,
     /// That the tasks in the cgroup [`GROUP`] run on CPU 2.
     Group,
     /// That a task called [`URGENT`] runs at once where it is bound to.
@@ -104,6 +106,10 @@ impl Policy for Wishing {
                 Some(cpu) => choice.on(CpuId(cpu)),
                 None => choice,
             },
+            Wish::Stay => {
+                let cpu = choice.task.prev_cpu;
+                choice.on(cpu)
+            }
             Wish::Pid => choice.at_virtual_time(u64::from(pid.0.unsigned_abs())),
             Wish::Group if choice.task.cgroup == self.group => choice.on(CpuId(2)),
             Wish::Sleep => {

@@ -7,10 +7,13 @@ use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
+use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::fs;
+use std::io::{self, Read, Write};
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -160,6 +163,45 @@ pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
         scheduler.stop()?;
     }
     Ok(())
+}
+
+/// A policy is told which CPU a task ran on last, whichever CPU wakes it: a thread that the busy CPUs 0 and 1 wake in turn
+/// stays where the policy leaves it. Not always, as above.
+pub fn tasks_stay_where_a_policy_leaves_them(_: &Machine) -> Result<()> {
+    const WAKEUPS: usize = 50;
+    let online = cpus::online()?;
+    let scheduler = Wish::Stay.start(&STATS)?;
+    // No CPU is idle, so everything is decided.
+    let mut hogs = Vec::new();
+    for number in online.iter() {
+        hogs.push(Hog::on(&cpu(number.0), LONG)?);
+        hogs.push(Hog::on(&cpu(number.0), LONG)?);
+    }
+    let (mut calls, mut call) = io::pipe()?;
+    let (answer, answers) = mpsc::channel();
+    let sleeper = thread::spawn(move || -> Result<()> {
+        process::bind(0, &cpu(2))?;
+        thread::sleep(Duration::from_millis(100));
+        process::bind(0, &online)?;
+        answer.send(sched_getcpu()?)?;
+        while calls.read(&mut [0])? > 0 {
+            answer.send(sched_getcpu()?)?;
+        }
+        Ok(())
+    });
+    let mut ran_on = vec![answers.recv()?];
+    for wakeup in 0..WAKEUPS {
+        process::bind(0, &cpu(wakeup as u32 % 2))?;
+        thread::sleep(Duration::from_millis(20));
+        call.write_all(&[0])?;
+        ran_on.push(answers.recv()?);
+    }
+    drop(call);
+    sleeper.join().expect("it does not panic")?;
+    let stayed = ran_on.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    println!("it stayed at {stayed} of {WAKEUPS} wake-ups: {ran_on:?}");
+    ensure!(4 * stayed > 3 * WAKEUPS, "it stayed at {stayed} of {WAKEUPS} wake-ups: {ran_on:?}");
+    scheduler.stop()
 }
 
 /// A policy that puts one cgroup's tasks on CPU 2 knows them from others.
