@@ -197,9 +197,7 @@ __noinline int run_first(u32 cpu)
  */
 static bool is_at_hand(struct domain_ctx *dom, u64 now)
 {
-	if (dom->state == THREAD_ASLEEP)
-		return READ_ONCE(dom->sleeping) || (s64)(now - dom->called_ns) <= (s64)READ_ONCE(dom->patience_ns);
-	return dom->state == THREAD_RUNNING;
+	return dom->state == THREAD_RUNNING || (dom->state == THREAD_ASLEEP && !is_stopped(dom, now));
 }
 
 /*

@@ -187,12 +187,14 @@ static bool goes_straight(struct task_struct *p)
 
 /*
  * Whether the last decision for `p` holds for this wake-up too: its policy has said so, and nothing that it was told of the task
- * has changed but what it has used.
+ * has changed but what it has used. While the thread is stopped none does: those that wait for it would wait for these as well.
  */
-static bool stands(struct task_struct *p, struct task_ctx *t, u32 d)
+static bool stands(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d)
 {
+	u64 now = scx_bpf_now();
+
 	return t->stands && !strict && t->decided_by == d && t->stands_weight == p->scx.weight &&
-	       (s64)(scx_bpf_now() - t->stands_since_ns) < (s64)standing_ns;
+	       (s64)(now - t->stands_since_ns) < (s64)standing_ns && !is_stopped(dom, now);
 }
 
 /* `p` is ready at once, at the place that its last decision has for it now. */
@@ -326,7 +328,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 
-	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, t, d)) {
+	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, t, dom, d)) {
 		stand(p, t, dom, d, enq_flags);
 		kick_if_idle(cpu);
 		return;

@@ -25,6 +25,13 @@ static u64 wake_flags_for(struct domain_ctx *dom)
 	return BPF_RB_NO_WAKEUP;
 }
 
+/* Whether the thread of `dom` was called and has not come for its patience: somebody has stopped it. */
+static bool is_stopped(struct domain_ctx *dom, u64 now)
+{
+	return dom->state == THREAD_ASLEEP && !READ_ONCE(dom->sleeping) &&
+	       (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
+}
+
 /* The cgroup that the directory with this inode number under /sys/fs/cgroup stands for. */
 static u64 cgroup_of(struct task_struct *p)
 {
