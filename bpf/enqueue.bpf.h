@@ -104,8 +104,11 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
 {
 	s32 here = bpf_get_smp_processor_id();
+	struct cpu_ctx *c = cpu_at(here);
 
-	return domain_of_cpu(here) == t->home && bpf_cpumask_test_cpu(here, p->cpus_ptr) ? here : prev_cpu;
+	if (!c || c->domain != t->home || c->dedicated || !bpf_cpumask_test_cpu(here, p->cpus_ptr))
+		return prev_cpu;
+	return here;
 }
 
 s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
