@@ -49,21 +49,24 @@ static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_fl
 	scx_bpf_kick_cpu(better, SCX_KICK_IDLE);
 }
 
+/* The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative number. */
+static s32 wakers_cpu(struct task_struct *p, u32 home)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	return c && c->domain == home && !c->dedicated && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
+}
+
 /*
  * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk to
  * each other keep their cache so, at the moments in which the home has no other CPU for them.
  */
 static s32 beside_waker(struct task_struct *p, u32 home)
 {
-	s32 cpu = bpf_get_smp_processor_id();
-	struct cpu_ctx *c = cpu_at(cpu);
-
-	if (!c || c->domain != home || c->dedicated)
+	if (bpf_get_current_task_btf()->flags & PF_EXITING || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
 		return -1;
-	if (bpf_get_current_task_btf()->flags & PF_EXITING ||
-	    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
-		return -1;
-	return cpu;
+	return wakers_cpu(p, home);
 }
 
 /*
@@ -103,12 +106,9 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
  */
 static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
 {
-	s32 here = bpf_get_smp_processor_id();
-	struct cpu_ctx *c = cpu_at(here);
+	s32 cpu = wakers_cpu(p, t->home);
 
-	if (!c || c->domain != t->home || c->dedicated || !bpf_cpumask_test_cpu(here, p->cpus_ptr))
-		return prev_cpu;
-	return here;
+	return cpu >= 0 ? cpu : prev_cpu;
 }
 
 s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
