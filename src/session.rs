@@ -114,7 +114,25 @@ pub enum Ended {
     MachineChanged,
 }
 
+/// Attaches, and says why that ended. If the machine has changed and the user has asked for the end, both in the same moment, the
+/// user's word counts: nobody will say it again.
 fn attach_once(
+    builder: &Builder,
+    read: &impl Fn() -> Result<Topology>,
+    signals: &Signals,
+    turn: Turn,
+    privileges: Privileges,
+) -> Result<Ended> {
+    match attach(builder, read, signals, turn, privileges)? {
+        Ended::MachineChanged if !signals.have_come() => {
+            tell("the machine has changed; reading it again\n");
+            Ok(Ended::MachineChanged)
+        }
+        _ => Ok(Ended::Asked),
+    }
+}
+
+fn attach(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
     signals: &Signals,
@@ -142,9 +160,6 @@ fn attach_once(
     let ended = crew.serve(builder, machine, loaded, signals, changes);
     // A panic says more than what followed from it.
     crew.dismiss()?;
-    if let Ok(Ended::MachineChanged) = ended {
-        tell("the machine has changed; reading it again\n");
-    }
     ended
 }
 

@@ -8,6 +8,7 @@
 //! polls it; afterwards they do what they did before.
 
 use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::ffi::c_int;
@@ -60,6 +61,12 @@ impl Signals {
         self.bell.as_fd()
     }
 
+    /// Whether a signal has come.
+    pub fn have_come(&self) -> bool {
+        let mut sources = [PollFd::new(self.came(), PollFlags::POLLIN)];
+        matches!(poll(&mut sources, PollTimeout::ZERO), Ok(1..))
+    }
+
     /// Keeps the signals away from the calling thread, if the program has another one for them.
     ///
     /// # Errors
@@ -96,13 +103,7 @@ extern "C" fn ring(_: c_int) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::signal::raise;
-
-    fn has_come(signals: &Signals) -> bool {
-        let mut sources = [PollFd::new(signals.came(), PollFlags::POLLIN)];
-        poll(&mut sources, PollTimeout::ZERO).unwrap() == 1
-    }
 
     #[test]
     fn a_signal_rings_ends_nothing_and_is_let_go_again() {
@@ -111,13 +112,13 @@ mod tests {
         unsafe { sigaction(Signal::SIGHUP, &before) }.unwrap();
         let signals = Signals::catch().unwrap();
         assert!(Signals::catch().is_err(), "one run at a time");
-        assert!(!has_come(&signals));
+        assert!(!signals.have_come());
         raise(Signal::SIGHUP).unwrap();
-        assert!(has_come(&signals));
+        assert!(signals.have_come());
         drop(signals);
         // SAFETY: as above.
         let after = unsafe { sigaction(Signal::SIGHUP, &before) }.unwrap();
         assert!(matches!(after.handler(), SigHandler::SigIgn));
-        assert!(!has_come(&Signals::catch().unwrap()), "a new run has been asked nothing");
+        assert!(!Signals::catch().unwrap().have_come(), "a new run has been asked nothing");
     }
 }

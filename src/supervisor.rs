@@ -89,12 +89,14 @@ fn schedule(parent: Pid, builder: &Builder, turn: Turn) -> Result<Ended> {
     session::run_once(builder, turn)
 }
 
-/// Waits for the end of the scheduler's process, and passes on the signals that ask for it.
+/// Waits for the end of the scheduler's process, and passes on the signals that ask for it. One that reaches it when it is about to
+/// end because the machine has changed, it does not heed any more; so it is remembered here.
 fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> {
+    let mut asked = false;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("cannot wait for the scheduler")? {
-            WaitStatus::Exited(_, ASKED) => return Ok(Ended::Asked),
-            WaitStatus::Exited(_, MACHINE_CHANGED) => return Ok(Ended::MachineChanged),
+            WaitStatus::Exited(_, MACHINE_CHANGED) if !asked => return Ok(Ended::MachineChanged),
+            WaitStatus::Exited(_, ASKED | MACHINE_CHANGED) => return Ok(Ended::Asked),
             WaitStatus::Exited(..) => return Err(anyhow!(last_words(from_child))),
             WaitStatus::Signaled(_, signal, _) => {
                 bail!("the scheduler was killed by {signal}; the kernel's own is back")
@@ -103,8 +105,11 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
         }
         match signals.wait() {
             Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
-            // It may be gone already, which the next look tells.
-            Ok(signal) => drop(kill(child, signal)),
+            Ok(signal) => {
+                asked = true;
+                // It may be gone already, which the next look tells.
+                let _ = kill(child, signal);
+            }
             Err(error) => return Err(error).context("cannot wait for signals"),
         }
     }

@@ -134,6 +134,7 @@ pub fn all() -> Vec<GuestTest> {
             180 hotplug::a_cpu_goes_and_comes,
             180 hotplug::a_cpu_goes_and_comes_again_and_again,
             180 hotplug::a_domain_goes_and_comes,
+            90 hotplug::it_ends_when_asked_while_the_machine_changes,
             180 security::privileges_are_given_up,
             60 security::the_named_capabilities_suffice,
             60 security::the_environment_is_not_heeded,

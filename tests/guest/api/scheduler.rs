@@ -140,28 +140,29 @@ impl Scheduler {
         Ok(self.process.try_wait()?.is_some())
     }
 
-    /// Ends it as Ctrl-C does. It must detach and exit with 0.
+    /// Ends it as Ctrl-C does.
     pub fn stop(self) -> Result<()> {
         self.stop_with(Signal::SIGINT)
     }
 
-    /// Ends it by a signal that asks it to leave. It must detach and exit with 0.
-    pub fn stop_with(mut self, signal: Signal) -> Result<()> {
+    /// Ends it by a signal that asks it to leave.
+    pub fn stop_with(self, signal: Signal) -> Result<()> {
         let signalled = Instant::now();
-        self.send(signal)?;
-        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)
-            .with_context(|| format!("after {signal}; it said:\n{}", self.output.all()))?;
-        ensure!(
-            status.code() == Some(0),
-            "the scheduler's exit after {signal}: {status}:\n{}",
-            self.output.all()
-        );
-        sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
+        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal it")?;
+        self.leaves().with_context(|| format!("after {signal}"))?;
         println!("detached in {} ms", signalled.elapsed().as_millis());
         Ok(())
     }
 
-    /// Sends it a signal.
+    /// It has been asked to leave: it must detach and exit with 0.
+    pub fn leaves(mut self) -> Result<()> {
+        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)
+            .with_context(|| format!("it said:\n{}", self.output.all()))?;
+        ensure!(status.code() == Some(0), "its exit: {status}:\n{}", self.output.all());
+        sched_ext::wait_for_state("disabled", Duration::from_secs(5))
+    }
+
+    /// Sends the process that schedules a signal.
     pub fn send(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.pid()), signal).context("cannot signal the scheduler")
     }

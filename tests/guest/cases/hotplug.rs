@@ -6,6 +6,8 @@ use crate::api::scheduler::Scheduler;
 use crate::api::{process, sched_ext, wait_until};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
@@ -53,6 +55,31 @@ pub fn a_domain_goes_and_comes(_: &Machine) -> Result<()> {
     ensure!(scheduler.domain_threads()?.len() == l3s.len());
     load::hackbench(1, 10, Duration::from_secs(30))?;
     scheduler.stop()
+}
+
+/// Asked to end in the moment in which the machine changes, it ends: nobody asks twice. Each of its two processes in turn learns of
+/// both at once, having been stopped.
+pub fn it_ends_when_asked_while_the_machine_changes(_: &Machine) -> Result<()> {
+    let last = cpus::online()?.iter().last().context("no CPU is online")?;
+    for held in 0..2 {
+        let scheduler = Scheduler::start(&[])?;
+        let pids = scheduler.pids();
+        ensure!(pids.len() == 2, "not two processes: {pids:?}");
+        let send = |signal| kill(Pid::from_raw(pids[held]), signal);
+        send(Signal::SIGSTOP)?;
+        let gone = Offline::take(last)?;
+        sched_ext::wait_for_state("disabled", LIMIT)?;
+        if held == 0 {
+            wait_until("the scheduler's process has ended", LIMIT, || {
+                process::state(pids[1]).is_ok_and(|state| state == 'Z')
+            })?;
+        }
+        send(Signal::SIGINT)?;
+        send(Signal::SIGCONT)?;
+        scheduler.leaves().with_context(|| format!("process {held} of {pids:?}"))?;
+        drop(gone);
+    }
+    Ok(())
 }
 
 /// Changes the machine and waits until the scheduler is attached again, with a thread for each L3 that there is then.
