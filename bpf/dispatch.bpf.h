@@ -70,14 +70,19 @@ static bool run_from_either(u64 a, u64 b, bool a_first)
 }
 
 /*
- * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the flag spares looking it up. It is taken
- * back before the look: who moves a task there sets it afterwards (note_own), so one of the two finds the other.
+ * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the count of looks that are due spares looking
+ * it up. One is taken before the look: who moves a task there says so afterwards (note_own), so one of the two finds the other; who
+ * cannot, asks for some more (send).
  */
 static bool run_own(s32 cpu, struct cpu_ctx *c)
 {
-	if (!READ_ONCE(c->own_used) || !__sync_lock_test_and_set(&c->own_used, 0) || !run_from(DSQ_OWN | cpu))
+	if (!READ_ONCE(c->own_looks))
 		return false;
-	WRITE_ONCE(c->own_used, 1);
+	__sync_fetch_and_sub(&c->own_looks, 1);
+	if (!run_from(DSQ_OWN | cpu))
+		return false;
+	if (!READ_ONCE(c->own_looks))
+		WRITE_ONCE(c->own_looks, 1);
 	return true;
 }
 
@@ -291,7 +296,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct
 	t = task_ctx(prev);
 	if (!t || t->turn != TURN_DECIDED || !t->pace || t->decided_by != d)
 		return false;
-	own = READ_ONCE(c->own_used) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+	own = READ_ONCE(c->own_looks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(t, prev, c);
@@ -373,7 +378,7 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
 		return;
 	t = task_ctx(prev);
-	if (c && t && !t->is_thread && !goes_straight(prev) && can_climb(prev, t, c)) {
+	if (c && t && !t->is_thread && !goes_straight(prev) && can_climb(prev, t, cpu, c)) {
 		/*
 		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where the
 		 * kernel keeps it from there (it must not migrate now, or exits). The kernel does not

@@ -10,18 +10,21 @@
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
 
+#include "climb.bpf.h"
 #include "home.bpf.h"
-#include "prefer.bpf.h"
 #include "queued.bpf.h"
 
 /* In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up. */
 #define OWED_KEPT(ns) ((ns) / 4 * 3)
 
+/* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
+#define LOOKS_BEFORE 4
+
 /* With less than this left of its slice a turn is over. */
 #define REST_MIN_NS 50000
 
-/* Runs `p` on a CPU that was claimed for it: no decision is needed. */
-static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u64 enq_flags)
+/* `p` runs on a CPU that was claimed for it: no decision is needed. */
+static void note_bypass(struct task_ctx *t, u32 d)
 {
 	struct domain_ctx *dom = domain_at(d);
 
@@ -30,7 +33,32 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
 	t->free = 1;
 	if (dom)
 		count(&dom->counts.bypassed);
-	scx_bpf_dsq_insert(p, dsq, slice_ns, enq_flags);
+}
+
+/* The same where its run queue is, or is about to be, that of the CPU. */
+static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 enq_flags)
+{
+	note_bypass(t, d);
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+}
+
+/*
+ * The same where it is that of another CPU, for ops.enqueue. Into the CPU's own queue, before all others, and not into its local one:
+ * there the kernel would move it only after it has let go of the lock, and before Linux 7.0 it keeps that verdict if the task is
+ * taken off meanwhile to change its affinity. Then it carries it out all the same, and ends the scheduler because the task may not
+ * use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of the lock.)
+ */
+static void send(struct task_struct *p, struct task_ctx *t, u32 d, s32 cpu, u64 enq_flags)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	note_bypass(t, d);
+	if (c) {
+		__sync_fetch_and_add(&c->own_turns, 1);
+		WRITE_ONCE(c->own_looks, LOOKS_BEFORE);
+	}
+	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, c ? c->own_order : 0, enq_flags);
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
 /*
@@ -39,14 +67,16 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 dsq, u6
  */
 static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_flags)
 {
+	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
 	s32 better = claim_better(p, t, cpu);
 
 	if (better < 0) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	bypass(p, t, t->home, SCX_DSQ_LOCAL_ON | better, enq_flags);
-	scx_bpf_kick_cpu(better, SCX_KICK_IDLE);
+	if (dom)
+		count(&dom->counts.climbed);
+	send(p, t, t->home, better, enq_flags);
 }
 
 /* The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative number. */
@@ -130,7 +160,7 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 	cpu = claim_for(p, t, prev_cpu, wake_flags);
 	if (cpu < 0)
 		return likely_cpu(p, t, prev_cpu);
-	bypass(p, t, t->home, SCX_DSQ_LOCAL, 0);
+	bypass(p, t, t->home, 0);
 	return cpu;
 }
 
@@ -161,23 +191,21 @@ static void set_thread_state(struct domain_ctx *dom, u32 state)
 static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags)
 {
 	struct domain_ctx *dom = domain_at(t->home);
-	s32 cpu = scx_bpf_task_cpu(p), idle = -1;
+	s32 cpu = scx_bpf_task_cpu(p);
 
 	if (!dom)
 		return;
-	/* Bound to one CPU, or its wake-up handed over to the CPU it ran on: ops.select_cpu was not called. */
-	if (p->nr_cpus_allowed == 1)
-		idle = scx_bpf_test_and_clear_cpu_idle(cpu) ? cpu : -1;
-	else if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags) && any_idle(dom))
-		idle = claim_idle(p, t->home, cpu, 0);
-	if (idle >= 0) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | idle, slice_ns, enq_flags);
-		scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
 	set_thread_state(dom, THREAD_PARKED);
 	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
-	kick_if_idle(cpu);
+	/* Its wake-up was handed over to the CPU it ran on: ops.select_cpu was not called. */
+	if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags))
+		kick_idle(dom, t->home, 1);
+	else
+		kick_if_idle(cpu);
 }
 
 /* Threads that others may be waiting for without knowing it never wait for user space. */
@@ -293,7 +321,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
-	if (by_kind && enq_flags & SCX_ENQ_LAST) {
+	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
 		climb(p, t, cpu, enq_flags);
 		return;
 	}
@@ -313,14 +341,13 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		/* Others are before it. */
 	} else if (bound) {
 		if (!scx_bpf_task_running(p) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
-			bypass(p, t, d, SCX_DSQ_LOCAL, enq_flags);
+			bypass(p, t, d, enq_flags);
 			return;
 		}
 	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags)) {
 		idle = claim_again(p, dom, d, cpu);
 		if (idle >= 0) {
-			bypass(p, t, d, SCX_DSQ_LOCAL_ON | idle, enq_flags);
-			scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+			send(p, t, d, idle, enq_flags);
 			return;
 		}
 	}

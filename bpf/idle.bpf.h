@@ -229,7 +229,7 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	}
 	if (!(__sync_fetch_and_or(&dom->idle[word], bit) & bit))
 		__sync_fetch_and_add(&dom->nr_idle, 1);
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 || READ_ONCE(c->own_used) ||
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 || READ_ONCE(c->own_looks) ||
 	    READ_ONCE(dom->state) == THREAD_PARKED || just_stood(dom))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }

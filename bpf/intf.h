@@ -111,6 +111,7 @@ struct domain_counts {
 	u64 stale; /* decisions for a task that had left meanwhile */
 	u64 congested; /* messages that found `queued` full */
 	u64 preempted; /* running tasks that a decision made give way */
+	u64 climbed; /* tasks that had one of the CPUs for themselves and left it for a better core */
 	u64 displaced; /* tasks that a higher class drove from one of the CPUs */
 	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
 	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
@@ -192,21 +193,22 @@ struct preference {
 	u32 whole_core; /* 1: only with all its SMT siblings idle */
 };
 
-/* One CPU. The first four are written by the loader, the rest by BPF. */
+/* One CPU. The first five are written by the loader, the rest by BPF. */
 struct cpu_ctx {
 	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
 	u32 dedicated; /* kept free of tasks for the domain thread */
 	u32 set; /* as in `struct preference` */
 	u32 rank; /* of its kind: higher is faster */
+	u32 sibling; /* the next CPU of its core, and after the last the first again; itself: it has none */
+	u32 weight; /* of the task that runs; 0: none of ours */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
 	u64 served_ns; /* CPU time of tasks that the virtual time of its domain's safety net does not have yet */
-	u32 weight; /* of the task that runs; 0: none of ours */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
 	u32 own_turns; /* so many from its own queue go before all others */
-	u32 own_used; /* there may be tasks in its own queue */
+	u32 own_looks; /* so many looks into its own queue are due: there may be tasks */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

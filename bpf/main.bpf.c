@@ -6,8 +6,9 @@
  * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), queued.bpf.h (its
  * domain thread is told), decided.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
  * it), task.bpf.h (it runs). home.bpf.h says which domain is asked, idle.bpf.h knows the idle CPUs,
- * prefer.bpf.h the kinds of core; preempt.bpf.h makes running tasks give way, and taken.bpf.h moves
- * tasks off a CPU that a higher class takes; heartbeat.bpf.h mends accidents, maps.bpf.h has the state.
+ * prefer.bpf.h the kinds of core; climb.bpf.h moves tasks that have a CPU to a better one,
+ * preempt.bpf.h makes running tasks give way, and taken.bpf.h moves tasks off a CPU that a higher
+ * class takes; heartbeat.bpf.h mends accidents, maps.bpf.h has the state.
  *
  * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
  * does not do, some CPU that the task may use will find it there.

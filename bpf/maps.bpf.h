@@ -210,7 +210,7 @@ static void note_own(s32 cpu)
 	struct cpu_ctx *c = cpu_at(cpu);
 
 	if (c)
-		WRITE_ONCE(c->own_used, 1);
+		WRITE_ONCE(c->own_looks, 1);
 }
 
 /* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */

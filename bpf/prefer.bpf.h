@@ -4,12 +4,8 @@
  *
  * The order is a table that the loader has written (src/domains/preference.rs computes it, and user
  * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
- * one kind in one domain and whether a whole idle core is wanted. Here it is only walked.
- *
- * A task that runs alone on a core of another kind than the preferred one asks for no CPU ever again.
- * So at the end of its slice, with nobody else waiting, ops.dispatch looks whether a better core is
- * idle: a faster one, or with --prefer efficiency a slower one. If so it gives the task no new slice;
- * SCX_OPS_ENQ_LAST then makes the kernel pass it to ops.enqueue, which claims that core.
+ * one kind in one domain and whether a whole idle core is wanted. Here it is only walked; climb.bpf.h walks it for tasks that have a
+ * CPU already.
  *
  * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets hold
  * no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
@@ -65,26 +61,21 @@ static bool core_is_idle(s32 cpu)
 }
 
 /*
- * Claims an idle CPU of a set that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and(): that
+ * Claims an idle CPU of `mask` that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and(): that
  * takes a running task for one that must not migrate on kernels without is_bpf_migration_disabled().
  */
-static s32 claim_in_set(struct task_struct *p, struct preference *step, s32 prev_cpu)
+static s32 claim_in(struct task_struct *p, const struct cpumask *mask, bool whole_core, s32 prev_cpu)
 {
-	const struct cpumask *mask = set_mask(step->set);
 	s32 cpu;
 
-	if (!mask)
-		return -1;
 	if (bpf_cpumask_test_cpu(prev_cpu, mask) && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
-	    (!step->whole_core || core_is_idle(prev_cpu)) &&
-	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+	    (!whole_core || core_is_idle(prev_cpu)) && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
 	if (p->nr_cpus_allowed >= nr_possible_cpus || bpf_cpumask_subset(mask, p->cpus_ptr))
-		return scx_bpf_pick_idle_cpu(mask, step->whole_core ? SCX_PICK_IDLE_CORE : 0);
+		return scx_bpf_pick_idle_cpu(mask, whole_core ? SCX_PICK_IDLE_CORE : 0);
 	bpf_for(cpu, 0, nr_cpus) {
 		if (bpf_cpumask_test_cpu(cpu, mask) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) &&
-		    (!step->whole_core || core_is_idle(cpu)) &&
-		    scx_bpf_test_and_clear_cpu_idle(cpu))
+		    (!whole_core || core_is_idle(cpu)) && scx_bpf_test_and_clear_cpu_idle(cpu))
 			return cpu;
 	}
 	return -1;
@@ -93,6 +84,7 @@ static s32 claim_in_set(struct task_struct *p, struct preference *step, s32 prev
 /* Claims the most preferred idle CPU for `p`, with --strict in its home domain only. */
 static s32 claim_preferred(struct task_struct *p, u32 home, s32 prev_cpu)
 {
+	const struct cpumask *mask;
 	struct domain_ctx *dom;
 	struct preference *step;
 	u32 i;
@@ -105,92 +97,12 @@ static s32 claim_preferred(struct task_struct *p, u32 home, s32 prev_cpu)
 		if (strict && step->domain != home)
 			continue;
 		dom = domain_at(step->domain);
-		if (!dom || !any_idle(dom))
+		mask = set_mask(step->set);
+		if (!dom || !mask || !any_idle(dom))
 			continue;
-		cpu = claim_in_set(p, step, prev_cpu);
+		cpu = claim_in(p, mask, step->whole_core, prev_cpu);
 		if (cpu >= 0)
 			return cpu;
-	}
-	return -1;
-}
-
-/* Whether a whole core of a set that `p` may use is idle, without claiming it. */
-static bool core_of_set_is_idle(struct task_struct *p, u32 set)
-{
-	const struct cpumask *mask = set_mask(set), *cores;
-	bool found = false;
-	s32 cpu;
-
-	if (!mask)
-		return false;
-	cores = scx_bpf_get_idle_smtmask();
-	if (bpf_cpumask_intersects(mask, cores)) {
-		if (bpf_cpumask_subset(mask, p->cpus_ptr)) {
-			found = true;
-		} else {
-			bpf_for(cpu, 0, nr_cpus) {
-				if (bpf_cpumask_test_cpu(cpu, mask) &&
-				    bpf_cpumask_test_cpu(cpu, cores) &&
-				    bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
-					found = true;
-					break;
-				}
-			}
-		}
-	}
-	scx_bpf_put_idle_cpumask(cores);
-	return found;
-}
-
-static bool is_better(u32 rank, u32 other)
-{
-	return prefer_slow ? rank < other : rank > other;
-}
-
-/* Whether a step leads from the kind `rank` up to a whole core of a better one. */
-static bool leads_up(struct preference *step, u32 home, u32 rank)
-{
-	return step->whole_core && is_better(step->rank, rank) && !(strict && step->domain != home);
-}
-
-/* Whether `p`, alone on the CPU of `c`, would rather run on a better core that is idle. */
-static bool can_climb(struct task_struct *p, struct task_ctx *t, struct cpu_ctx *c)
-{
-	struct preference *step;
-	u32 i;
-
-	if (!by_kind || p->nr_cpus_allowed == 1)
-		return false;
-	bpf_for(i, 0, nr_steps) {
-		step = preference_at(t->home, i);
-		/* Best first: nothing that follows leads up. */
-		if (!step || !is_better(step->rank, c->rank))
-			break;
-		if (leads_up(step, t->home, c->rank) && core_of_set_is_idle(p, step->set))
-			return true;
-	}
-	return false;
-}
-
-/* Claims such a core, or answers a negative number if it has been taken meanwhile. */
-static s32 claim_better(struct task_struct *p, struct task_ctx *t, s32 cpu)
-{
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct preference *step;
-	s32 better;
-	u32 i;
-
-	if (!c)
-		return -1;
-	bpf_for(i, 0, nr_steps) {
-		step = preference_at(t->home, i);
-		if (!step || !is_better(step->rank, c->rank))
-			break;
-		if (!leads_up(step, t->home, c->rank))
-			continue;
-		better = claim_in_set(p, step, cpu);
-		if (better >= 0)
-			return better;
 	}
 	return -1;
 }

@@ -17,7 +17,7 @@ use crate::cpuset::CpuSet;
 use crate::domains::preference::{Prefer, Preferences};
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::options::RunOptions;
-use crate::topology::Domains;
+use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result};
 use libbpf_rs::btf::types;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -86,7 +86,7 @@ impl<'obj> Loaded<'obj> {
             BpfSkelBuilder::default().open(storage).context("cannot open the BPF side")?;
         set_enumerators(&mut open, &btf)?;
         set_options(&mut open, options, domains, preferences)?;
-        set_flags(&mut open, options, preferences, &btf);
+        set_flags(&mut open, options, &btf)?;
         choose_take_hook(&mut open, &btf);
         set_sizes(&mut open, domains, preferences)?;
         let skeleton = open.load().context(
@@ -172,14 +172,17 @@ impl<'obj> Loaded<'obj> {
                 .context("cannot describe the domains to the kernel")?;
         }
         for cpu in 0..cpu_count(domains) {
-            let domain = domains.domain_of(CpuId(cpu)).map_or(abi::none_NO_DOMAIN, |d| d.0);
+            let domain = domains.domain_of(CpuId(cpu)).map(|id| &domains.as_slice()[id.index()]);
+            let number = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
+            let sibling = domain.map_or(CpuId(cpu), |domain| domain.next_sibling(CpuId(cpu)));
             let mut value = [0u8; size_of::<abi::cpu_ctx>()];
-            value[..4].copy_from_slice(&domain.to_ne_bytes());
+            value[..4].copy_from_slice(&number.to_ne_bytes());
             value[4..8].copy_from_slice(&u32::from(dedicated.contains(CpuId(cpu))).to_ne_bytes());
             if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
                 value[8..12].copy_from_slice(&(set as u32).to_ne_bytes());
                 value[12..16].copy_from_slice(&u32::from(rank).to_ne_bytes());
             }
+            value[16..20].copy_from_slice(&sibling.0.to_ne_bytes());
             self.skeleton
                 .maps
                 .cpus
@@ -342,6 +345,7 @@ fn set_options(
     data.partial = options.partial;
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
+    data.smt = domains.iter().any(Domain::has_smt);
     data.by_kind = preferences.by_kind();
     data.prefer_slow = preferences.prefer() == Prefer::Efficiency;
     data.nr_steps = u32::try_from(preferences.steps(DomainId(0)).len())?;
@@ -352,20 +356,22 @@ fn set_options(
 fn set_flags(
     open: &mut OpenBpfSkel<'_>,
     options: &RunOptions,
-    preferences: &Preferences,
     btf: &libbpf_rs::btf::Btf<'_>,
-) {
+) -> Result<()> {
+    let data = open.maps.rodata_data.as_deref().context("the BPF side has no options")?;
+    let climbs = data.by_kind || data.smt;
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| kernel::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
     let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE") | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }
-    // A task that is alone on a core leaves it for a better one.
-    if preferences.by_kind() {
+    // A task that is alone on a CPU leaves it for a better core (bpf/climb.bpf.h).
+    if climbs {
         flags |= flag("SCX_OPS_ENQ_LAST");
     }
     open.struct_ops.manyland_ops_mut().flags = flags;
+    Ok(())
 }
 
 /// How the BPF side learns that a higher scheduling class takes a CPU: by a tracepoint where the

@@ -185,6 +185,7 @@ impl SharedDomain {
             stale: load(field!(self.counts.stale as AtomicU64)),
             congested: load(field!(self.counts.congested as AtomicU64)),
             preempted: load(field!(self.counts.preempted as AtomicU64)),
+            climbed: load(field!(self.counts.climbed as AtomicU64)),
             displaced: load(field!(self.counts.displaced as AtomicU64)),
             stolen_in: load(field!(self.counts.stolen_in as AtomicU64)),
             stolen_out: load(field!(self.counts.stolen_out as AtomicU64)),

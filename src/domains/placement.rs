@@ -32,7 +32,7 @@ impl Placement {
             }
         }
         let cores: Box<[CpuSet]> = domain.cores.clone().into();
-        let smt = cores.iter().any(|core| core.len() > 1);
+        let smt = domain.has_smt();
         Self { places: places.into(), cores, core_of, smt, idle: CpuSet::EMPTY }
     }
 

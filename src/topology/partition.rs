@@ -35,6 +35,29 @@ pub struct Domain {
     pub nearest: Vec<DomainId>,
 }
 
+impl Domain {
+    /// Whether some core has more than one CPU.
+    pub fn has_smt(&self) -> bool {
+        self.cores.iter().any(|core| core.len() > 1)
+    }
+
+    /// The next CPU of the same core, after the last the first again: `cpu` itself if it has no SMT siblings here.
+    ///
+    /// ```
+    /// use scx_manyland::ids::CpuId;
+    /// use scx_manyland::topology::{Granularity, Source, Topology};
+    /// let machine = Topology::load(&Source::Synthetic("Core:2 PU:2".into()))?;
+    /// let domains = machine.partition(Granularity::Machine)?;
+    /// let next = |cpu| domains.as_slice()[0].next_sibling(CpuId(cpu));
+    /// assert_eq!([next(2), next(3)], [CpuId(3), CpuId(2)]);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn next_sibling(&self, cpu: CpuId) -> CpuId {
+        let Some(core) = self.cores.iter().find(|core| core.contains(cpu)) else { return cpu };
+        core.iter().find(|&other| other > cpu).or(core.first()).unwrap_or(cpu)
+    }
+}
+
 /// The domains of a machine.
 ///
 /// Every online CPU is in exactly one domain. Domains are numbered from 0 in the order of their

@@ -109,6 +109,7 @@ pub fn all() -> Vec<GuestTest> {
             60 domains::each_l3_has_its_thread,
             90 affinity::bound_tasks_stay_and_run,
             90 affinity::tasks_moved_while_waiting_stay,
+            90 affinity::tasks_bound_anew_on_their_way_stay,
             90 affinity::tasks_bound_to_dedicated_cpus_run,
             120 load::hackbench_runs_by_decisions,
             90 stealing::an_idle_domain_helps,
@@ -169,7 +170,9 @@ pub fn all() -> Vec<GuestTest> {
             60 domains::each_l3_has_its_thread,
             240 domains::each_granularity_has_its_threads,
             90 affinity::bound_tasks_stay_and_run,
-            60 hybrid::whole_cores_go_before_siblings,
+            120 cores::hogs_that_share_a_core_part,
+            60 cores::hogs_share_the_core_that_is_their_home,
+            90 cores::whole_slow_cores_go_before_fast_siblings,
         },
         tests_on! { LARGE:
             60 guest::has_the_asked_topology,

@@ -78,6 +78,7 @@ const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
     stale: 0,
     congested: 0,
     preempted: 0,
+    climbed: 0,
     displaced: 0,
     stolen_in: 0,
     stolen_out: 0,

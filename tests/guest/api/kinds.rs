@@ -10,13 +10,14 @@ use clap::ValueEnum;
 use scx_manyland::Builder;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::preference::Prefer;
-use scx_manyland::options::RunOptions;
+use scx_manyland::options::{Format, RunOptions, StatsOptions};
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use std::fs;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-/// The argument that makes this program the scheduler: `--run-on FILE DOMAIN PREFER [strict] [dedicate]`.
+/// The argument that makes this program the scheduler: `--run-on FILE DOMAIN PREFER [strict] [dedicate] [stats]`.
 pub const RUN_ON: &str = "--run-on";
 
 /// A description of the guest's machine with kinds of core.
@@ -61,7 +62,7 @@ impl Kinds {
         self.start_with(domain, prefer, &[])
     }
 
-    /// The same with `strict` or `dedicate`.
+    /// The same with `strict`, `dedicate`, or `stats` that [`Scheduler::stats`] can read.
     pub fn start_with(&self, domain: &str, prefer: &str, with: &[&str]) -> Result<Scheduler> {
         fs::write(FILE, self.xml)?;
         let mut command = Command::new("/proc/self/exe");
@@ -73,6 +74,8 @@ impl Kinds {
 }
 
 const FILE: &str = "/tmp/kinds.xml";
+
+const STATS: StatsOptions = StatsOptions { every: Duration::from_secs(1), format: Format::Json };
 
 /// What the scheduler's process does.
 pub fn run_on_main() -> ExitCode {
@@ -87,7 +90,7 @@ pub fn run_on_main() -> ExitCode {
 
 fn run_on(args: &[String]) -> Result<()> {
     let [file, domain, prefer, with @ ..] = args else {
-        bail!("{RUN_ON} FILE DOMAIN PREFER [strict] [dedicate]")
+        bail!("{RUN_ON} FILE DOMAIN PREFER [strict] [dedicate] [stats]")
     };
     let with = |option: &str| with.iter().any(|arg| arg == option);
     let options = RunOptions {
@@ -95,6 +98,7 @@ fn run_on(args: &[String]) -> Result<()> {
         prefer: Some(Prefer::from_str(prefer, false).ok().context("a preference")?),
         strict: with("strict"),
         dedicate: with("dedicate"),
+        stats: with("stats").then_some(STATS),
         ..RunOptions::default()
     };
     let machine = Topology::load(&Source::XmlFile(file.into()))?;

@@ -71,6 +71,40 @@ pub fn tasks_moved_while_waiting_stay(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
+/// Tasks that are bound elsewhere in the very moment in which they are on their way to an idle CPU. Before Linux 7.0 the kernel ends
+/// a scheduler that sends tasks straight to the local queue of another CPU.
+pub fn tasks_bound_anew_on_their_way_stay(_: &Machine) -> Result<()> {
+    const BINDERS: usize = 2;
+    let mut scheduler = Scheduler::start(&[])?;
+    let online: Vec<_> = cpus::online()?.iter().collect();
+    let hogs: Vec<Hog> = (0..online.len() / 2)
+        .map(|_| Hog::anywhere(Duration::from_secs(60)))
+        .collect::<Result<_>>()?;
+    let end = Instant::now() + Duration::from_secs(10);
+    let bind_at_random = || -> Result<usize> {
+        let mut moves = 0;
+        while Instant::now() < end {
+            let pair = [0; 2].map(|_| online[fastrand::usize(..online.len())]);
+            let hog = &hogs[fastrand::usize(..hogs.len())];
+            process::bind(hog.pid(), &CpuSet::from_iter(pair))?;
+            moves += 1;
+        }
+        Ok(moves)
+    };
+    let moves: usize = thread::scope(|scope| {
+        let binders: Vec<_> = (0..BINDERS).map(|_| scope.spawn(bind_at_random)).collect();
+        let moves = binders.into_iter().map(|binder| match binder.join() {
+            Ok(moves) => moves,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        moves.sum::<Result<_>>()
+    })?;
+    println!("{moves} moves");
+    ensure!(!scheduler.has_ended()?, "the scheduler has ended: {}", scheduler.said());
+    hogs.into_iter().try_for_each(Hog::stop)?;
+    scheduler.stop()
+}
+
 /// Tasks that may use nothing but CPUs which domain threads keep to themselves run there all the same.
 pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&["--dedicate"])?;

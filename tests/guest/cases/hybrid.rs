@@ -161,20 +161,6 @@ pub fn hogs_spill_to_slow_cores_and_come_back(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A whole slow core goes before the second thread of a fast one: four hogs have four cores.
-pub fn whole_cores_go_before_siblings(_: &Machine) -> Result<()> {
-    let kinds = Kinds::fast_l3s_last()?;
-    let cores = cpus::cores()?;
-    let scheduler = kinds.start("l3", "performance")?;
-    let hogs = many(cores.len())?;
-    wait_until("each core has one hog", SOON, || {
-        let busy: Vec<_> = hogs.iter().filter_map(|h| process::processor(h.pid()).ok()).collect();
-        cores.iter().all(|core| busy.iter().filter(|&&cpu| core.contains(cpu)).count() == 1)
-    })?;
-    drop(hogs);
-    scheduler.stop()
-}
-
 /// A hog that may not use the fast cores does not get there, and runs all the time.
 pub fn affinity_goes_before_speed(_: &Machine) -> Result<()> {
     let kinds = Kinds::in_each_l3()?;

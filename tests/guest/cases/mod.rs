@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod attach;
 pub mod bench;
+pub mod cores;
 pub mod domains;
 pub mod errors;
 pub mod fairness;

@@ -13,13 +13,14 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 /// What each line says of each domain. More is allowed.
-const COUNTS: [&str; 12] = [
+const COUNTS: [&str; 13] = [
     "id",
     "queued",
     "decided",
     "late",
     "bypassed",
     "bounced",
+    "climbed",
     "displaced",
     "stolen_in",
     "stolen_out",

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A task that has a CPU for itself, and could have a better one.
+ *
+ * Such a task asks for no CPU ever again, and would stay where a moment's rush has put it. So at the end of its slice, with nobody
+ * else waiting, ops.dispatch looks whether a better core is idle: a whole one, if its own is shared with busy SMT siblings, or one of
+ * a kind that is preferred (prefer.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to
+ * ops.enqueue, which claims that core.
+ *
+ * Invariant: whoever has a whole core leaves it only for one of a better kind, and whoever shares one only for a whole one, so moves
+ * come to an end. With --strict nobody leaves its home so; nor with --no-steal, where all cores are of one kind. Where neither
+ * differs, none of this runs.
+ */
+#ifndef MANYLAND_CLIMB_BPF_H
+#define MANYLAND_CLIMB_BPF_H
+
+#include "prefer.bpf.h"
+
+/* Option, set before load: some core has SMT siblings. */
+const volatile bool smt;
+
+/* No core has more CPUs. */
+#define SIBLINGS_MAX 8
+
+/* Whether another CPU of the core of `cpu` is in use. */
+static bool shares_core(s32 cpu, struct cpu_ctx *c)
+{
+	const struct cpumask *idle;
+	bool shared = false;
+	u32 other, i;
+
+	if (!smt)
+		return false;
+	other = c->sibling;
+	idle = scx_bpf_get_idle_cpumask();
+	bpf_for(i, 1, SIBLINGS_MAX) {
+		if (other == (u32)cpu)
+			break;
+		if (!bpf_cpumask_test_cpu(other, idle)) {
+			shared = true;
+			break;
+		}
+		c = cpu_at(other);
+		if (!c)
+			break;
+		other = c->sibling;
+	}
+	scx_bpf_put_idle_cpumask(idle);
+	return shared;
+}
+
+/* Whether a whole core of `mask` that `p` may use is idle, without claiming it. */
+static bool has_idle_core(struct task_struct *p, const struct cpumask *mask)
+{
+	const struct cpumask *cores = scx_bpf_get_idle_smtmask();
+	bool found = false;
+	s32 cpu;
+
+	if (bpf_cpumask_intersects(mask, cores)) {
+		if (bpf_cpumask_subset(mask, p->cpus_ptr)) {
+			found = true;
+		} else {
+			bpf_for(cpu, 0, nr_cpus) {
+				if (bpf_cpumask_test_cpu(cpu, mask) &&
+				    bpf_cpumask_test_cpu(cpu, cores) &&
+				    bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+					found = true;
+					break;
+				}
+			}
+		}
+	}
+	scx_bpf_put_idle_cpumask(cores);
+	return found;
+}
+
+/* A whole idle core of `mask`: claims a CPU of it, or only answers whether there is one. Negative: there is none. */
+static s32 idle_core(struct task_struct *p, const struct cpumask *mask, s32 cpu, bool claim)
+{
+	if (claim)
+		return claim_in(p, mask, true, cpu);
+	return has_idle_core(p, mask) ? 0 : -1;
+}
+
+static bool is_better(u32 rank, u32 other)
+{
+	return prefer_slow ? rank < other : rank > other;
+}
+
+/* Whether a step of the table is where a task on the CPU of `c` is, or after it. */
+static bool is_reached(struct preference *step, struct cpu_ctx *c, bool shared)
+{
+	return shared ? step->set == c->set && !step->whole_core : !is_better(step->rank, c->rank);
+}
+
+/* The first step for a whole core, before the one at which the task is, that finds an idle one. */
+static s32 better_by_kind(struct task_struct *p, u32 home, s32 cpu, bool shared, bool claim)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	const struct cpumask *mask;
+	struct preference *step;
+	s32 better;
+	u32 i;
+
+	if (!c)
+		return -1;
+	bpf_for(i, 0, nr_steps) {
+		step = preference_at(home, i);
+		if (!step || is_reached(step, c, shared))
+			break;
+		if (!step->whole_core || (strict && step->domain != home))
+			continue;
+		mask = set_mask(step->set);
+		better = mask ? idle_core(p, mask, cpu, claim) : -1;
+		if (better >= 0)
+			return better;
+	}
+	return -1;
+}
+
+/* A whole idle core at home or, if the task may leave it, in the nearest other domain that has one. */
+static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
+{
+	struct domain_order *order = bpf_map_lookup_elem(&orders, &home);
+	const struct cpumask *mask = domain_mask(home);
+	s32 better = mask ? idle_core(p, mask, cpu, claim) : -1;
+	struct domain_ctx *dom;
+	u32 i, other;
+
+	if (better >= 0 || strict || no_steal || !order)
+		return better;
+	bpf_for(i, 0, nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		other = order->nearest[i];
+		dom = domain_at(other);
+		mask = domain_mask(other);
+		if (!dom || !mask || !any_idle(dom))
+			continue;
+		better = idle_core(p, mask, cpu, claim);
+		if (better >= 0)
+			return better;
+	}
+	return -1;
+}
+
+/* A better core than that of `cpu`, which `p` has for itself: see idle_core(). */
+static s32 better_core(struct task_struct *p, struct task_ctx *t, s32 cpu, struct cpu_ctx *c, bool claim)
+{
+	bool shared;
+
+	if (p->nr_cpus_allowed == 1)
+		return -1;
+	shared = shares_core(cpu, c);
+	if (by_kind)
+		return better_by_kind(p, t->home, cpu, shared, claim);
+	return shared ? whole_core(p, t->home, cpu, claim) : -1;
+}
+
+/* For ops.dispatch: whether `p`, alone on `cpu`, would rather run elsewhere. */
+static bool can_climb(struct task_struct *p, struct task_ctx *t, s32 cpu, struct cpu_ctx *c)
+{
+	return (by_kind || smt) && better_core(p, t, cpu, c, false) >= 0;
+}
+
+/* For ops.enqueue, afterwards: claims such a core, or answers a negative number if it has been taken meanwhile. */
+static s32 claim_better(struct task_struct *p, struct task_ctx *t, s32 cpu)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	return c ? better_core(p, t, cpu, c, true) : -1;
+}
+
+#endif /* MANYLAND_CLIMB_BPF_H */

@@ -1,0 +1,97 @@
+//! Cores of several CPUs (SMT): who has a CPU alone does not stay beside a busy sibling while a whole core is idle.
+
+use crate::api::kinds::Kinds;
+use crate::api::load::Hog;
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{cpus, process, wait_until};
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use std::thread;
+use std::time::Duration;
+
+/// How long it may take until hogs are where they belong. The slice is 20 ms at most.
+const LONG: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Two hogs that share a core part as soon as there are whole ones, at home or elsewhere. (They part sooner or later without that
+/// rule, as each chance task that takes a CPU for a moment has its hog look for another one.)
+pub fn hogs_that_share_a_core_part(_: &Machine) -> Result<()> {
+    for args in [&["--domain", "l3"][..], &["--domain", "machine", "--no-steal"]] {
+        let scheduler = Scheduler::start(&[args, &STATS].concat())?;
+        let core = *cpus::cores()?.first().context("no core")?;
+        hogs_climb(&scheduler, &core).with_context(|| args.join(" "))?;
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// With `--strict` and with `--no-steal` they stay in a domain that has no other core.
+pub fn hogs_share_the_core_that_is_their_home(_: &Machine) -> Result<()> {
+    for option in ["--strict", "--no-steal"] {
+        let scheduler = Scheduler::start(&["--domain", "l3", option])?;
+        let hogs = [Hog::anywhere(LIMIT)?, Hog::anywhere(LIMIT)?];
+        thread::sleep(Duration::from_secs(1));
+        let cores = cores_of(&hogs)?;
+        ensure!(cores[0] == cores[1], "{option}: the hogs are on the cores {cores:?}");
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// Where cores differ, a whole slow one goes before the second CPU of a fast one: four hogs that fill two fast cores have four
+/// in the end.
+pub fn whole_slow_cores_go_before_fast_siblings(_: &Machine) -> Result<()> {
+    let kinds = Kinds::fast_l3s_last()?;
+    let scheduler = kinds.start_with("l3", "performance", &["stats"])?;
+    ensure!(kinds.fast().len() == cpus::cores()?.len(), "{} fast CPUs", kinds.fast().len());
+    hogs_climb(&scheduler, &kinds.fast())?;
+    scheduler.stop()
+}
+
+/// Packs hogs onto CPUs, one on each, again and again, and lets them go: each time they settle on cores of their own, and most of the
+/// times at least one of them has climbed there.
+fn hogs_climb(scheduler: &Scheduler, cpus: &CpuSet) -> Result<()> {
+    const ROUNDS: u64 = 10;
+    let hogs = cpus.iter().map(|_| Hog::anywhere(LIMIT)).collect::<Result<Vec<_>>>()?;
+    let bind = |to: &CpuSet| hogs.iter().try_for_each(|hog| process::bind(hog.pid(), to));
+    let before = scheduler.await_stats(1)?.sum("climbed")?;
+    for _ in 0..ROUNDS {
+        bind(cpus)?;
+        wait_until(&format!("the hogs have CPUs {cpus}"), LONG, || {
+            let taken = hogs.iter().filter_map(|hog| process::processor(hog.pid()).ok());
+            taken.collect::<CpuSet>() == *cpus
+        })?;
+        bind(&cpus::online()?)?;
+        settle_on_cores_of_their_own(&hogs)?;
+    }
+    let climbed = scheduler.await_stats(2)?.sum("climbed")? - before;
+    println!("{climbed} tasks climbed in {ROUNDS} rounds");
+    ensure!(climbed >= ROUNDS / 2, "{climbed} tasks climbed in {ROUNDS} rounds");
+    Ok(())
+}
+
+/// No two hogs share a core, and so it stays but for moments in which others want the CPUs.
+fn settle_on_cores_of_their_own(hogs: &[Hog]) -> Result<()> {
+    const LOOKS: usize = 20;
+    wait_until("each hog has a core of its own", LONG, || {
+        let looks = (0..LOOKS).filter(|_| {
+            thread::sleep(Duration::from_millis(10));
+            cores_of(hogs).is_ok_and(|mut cores| {
+                cores.sort_by_key(CpuSet::first);
+                cores.windows(2).all(|pair| pair[0] != pair[1])
+            })
+        });
+        looks.count() >= LOOKS * 9 / 10
+    })
+}
+
+/// The core that each hog is on.
+fn cores_of(hogs: &[Hog]) -> Result<Vec<CpuSet>> {
+    let cores = cpus::cores()?;
+    let core_of = |hog: &Hog| {
+        let cpu = process::processor(hog.pid())?;
+        cores.iter().find(|core| core.contains(cpu)).copied().context("a CPU without a core")
+    };
+    hogs.iter().map(core_of).collect()
+}
