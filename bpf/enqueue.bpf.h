@@ -35,11 +35,23 @@ static void note_bypass(struct task_ctx *t, u32 d)
 		count(&dom->counts.bypassed);
 }
 
+/*
+ * Whether the kernel still has a verdict of another scheduler that has left since: that of a wake-up that was on its way then. Linux
+ * before 7.0 keeps it, and warns of the next one. What it says is what bypass() wants.
+ */
+static bool goes_local_anyway(struct task_struct *p)
+{
+	return bpf_core_field_exists(p->scx.ddsp_dsq_id) && p->scx.ddsp_dsq_id == SCX_DSQ_LOCAL;
+}
+
 /* The same where its run queue is, or is about to be, that of the CPU. */
 static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 enq_flags)
 {
 	note_bypass(t, d);
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+	if (goes_local_anyway(p))
+		scx_bpf_task_set_slice(p, slice_ns);
+	else
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
 /*
