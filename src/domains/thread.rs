@@ -1,7 +1,7 @@
 //! A domain thread: where it runs, when it decides, when it sleeps.
 //!
 //! Invariant: while no task waits for a decision the thread sleeps in the kernel (with `--dedicate`
-//! it spins on a CPU that is its own). From `go` on it neither allocates outside its arena nor
+//! it spins, on a CPU that is its own and nowhere else). From `go` on it neither allocates outside its arena nor
 //! touches memory for the first time.
 
 use super::preference::Place;
@@ -165,7 +165,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
         Scheduler::new(seam, &plan.domain, &plan.order, usable, policy, plan.board, plan.deque);
     match plan.dedicated {
         None => work(&mut scheduler, &plan.stop),
-        Some(_) => spin(&mut scheduler, &plan.stop),
+        Some(cpu) => spin(&mut scheduler, cpu, &plan.stop),
     }
     drop(scheduler);
     drop(entered);
@@ -211,16 +211,25 @@ fn choose_sched_ext() -> nix::Result<()> {
 
 fn work(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
-        match scheduler.round() {
-            Left::Waiting => std::thread::yield_now(),
-            Left::Nothing => scheduler.seam().sleep(),
-        }
+        decide_or_sleep(scheduler);
     }
 }
 
-/// Yields once a batch, which makes the kernel look at it; otherwise it never leaves its CPU.
-fn spin(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
+fn decide_or_sleep(scheduler: &mut Scheduler<BpfSeam>) {
+    match scheduler.round() {
+        Left::Waiting => std::thread::yield_now(),
+        Left::Nothing => scheduler.seam().sleep(),
+    }
+}
+
+/// Yields once a batch, which makes the kernel look at it; otherwise it never leaves its CPU. If it is driven from there, because the
+/// CPU is about to go offline or somebody has bound the thread elsewhere, it is among tasks, and sleeps as other threads do.
+fn spin(scheduler: &mut Scheduler<BpfSeam>, cpu: CpuId, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
+        if nix::sched::sched_getcpu() != Ok(cpu.index()) {
+            decide_or_sleep(scheduler);
+            continue;
+        }
         if scheduler.seam().has_messages() || scheduler.is_waiting() || scheduler.is_called() {
             scheduler.round();
         }

@@ -126,6 +126,7 @@ pub fn all() -> Vec<GuestTest> {
             120 options::decisions_stand_unless_told_not_to,
             60 options::partial_leaves_the_others_alone,
             90 options::dedicated_cpus_are_kept_free,
+            90 options::a_thread_that_lost_its_dedicated_cpu_sleeps,
             90 faults::tasks_run_while_the_scheduler_is_stopped,
             90 faults::tasks_run_while_the_strict_scheduler_is_stopped,
             90 faults::tasks_run_while_a_domain_thread_is_frozen,

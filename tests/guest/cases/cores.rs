@@ -10,7 +10,7 @@ use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
 
-/// How long it may take until hogs are where they belong. The slice is 20 ms at most.
+/// How long it may take until hogs are where they belong. The slice is 5 ms.
 const LONG: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(90);
 

@@ -4,7 +4,7 @@ use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, process};
 use crate::machine::Machine;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
@@ -85,6 +85,26 @@ pub fn partial_leaves_the_others_alone(_: &Machine) -> Result<()> {
     }
     let decided = scheduler.await_stats(1)?.sum("decided")? - decided_before;
     ensure!(decided > 0, "user space decided nothing for {} hogs", chosen.len());
+    scheduler.stop()
+}
+
+/// Its thread spins on that CPU, and nowhere else: driven from there, for one because the CPU goes offline, it sleeps among tasks.
+pub fn a_thread_that_lost_its_dedicated_cpu_sleeps(_: &Machine) -> Result<()> {
+    const TIME: Duration = Duration::from_secs(4);
+    let scheduler = Scheduler::start(&["--dedicate"])?;
+    let thread = scheduler.domain_threads()?.into_iter().next().context("no domain thread")?;
+    let ran = || -> Result<Duration> {
+        let before = process::run_time(thread.tid)?;
+        thread::sleep(TIME);
+        Ok(process::run_time(thread.tid)? - before)
+    };
+    let on_its_cpu = ran()?;
+    process::bind(thread.tid, &CpuSet::from_iter(cpus::online()?.first()))?;
+    let elsewhere = ran()?;
+    println!("in {TIME:?} it ran for {on_its_cpu:?} on its CPU and {elsewhere:?} elsewhere");
+    ensure!(on_its_cpu > TIME / 2, "it does not spin: {on_its_cpu:?} in {TIME:?}");
+    ensure!(elsewhere < on_its_cpu / 4, "it spins among tasks: {elsewhere:?} in {TIME:?}");
+    load::hackbench(2, 50, LONG)?;
     scheduler.stop()
 }
 
