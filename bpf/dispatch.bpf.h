@@ -81,8 +81,7 @@ static bool run_own(s32 cpu, struct cpu_ctx *c)
 	__sync_fetch_and_sub(&c->own_looks, 1);
 	if (!run_from(DSQ_OWN | cpu))
 		return false;
-	if (!READ_ONCE(c->own_looks))
-		WRITE_ONCE(c->own_looks, 1);
+	WRITE_ONCE(c->own_looks, 1);
 	return true;
 }
 

@@ -81,6 +81,13 @@ pub fn state(tid: i32) -> Result<char> {
     Ok(stat(tid)?[0].chars().next().unwrap_or('?'))
 }
 
+/// The functions of the kernel that a thread waits in, innermost first; empty for one that runs.
+pub fn kernel_stack(pid: i32, tid: i32) -> String {
+    let stack = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stack")).unwrap_or_default();
+    let function = |line: &str| Some(line.split_once("] ")?.1.split('+').next()?.to_owned());
+    stack.lines().filter_map(function).collect::<Vec<_>>().join(" < ")
+}
+
 /// The CPU a task runs on, or ran on last, or is put to run on.
 pub fn processor(tid: i32) -> Result<CpuId> {
     Ok(CpuId(stat(tid)?[36].parse().context("the processor in a stat file")?))

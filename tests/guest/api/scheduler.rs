@@ -93,8 +93,22 @@ impl Scheduler {
         let wanted = self.stats()?.lines.len() + more;
         wait_until("statistics are printed", Duration::from_secs(40), || {
             self.stats().map_or(true, |stats| stats.lines.len() >= wanted)
-        })?;
+        })
+        .with_context(|| self.plight())?;
         self.stats()
+    }
+
+    /// Where its threads are at this moment, for the report of a failure.
+    pub fn plight(&self) -> String {
+        let mut text = format!("sched_ext is {}; it said:\n{}", sched_ext::state(), self.said());
+        for pid in self.pids() {
+            for thread in process::threads(pid).unwrap_or_default() {
+                let state = process::state(thread.tid).unwrap_or('?');
+                let stack = process::kernel_stack(pid, thread.tid);
+                text += &format!("{} {} ({state}): {stack}\n", thread.tid, thread.name);
+            }
+        }
+        text
     }
 
     /// The lines of statistics so far, for a scheduler started with [`STATS`].
@@ -156,8 +170,8 @@ impl Scheduler {
 
     /// It has been asked to leave: it must detach and exit with 0.
     pub fn leaves(mut self) -> Result<()> {
-        let status = wait_for_exit(&mut self.process, DETACH_LIMIT)
-            .with_context(|| format!("it said:\n{}", self.output.all()))?;
+        let waited = wait_for_exit(&mut self.process, DETACH_LIMIT);
+        let status = waited.with_context(|| self.plight())?;
         ensure!(status.code() == Some(0), "its exit: {status}:\n{}", self.output.all());
         sched_ext::wait_for_state("disabled", Duration::from_secs(5))
     }

@@ -78,6 +78,7 @@ fn is_attached(scene: &Scene) -> Result<()> {
         sched_ext::state() == "enabled"
             && scheduler.domain_threads().is_ok_and(|threads| threads.len() == l3s)
     })
+    .with_context(|| scheduler.plight())
 }
 
 /// Suspends to memory, which takes all CPUs but one off; the host wakes the machine. (In suspend to idle QEMU's clock does not
