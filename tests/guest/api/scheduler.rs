@@ -21,7 +21,7 @@ const OPS: &str = "manyland";
 
 /// Loading and verifying BPF takes seconds on an emulated CPU.
 const ATTACH_LIMIT: Duration = Duration::from_secs(120);
-const DETACH_LIMIT: Duration = Duration::from_secs(20);
+const DETACH_LIMIT: Duration = Duration::from_secs(60);
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Options that make it print statistics that [`Scheduler::stats`] can read, every second.
@@ -88,10 +88,17 @@ impl Scheduler {
         self.output.stderr()
     }
 
+    /// Whether the last that it has said of an attachment is that there is one. It does not say so of one that a change of the machine
+    /// has already ended.
+    pub fn says_attached(&self) -> bool {
+        let said = self.said();
+        said.rfind("attached: ") > said.rfind("the machine has changed")
+    }
+
     /// Waits for so many lines of statistics more than there are now: the load of before is in them.
     pub fn await_stats(&self, more: usize) -> Result<Stats> {
         let wanted = self.stats()?.lines.len() + more;
-        wait_until("statistics are printed", Duration::from_secs(40), || {
+        wait_until("statistics are printed", Duration::from_secs(60), || {
             self.stats().map_or(true, |stats| stats.lines.len() >= wanted)
         })
         .with_context(|| self.plight())?;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// For an attachment under load.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A real-time task on the first CPU of each domain, and ordinary ones bound to the same CPU, which get what is left.
 pub fn real_time_hogs(scene: &mut Scene) -> Result<()> {
@@ -38,14 +38,17 @@ pub fn real_time_hogs(scene: &mut Scene) -> Result<()> {
 /// Takes any CPU but the first off for a while, and again.
 pub fn hotplug(scene: &mut Scene) -> Result<()> {
     let cpus: Vec<_> = cpus::online()?.iter().collect();
-    while !scene.left().is_zero() {
+    loop {
         let cpu = cpus[fastrand::usize(1..cpus.len())];
         let gone = Offline::take(cpu)?;
         thread::sleep(Duration::from_millis(fastrand::u64(..2_000)));
+        let before = sched_ext::attachments();
         drop(gone);
         thread::sleep(Duration::from_millis(fastrand::u64(..2_000)));
+        if scene.left().is_zero() {
+            return is_attached_again(scene, before);
+        }
     }
-    is_attached(scene)
 }
 
 /// Takes all CPUs of the last domain off, for a while.
@@ -63,19 +66,29 @@ pub fn dedicated_off(scene: &mut Scene) -> Result<()> {
 
 /// For half the time off, and for the other half on again.
 fn off_and_on(scene: &Scene, cpus: &CpuSet) -> Result<()> {
-    let gone = cpus.iter().map(Offline::take).collect::<Result<Vec<_>>>()?;
-    is_attached(scene)?;
+    let mut before = sched_ext::attachments();
+    let mut gone = Vec::new();
+    for cpu in cpus.iter() {
+        before = sched_ext::attachments();
+        gone.push(Offline::take(cpu)?);
+    }
+    is_attached_again(scene, before)?;
     thread::sleep(scene.time / 2);
-    drop(gone);
-    is_attached(scene)
+    for cpu in gone {
+        before = sched_ext::attachments();
+        drop(cpu);
+    }
+    is_attached_again(scene, before)
 }
 
-/// CPUs that come and go make it attach again: waits until it has.
-fn is_attached(scene: &Scene) -> Result<()> {
+/// CPUs that come and go make it attach again: waits until it has, so many attachments having been `before` the last change.
+fn is_attached_again(scene: &Scene, before: u64) -> Result<()> {
     let Some(scheduler) = &scene.scheduler else { return Ok(()) };
     let l3s = cpus::l3s()?.len();
     wait_until("the scheduler is attached again", LIMIT, || {
         sched_ext::state() == "enabled"
+            && sched_ext::attachments() > before
+            && scheduler.says_attached()
             && scheduler.domain_threads().is_ok_and(|threads| threads.len() == l3s)
     })
     .with_context(|| scheduler.plight())
@@ -85,8 +98,8 @@ fn is_attached(scene: &Scene) -> Result<()> {
 /// wake it.)
 pub fn suspend(scene: &mut Scene) -> Result<()> {
     const STATE: &str = "/sys/power/state";
-    let slept_at = Instant::now();
+    let (slept_at, before) = (Instant::now(), sched_ext::attachments());
     fs::write(STATE, "mem").with_context(|| format!("cannot suspend by {STATE}"))?;
     println!("suspended and resumed after {:?}", slept_at.elapsed());
-    is_attached(scene)
+    is_attached_again(scene, before)
 }
