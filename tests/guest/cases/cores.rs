@@ -3,7 +3,7 @@
 use crate::api::kinds::Kinds;
 use crate::api::load::Hog;
 use crate::api::scheduler::{STATS, Scheduler};
-use crate::api::{cpus, process, wait_until};
+use crate::api::{cpus, holds_mostly, process, wait_until};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
@@ -73,17 +73,13 @@ fn hogs_climb(scheduler: &Scheduler, cpus: &CpuSet) -> Result<()> {
 
 /// No two hogs share a core, and so it stays but for moments in which others want the CPUs.
 fn settle_on_cores_of_their_own(hogs: &[Hog]) -> Result<()> {
-    const LOOKS: usize = 20;
-    wait_until("each hog has a core of its own", LONG, || {
-        let looks = (0..LOOKS).filter(|_| {
-            thread::sleep(Duration::from_millis(10));
-            cores_of(hogs).is_ok_and(|mut cores| {
-                cores.sort_by_key(CpuSet::first);
-                cores.windows(2).all(|pair| pair[0] != pair[1])
-            })
-        });
-        looks.count() >= LOOKS * 9 / 10
-    })
+    let are_apart = || {
+        cores_of(hogs).is_ok_and(|mut cores| {
+            cores.sort_by_key(CpuSet::first);
+            cores.windows(2).all(|pair| pair[0] != pair[1])
+        })
+    };
+    wait_until("each hog has a core of its own", LONG, || holds_mostly(20, are_apart))
 }
 
 /// The core that each hog is on.

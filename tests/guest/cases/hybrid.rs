@@ -3,7 +3,7 @@
 use crate::api::kinds::Kinds;
 use crate::api::load::Hog;
 use crate::api::scheduler;
-use crate::api::{cpus, load, process, wait_until};
+use crate::api::{cpus, holds_mostly, load, process, wait_until};
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
 use nix::sched::sched_getcpu;
@@ -229,14 +229,6 @@ fn spread(hogs: &[Hog], kinds: &Kinds) -> Result<()> {
 /// The hog is on these CPUs, and there it stays but for the moments in which others want them. A host that lets the guest's
 /// CPUs wait makes those longer, so it may take some attempts.
 fn settles(hog: &Hog, cpus: &CpuSet) -> Result<()> {
-    const LOOKS: u32 = 50;
     let there = || process::processor(hog.pid()).is_ok_and(|cpu| cpus.contains(cpu));
-    wait_until(&format!("a lone hog stays on {cpus}"), LONG, || {
-        let mut seen = 0;
-        for _ in 0..LOOKS {
-            seen += u32::from(there());
-            thread::sleep(Duration::from_millis(10));
-        }
-        seen >= LOOKS * 9 / 10
-    })
+    wait_until(&format!("a lone hog stays on {cpus}"), LONG, || holds_mostly(50, there))
 }
