@@ -14,9 +14,6 @@
 #include "home.bpf.h"
 #include "queued.bpf.h"
 
-/* In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up. */
-#define OWED_KEPT(ns) ((ns) / 4 * 3)
-
 /* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
 #define LOOKS_BEFORE 4
 
@@ -270,7 +267,6 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 	t->order = order_now(t);
 	if (before(t->order, earliest))
 		t->order = earliest;
-	t->burst_ns = 0;
 	count(&dom->counts.standing);
 	make_ready(p, t, dom, d, DSQ_READY | d, t->slice_ns, enq_flags);
 }
@@ -313,12 +309,26 @@ static u64 sleepers_credit(struct domain_ctx *dom)
 	return queued > few ? slice_ns * few / queued : slice_ns;
 }
 
+/*
+ * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it sleeps, as far as that is known. So
+ * of those that slept for long and are owed the same, however many woke up before, the one goes first that soon sleeps again. (Tags
+ * of the end in place of those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that is
+ * limited, and for a light task no more than for one of nice 0.
+ */
+static u64 net_order(struct task_struct *p, struct task_ctx *t, u64 credit)
+{
+	u64 burst = t->burst_ns > t->usual_ns ? t->burst_ns : t->usual_ns;
+	u64 weight = p->scx.weight > WEIGHT_NICE_0 ? p->scx.weight : WEIGHT_NICE_0;
+
+	return t->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
+}
+
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p), idle;
 	struct task_ctx *t = task_ctx(p);
 	struct domain_ctx *dom;
-	u64 dsq, floor, owed, credit, rest;
+	u64 dsq, floor, credit, rest;
 	bool bound;
 	u16 flags = 0;
 	u32 d;
@@ -376,24 +386,17 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 
-	if (enq_flags & SCX_ENQ_WAKEUP) {
-		t->burst_ns = 0;
+	if (enq_flags & SCX_ENQ_WAKEUP)
 		flags |= QUEUED_WAKEUP;
-	}
 	if (bound)
 		flags |= QUEUED_BOUND;
-	/*
-	 * Whoever slept has a credit, and whoever had a CPU for itself owes four slices, not more. Beyond half the credit what is owed fades
-	 * rather than being cut: in a crowd of sleepers, which all come to that, those who use least would wait as long as the others.
-	 */
+	/* Whoever slept has a credit, and whoever had a CPU for itself owes four slices, not more. */
 	credit = sleepers_credit(dom);
-	floor = dom->waiting_vtime - credit / 2;
-	if (before(t->vtime, floor)) {
-		owed = OWED_KEPT(floor - t->vtime);
-		t->vtime = floor - (owed < credit / 2 ? owed : credit / 2);
-	} else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime)) {
+	floor = dom->waiting_vtime - credit;
+	if (before(t->vtime, floor))
+		t->vtime = floor;
+	else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime))
 		t->vtime = dom->waiting_vtime + 4 * slice_ns;
-	}
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	settle_untold(t);
@@ -407,7 +410,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		count(&dom->counts.queued);
 	else
 		note_untold(t, dom);
-	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, t->vtime, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_order(p, t, credit), enq_flags);
 	kick_if_idle(cpu);
 }
 

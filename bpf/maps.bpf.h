@@ -55,6 +55,7 @@ struct task_ctx {
 	u64 queued_ns; /* when the stay `seq` began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
 	u64 burst_ns; /* CPU time since it last slept */
+	u64 usual_ns; /* what that comes to before it sleeps again, on average, or a slice if that is less */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
 	u32 turn; /* the one that it has or had last: enum turn */

@@ -26,8 +26,8 @@ static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ct
 	count(&dom->counts.late);
 	note_theft(t->told, c->domain);
 	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
-	if (!t->ready_on && before(dom->waiting_vtime, p->scx.dsq_vtime))
-		dom->waiting_vtime = p->scx.dsq_vtime;
+	if (!t->ready_on && before(dom->waiting_vtime, t->vtime))
+		dom->waiting_vtime = t->vtime;
 }
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
@@ -78,6 +78,15 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	note_place(p, t, c->domain);
 }
 
+/* The task goes to sleep. What it has used since it last did is a fourth of the average. */
+static void end_burst(struct task_ctx *t)
+{
+	u64 burst = t->burst_ns < slice_ns ? t->burst_ns : slice_ns;
+
+	t->usual_ns = t->usual_ns / 4 * 3 + burst / 4;
+	t->burst_ns = 0;
+}
+
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *t = task_ctx(p);
@@ -96,6 +105,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	}
 	c = cpu_at(scx_bpf_task_cpu(p));
 	charge(t, p, c);
+	if (!runnable)
+		end_burst(t);
 	if (c) {
 		c->weight = 0;
 		c->running = 0;
@@ -158,7 +169,7 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 	return 0;
 }
 
-/* The task comes under our rule: it starts level with its domain. */
+/* The task comes under our rule: it starts level with its domain, and has to show that its bursts are short. */
 void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 {
 	struct task_ctx *t = task_ctx(p);
@@ -166,6 +177,7 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 
 	if (!t)
 		return;
+	t->usual_ns = slice_ns;
 	dom = domain_at(t->home);
 	if (dom)
 		t->vtime = dom->waiting_vtime;

@@ -295,7 +295,7 @@ fn the_safety_net_gives_shorter_slices_while_many_wait() {
     // The slices end at ticks, 4 ms apart, which those of 5 ms would pass.
     let turn_us = 4000.0 * 20.0 / 2.0;
     let delay = &group(&report, "hog").run_delay_us;
-    assert!(delay.p99 <= 1.2 * turn_us, "{delay:?}");
+    assert!(delay.p99 <= 1.25 * turn_us, "{delay:?}");
 }
 
 /// The same, with more sleepers than the machine has time for: nobody who uses less than the others waits as long as they do.
@@ -315,6 +315,23 @@ fn in_a_crowd_the_safety_net_runs_those_first_that_use_least() {
     let hog_s = group(&report, "hog").cpu_s / 4.0;
     let due_s = 5.0 * 4.0 / 404.0;
     assert!((0.9..1.1).contains(&(hog_s / due_s)), "{hog_s} s of {due_s} s");
+}
+
+/// Tasks that sleep for long and then all have much to do at once are owed as much as one that sleeps again soon, which goes first.
+#[test]
+fn the_safety_net_runs_those_first_that_soon_sleep_again() {
+    let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned())).unwrap();
+    let text = r#"{"tasks": {
+        "herd": {"instance": 40, "loop": 20, "phases": {"work": {"run": 5000, "timer": {"ref": "unique", "period": 250000}}}},
+        "hog": {"instance": 2, "run": 100000},
+        "rare": {"run": 10, "sleep": 10000}}}"#;
+    let mut setup = Setup { length: Some(Duration::from_secs(5)), jitter: 0.0, ..Setup::default() };
+    setup.costs.thread_wake = 1_000_000_000_000;
+    let report = simulate(&machine, &Workload::parse(text).unwrap(), &setup, None).unwrap();
+    assert!(report.decided() == 0 && report.late() > 100, "{:?}", report.domains);
+    // A turn of each of the herd's takes 80 ms.
+    let delay = &group(&report, "rare").run_delay_us;
+    assert!(delay.p99 < 20_000.0, "{delay:?}");
 }
 
 /// A machine of two L3s with four CPUs each, one of which is the thread's own.

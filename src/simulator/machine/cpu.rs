@@ -305,7 +305,7 @@ impl Machine<'_> {
         let here = self.domain_of(cpu);
         let t = &mut self.tasks[task.index()].bpf;
         t.started_ns = at_ns;
-        let (told, order, ready_on) = (t.told as usize, t.place, t.ready_on);
+        let (told, order, vtime, ready_on) = (t.told as usize, t.place, t.vtime, t.ready_on);
         let late_on = t.waits_on.filter(|_| t.decided_seq != t.seq);
         t.by_net = late_on.is_some();
         if let Some(waited_on) = late_on {
@@ -313,8 +313,8 @@ impl Machine<'_> {
             self.tasks[task.index()].slice_left_ns = slice.as_nanos() as u64;
             let dom = &mut self.domains[told];
             dom.counts.late += 1;
-            if ready_on.is_none() && before(dom.waiting_vtime, order) {
-                dom.waiting_vtime = order;
+            if ready_on.is_none() && before(dom.waiting_vtime, vtime) {
+                dom.waiting_vtime = vtime;
             }
             self.note_theft(told, here);
         } else {
@@ -371,6 +371,9 @@ impl Machine<'_> {
         match who {
             Who::Task(task) => {
                 self.charge(task);
+                if !runnable {
+                    self.end_burst(task);
+                }
                 let cpu = self.tasks[task.index()].cpu;
                 self.cpus[cpu.index()].weight = 0;
             }
@@ -379,6 +382,14 @@ impl Machine<'_> {
                 self.set_thread_state(domain.index(), state);
             }
         }
+    }
+
+    /// As `end_burst()` of `bpf/task.bpf.h`.
+    fn end_burst(&mut self, task: TaskId) {
+        let slice_ns = self.limits.slice_ns;
+        let t = &mut self.tasks[task.index()].bpf;
+        t.usual_ns = t.usual_ns / 4 * 3 + t.burst_ns.min(slice_ns) / 4;
+        t.burst_ns = 0;
     }
 
     /// As `charge()` of `bpf/maps.bpf.h`.

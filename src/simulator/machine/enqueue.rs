@@ -6,15 +6,18 @@ use super::Machine;
 use crate::connector::abi;
 use crate::connector::load::ring_bytes;
 use crate::ids::{CpuId, DomainId};
+use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::queues::Sent;
-use crate::simulator::task::{NO_DOMAIN, State};
+use crate::simulator::task::{NO_DOMAIN, State, TaskCtx};
 use crate::simulator::{TaskId, Who, before};
 
-/// In the order of the safety net, how much of what a sleeper is owed beyond half its credit it still is at its next wake-up.
-fn owed_kept(ns: u64) -> u64 {
-    ns / 4 * 3
+/// Where a task waits in the order of the safety net.
+fn net_order(t: &TaskCtx, weight: u32, credit_ns: u64) -> u64 {
+    let burst_ns = t.usual_ns.max(t.burst_ns).min(credit_ns);
+    let nice_0 = u64::from(DEFAULT_WEIGHT);
+    t.vtime.wrapping_add(burst_ns * nice_0 / nice_0.max(u64::from(weight)))
 }
 
 /// How a task came to be runnable.
@@ -169,7 +172,7 @@ impl Machine<'_> {
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
         self.settle_untold(task);
         let credit_ns = self.sleepers_credit_ns(d);
-        let floor = self.domains[d].waiting_vtime.wrapping_sub(credit_ns / 2);
+        let floor = self.domains[d].waiting_vtime.wrapping_sub(credit_ns);
         let ceiling = self.domains[d].waiting_vtime.wrapping_add(4 * slice_ns);
         let id = match bound {
             Some(cpu) => DsqId::Bound(cpu.0),
@@ -178,12 +181,8 @@ impl Machine<'_> {
         self.stays += 1;
         let stay = self.stays;
         let t = &mut self.tasks[task.index()];
-        if cause != Cause::Preempted {
-            t.bpf.burst_ns = 0;
-        }
         if before(t.bpf.vtime, floor) {
-            let owed = owed_kept(floor.wrapping_sub(t.bpf.vtime));
-            t.bpf.vtime = floor.wrapping_sub(owed.min(credit_ns / 2));
+            t.bpf.vtime = floor;
         } else if before(ceiling, t.bpf.vtime) {
             t.bpf.vtime = ceiling;
         }
@@ -195,8 +194,8 @@ impl Machine<'_> {
         t.bpf.ready_on = None;
         t.slice_left_ns = slice_ns;
         t.account.stay = stay;
-        let vtime = t.bpf.vtime;
-        t.bpf.place = vtime;
+        let order = net_order(&t.bpf, t.weight, credit_ns);
+        t.bpf.place = order;
         let wakeup = cause != Cause::Preempted;
         let started_ns = self.at();
         if self.tell(task, d, wakeup, bound.is_some()) {
@@ -205,7 +204,7 @@ impl Machine<'_> {
         } else {
             self.note_untold(task, d);
         }
-        self.insert(task, id, vtime);
+        self.insert(task, id, order);
         self.kick_if_idle(cpu);
     }
 
@@ -240,7 +239,6 @@ impl Machine<'_> {
         }
         b.order_used_ns = b.used_ns;
         b.pace = b.stands_pace;
-        b.burst_ns = 0;
         b.free = false;
         b.queued_ns = at_ns;
         b.told = d as u32;
@@ -361,8 +359,9 @@ impl Machine<'_> {
         self.prepare_program(task);
         self.leave_forbidden_cpu(task);
         self.set_home(task, home);
-        let vtime = self.domains[home].waiting_vtime;
-        self.tasks[task.index()].bpf.vtime = vtime;
+        let (vtime, slice_ns) = (self.domains[home].waiting_vtime, self.limits.slice_ns);
+        let t = &mut self.tasks[task.index()].bpf;
+        (t.vtime, t.usual_ns) = (vtime, slice_ns);
         self.become_runnable(task);
         match self.select_cpu(task, cpu, Cause::Fork) {
             Some(idle) => self.bypass(task, idle),
