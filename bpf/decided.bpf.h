@@ -236,6 +236,8 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	t->order = d->order;
 	t->order_used_ns = t->used_ns;
 	t->pace = d->pace;
+	if (d->pace && !dom->paced)
+		dom->paced = 1;
 	t->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
 	if (t->stands) {
 		t->stands_weight = p->scx.weight;

@@ -150,7 +150,8 @@ struct domain_ctx {
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_order; /* the order of the last task run from READY */
 	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
-	u64 front; /* the largest order of those that have begun to run by a decision */
+	u64 front; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
+	u32 paced; /* its policy keeps virtual time: a decision had a pace */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */
 	u64 patience_ns; /* how long its CPUs wait for the thread now */
@@ -202,7 +203,8 @@ struct cpu_ctx {
 	u32 sibling; /* the next CPU of its core, and after the last the first again; itself: it has none */
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u64 own_order; /* the order of the last task run from this CPU's own queue */
-	u64 served_ns; /* CPU time of tasks that the virtual time of its domain's safety net does not have yet */
+	u32 served_ns; /* CPU time by decisions or without need of one that the virtual time of its domain's safety net does not have yet */
+	u32 late_ns; /* the same by the safety net that the domain's front does not have yet */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */

@@ -229,26 +229,31 @@ static void note_displaced(s32 cpu)
 /* So much of a CPU's time at a time goes into the virtual time of the safety net. */
 #define SERVICE_NS 1000000
 
+/* No more of a turn counts for it: a turn has a slice. */
+#define SERVICE_MAX_NS 1000000000
+
 /*
- * The CPU of `c` has run a task for `used` ns that the safety net did not choose: the net's virtual time goes on by what each task of
- * the domain would have got of that, by weight. What the net chooses moves it itself (run_late()). The two are those of the virtual
- * time of WF2Q+ (J. Bennett and H. Zhang, "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a
- * time, for it is a line that they share.
+ * A domain has two virtual times, that of the safety net and that of its policy, and each goes on with the tasks that its own queue
+ * starts (run_late(), move_front()). The CPU of `c` has run a task for `used` ns that came from the other: so it goes on by what each
+ * task of the domain would have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H. Zhang,
+ * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share. (A policy that
+ * keeps no virtual time has an order of its own making: that stays as it is.)
  */
-static void note_service(struct cpu_ctx *c, u64 used)
+static void note_service(struct cpu_ctx *c, u64 used, bool late)
 {
+	u32 *served = late ? &c->late_ns : &c->served_ns;
 	struct domain_ctx *dom;
 	u64 weight;
 
-	c->served_ns += used;
-	if (c->served_ns < SERVICE_NS)
+	*served += used < SERVICE_MAX_NS ? used : SERVICE_MAX_NS;
+	if (*served < SERVICE_NS)
 		return;
 	dom = domain_at(c->domain);
 	/* 0: nobody was there at the last look, so how many there are is not known. */
 	weight = dom ? READ_ONCE(dom->weight) : 0;
-	if (weight)
-		__sync_fetch_and_add(&dom->waiting_vtime, c->served_ns * WEIGHT_NICE_0 / weight);
-	c->served_ns = 0;
+	if (weight && (!late || dom->paced))
+		__sync_fetch_and_add(late ? &dom->front : &dom->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
+	*served = 0;
 }
 
 /*
@@ -266,7 +271,9 @@ static void charge(struct task_ctx *t, struct task_struct *p, struct cpu_ctx *c)
 	t->burst_ns += used;
 	t->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
 	if (c && t->turn != TURN_LATE)
-		note_service(c, used);
+		note_service(c, used, false);
+	else if (c && !t->free)
+		note_service(c, used, true);
 }
 
 /* Where `t` stands in the order of its last decision, by what it has used since. */

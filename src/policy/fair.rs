@@ -11,7 +11,9 @@
 //! (start-time fair queueing; Goyal, Vin and Cheng, 1996), which the kernel's side tells ([`Context::front`]). "Started"
 //! rather than "decided" matters with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
 //! decision, the heavy tasks that run before it would return behind the front and lose what they
-//! are owed.
+//! are owed. What tasks use without a decision, while the thread is late or stopped, moves the front as well, by the share
+//! of it that each would have got. Otherwise those who were there would wait afterwards for as long as that took, behind
+//! those who came when it was over.
 //!
 //! A decision for a task that has just woken up stands ([`Choice::standing`]): on its next wake-ups the kernel's side moves
 //! the key on by what the task has used, and keeps it within the same distance of the front as is done here.
@@ -40,8 +42,8 @@
 //! the number of tasks, whatever they did before. And all keys lie within a few hundred base slices
 //! of each other, so that virtual time may wrap around.
 //!
-//! A new task starts one minimal slice behind the front, and its first slice is a minimal one: it
-//! has paid beforehand for what it gets. Without that a chain of tasks, each of which creates the
+//! A new task starts one minimal slice behind the front, whatever it has run without a decision before, and its first slice is a
+//! minimal one: it has paid beforehand for what it gets. Without that a chain of tasks, each of which creates the
 //! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
 //! the front like one task that goes on, and a storm of new tasks is like so many old ones.
 
@@ -103,6 +105,8 @@ impl FairQueue {
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
             task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
+            // It may have lived for long: that was before this front, which has gone on meanwhile.
+            task.used_ns = 0;
         }
         let lead_ns = 2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS;
         let lead = virtual_ns(lead_ns, task.weight) + virtual_ns(lead_ns, LIGHTEST);

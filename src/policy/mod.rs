@@ -358,7 +358,8 @@ pub trait Context {
     /// How many tasks of the domain are decided and not yet running.
     fn ready(&self) -> usize;
     /// The domain's front: the largest place in the order ([`Choice::order`]) of all tasks that have begun to run by a
-    /// decision, as time stamps compare; 0 while none has.
+    /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`Pace::VirtualTime`]) it moves on as
+    /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
     fn front(&self) -> u64;
     /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second.
     /// It counts those too that the policy is yet to be told of.

@@ -236,6 +236,9 @@ mod tests {
         assert_eq!(first.order, Some(SLICES.min.as_nanos() as u64));
         policy.enqueue(first.task, &Idle);
         assert_eq!(policy.next(&Idle).unwrap().slice, SLICES.base);
+        // What it ran while nobody decided is no debt.
+        let run_late = Task { used_ns: 500 * MS, ..Task::new(Pid(2)) };
+        assert_eq!(decide_alone(&mut Vruntime::new(SLICES), run_late).order, first.order);
     }
 
     #[test]

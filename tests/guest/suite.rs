@@ -80,6 +80,7 @@ pub fn all() -> Vec<GuestTest> {
             30 errors::the_only_cpu_cannot_be_dedicated,
             90 fairness::nice_shares_a_cpu_by_weight,
             90 fairness::interrupted_turns_go_on,
+            240 fairness::the_time_in_which_the_scheduler_was_stopped_counts_for_all,
             90 library::the_shortest_policy_decides,
             120 library::newcomers_run_briefly,
             240 library::rules_weigh_and_change,

@@ -404,10 +404,12 @@ impl Machine<'_> {
         t.bpf.burst_ns += used_ns;
         let nice_0 = u64::from(DEFAULT_WEIGHT);
         t.bpf.vtime = t.bpf.vtime.wrapping_add(used_ns * nice_0 / u64::from(t.weight));
+        let dom = &mut self.domains[self.cpus[t.cpu.index()].domain];
+        let served_ns = (used_ns * nice_0).checked_div(dom.weight).unwrap_or(0);
         if !t.bpf.by_net {
-            let dom = &mut self.domains[self.cpus[t.cpu.index()].domain];
-            let served_ns = (used_ns * nice_0).checked_div(dom.weight).unwrap_or(0);
             dom.waiting_vtime = dom.waiting_vtime.wrapping_add(served_ns);
+        } else if dom.paced && !t.bpf.free {
+            dom.front = dom.front.wrapping_add(served_ns);
         }
     }
 }

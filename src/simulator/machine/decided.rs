@@ -136,6 +136,8 @@ impl Machine<'_> {
         t.bpf.stands_reach = decision.reach;
         t.bpf.stands_since_ns = at_ns;
         t.bpf.ready_on = Some(to);
+        self.domains[decision.domain as usize].paced |= decision.pace != 0;
+        let t = &mut self.tasks[task.index()];
         t.slice_left_ns = decision.slice_ns;
         let (told, queued_ns) = (t.bpf.told, t.bpf.queued_ns);
         self.remove(task);

@@ -100,6 +100,7 @@ pub(super) struct Dom {
     starved_since_ns: u64,
     ready_order: u64,
     front: u64,
+    paced: bool,
     /// So many from READY go before all others.
     ready_turns: u32,
     waiting_vtime: u64,
@@ -212,6 +213,7 @@ impl<'a> Machine<'a> {
             starved_since_ns: 0,
             ready_order: 0,
             front: 0,
+            paced: false,
             ready_turns: 0,
             waiting_vtime: 0,
             weight: 0,

@@ -3,8 +3,10 @@
 use crate::api::load::Hog;
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::wait_until;
 use crate::machine::Machine;
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -43,6 +45,36 @@ pub fn interrupted_turns_go_on(_: &Machine) -> Result<()> {
     println!("{displaced} turns were interrupted");
     ensure!(displaced > 100, "no turns were interrupted");
     shares?;
+    scheduler.stop()
+}
+
+/// Two hogs share a CPU while the scheduler is stopped, and use much there. When it goes on they have their turns beside two that
+/// came just before: they do not first make up for a time in which those were not there.
+pub fn the_time_in_which_the_scheduler_was_stopped_counts_for_all(_: &Machine) -> Result<()> {
+    const LONG: Duration = Duration::from_secs(180);
+    const ENOUGH: Duration = Duration::from_secs(1);
+    let scheduler = Scheduler::start(&STATS)?;
+    let cpu = CpuSet::from_iter([CpuId(1)]);
+    let two = || (0..2).map(|_| Hog::on(&cpu, LONG)).collect::<Result<Vec<_>>>();
+    let ran = |hogs: &[Hog]| hogs.iter().map(Hog::run_time).sum::<Result<Duration>>();
+    let old = two()?;
+    thread::sleep(Duration::from_secs(1));
+    scheduler.send(Signal::SIGSTOP)?;
+    thread::sleep(Duration::from_secs(3));
+    let new = two()?;
+    thread::sleep(Duration::from_millis(200));
+    scheduler.send(Signal::SIGCONT)?;
+    let before = (ran(&old)?, ran(&new)?);
+    let since =
+        || -> Result<(Duration, Duration)> { Ok((ran(&old)? - before.0, ran(&new)? - before.1)) };
+    wait_until("they have run", LONG, || since().is_ok_and(|(old, new)| old + new > ENOUGH))?;
+    let (old_ran, new_ran) = since()?;
+    println!("the old ones ran {old_ran:?}, the new ones {new_ran:?}");
+    ensure!(
+        old_ran > new_ran / 3,
+        "the old hogs ran {old_ran:?} while the new ones had {new_ran:?}"
+    );
+    scheduler.decisions_resume()?;
     scheduler.stop()
 }
 
