@@ -60,6 +60,10 @@ impl Seam for Rings {
         0
     }
 
+    fn pending(&self) -> usize {
+        self.queued.pending()
+    }
+
     fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {
         self.queued.take(told)
     }

@@ -28,6 +28,10 @@ impl Seam for Memory {
         0
     }
 
+    fn pending(&self) -> usize {
+        self.messages.len()
+    }
+
     fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
         self.messages.iter().for_each(|message| told(Message::Plain(message)));
         let taken = self.messages.len();

@@ -138,6 +138,13 @@ impl QueuedRing {
             != self.consumer_position().load(Ordering::Relaxed)
     }
 
+    /// How many messages have their place in the ring, were all of them of tasks that may run everywhere, or on one CPU.
+    pub fn pending(&self) -> usize {
+        let end = self.producer_position().load(Ordering::Acquire);
+        let taken = self.consumer_position().load(Ordering::Relaxed);
+        (end.saturating_sub(taken) / stride(size_of::<abi::queued>() as u64)) as usize
+    }
+
     /// Hands every complete message to `told`, oldest first, and answers how many there were.
     pub fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
         let data = page_size();

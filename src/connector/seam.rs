@@ -75,6 +75,10 @@ impl Seam for BpfSeam {
         self.shared.state_since_ns()
     }
 
+    fn pending(&self) -> usize {
+        self.queued.pending()
+    }
+
     fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {
         self.queued.take(told)
     }

@@ -229,7 +229,7 @@ impl<S: Seam> Scheduler<S> {
         self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
         self.view.ready = self.seam.ready();
         self.view.front = self.seam.front();
-        self.view.queued = self.seam.queued();
+        self.view.queued = self.seam.queued().max(self.view.ready + self.seam.pending());
         let left_over = self.take_back();
         self.take();
         self.steal();

@@ -14,6 +14,9 @@ pub trait Seam {
     /// activation, since reading a clock can cost more than a decision.
     fn now_ns(&self) -> u64;
 
+    /// How many messages are there. A hint.
+    fn pending(&self) -> usize;
+
     /// Hands over every message that is there, oldest first, and answers how many there were.
     fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize;
 

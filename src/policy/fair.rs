@@ -190,9 +190,9 @@ impl FairQueue {
         ((self.len() + context.ready()) as u64, few)
     }
 
-    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds. When thousands of
-    /// messages come at once, the first of them are of the crowd that the last ones make, so what the kernel's side has
-    /// counted before counts as well.
+    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds. When many
+    /// messages come at once, the first of them are of the crowd that the last ones make, so those that are yet to come count as well:
+    /// the first would be owed more, and go before whoever wakes up a little later.
     fn credit(&self, weight: u32, context: &dyn Context) -> u64 {
         let (waiting, few) = self.crowd(context);
         let waiting = waiting.max(context.queued() as u64);

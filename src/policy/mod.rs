@@ -361,8 +361,8 @@ pub trait Context {
     /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`Pace::VirtualTime`]) it moves on as
     /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
     fn front(&self) -> u64;
-    /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second.
-    /// It counts those too that the policy is yet to be told of.
+    /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,
+    /// or, if those are more, how many are ready now or have messages that the policy is yet to be told of.
     fn queued(&self) -> usize;
     /// How long the task has waited in this stay.
     fn waited(&self, task: &Task) -> Duration {

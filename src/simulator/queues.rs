@@ -60,6 +60,10 @@ impl Seam for Queues {
         self.now_ns
     }
 
+    fn pending(&self) -> usize {
+        self.sent.len()
+    }
+
     fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
         for message in &self.sent {
             told(match message {
