@@ -226,7 +226,7 @@ static void note_displaced(s32 cpu)
 /* The weight of a task of nice 0. */
 #define WEIGHT_NICE_0 100
 
-/* So much of a CPU's time at a time goes into the virtual time of the safety net. */
+/* So much of a CPU's time at a time goes into a virtual time. */
 #define SERVICE_NS 1000000
 
 /* No more of a turn counts for it: a turn has a slice. */
@@ -234,10 +234,10 @@ static void note_displaced(s32 cpu)
 
 /*
  * A domain has two virtual times, that of the safety net and that of its policy, and each goes on with the tasks that its own queue
- * starts (run_late(), move_front()). The CPU of `c` has run a task for `used` ns that came from the other: so it goes on by what each
+ * starts (run_late(), move_front()). The CPU of `c` has run a task for `used` ns that came from the other, so it goes on by what each
  * task of the domain would have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H. Zhang,
- * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share. (A policy that
- * keeps no virtual time has an order of its own making: that stays as it is.)
+ * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share.
+ * A policy that keeps no virtual time has an order of its own making, which stays as it is.
  */
 static void note_service(struct cpu_ctx *c, u64 used, bool late)
 {
