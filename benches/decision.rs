@@ -13,15 +13,15 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use kernel_rings::Kernel;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::unistd::Pid as ThreadId;
-use scx_manyland::connector::abi;
-use scx_manyland::connector::rings::{DecidedRing, Message, QueuedRing};
+use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::handover::Exchange;
 use scx_manyland::domains::placement::Placement;
 use scx_manyland::domains::scheduler::{Board, Scheduler};
-use scx_manyland::domains::seam::Seam;
+use scx_manyland::domains::seam::{Message, Seam};
 use scx_manyland::domains::sync::Deque;
 use scx_manyland::ids::{CpuId, DomainId, Pid};
+use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
 use scx_manyland::policy::Task;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::policy::run_queue::RunQueue;

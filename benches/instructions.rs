@@ -5,10 +5,10 @@ mod bench_domain;
 
 use bench_domain::{decide_all, domains, scheduler};
 use gungraun::prelude::*;
-use scx_manyland::connector::abi;
-use scx_manyland::connector::rings::Message;
+use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::scheduler::{Board, Scheduler};
+use scx_manyland::domains::seam::Message;
 use scx_manyland::domains::seam::Seam;
 use scx_manyland::ids::{CpuId, DomainId, Pid};
 use scx_manyland::policy::Task;

@@ -2,7 +2,7 @@
 /*
  * Kinds of core: which idle CPU a task gets where they are not all alike.
  *
- * The order is a table that the loader has written (src/domains/preference.rs computes it, and user
+ * The order is a table that the loader has written (src/topology/preference.rs computes it, and user
  * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
  * one kind in one domain and whether a whole idle core is wanted. Here it is only walked; climb.bpf.h walks it for tasks that have a
  * CPU already.

@@ -26,40 +26,36 @@
 //!   root and without a kernel
 //!
 //! How it works inside is told in `docs/design.md`. The modules are the nouns of the design; the way
-//! of a task goes through them in this order: `bpf/` (the kernel's side), `connector`, `domains`,
-//! `policy`, `domains`, `connector`, `bpf/`. `session` runs it all.
+//! of a task goes through them in this order: `bpf/` (the kernel's side), `kernel`, `domains`,
+//! `policy`, `domains`, `kernel`, `bpf/`. `run` runs it all.
 
 #![warn(missing_docs)]
 #![warn(unsafe_op_in_unsafe_fn)]
 
 #[doc(hidden)]
-pub mod alloc;
-mod args;
-mod builder;
+#[allow(missing_docs)]
+pub mod abi;
 #[doc(hidden)]
-pub mod connector;
+pub mod alloc;
 pub mod cpuset;
 #[doc(hidden)]
 pub mod domains;
 pub mod ids;
-pub mod options;
+#[doc(hidden)]
+pub mod kernel;
 pub mod policy;
 #[doc(hidden)]
-pub mod power;
-#[doc(hidden)]
-pub mod privileges;
-pub mod program;
-mod session;
-#[doc(hidden)]
-pub mod signals;
+pub mod run;
 pub mod simulator;
-mod statistics;
-mod supervisor;
 pub mod topology;
 
 pub use alloc::DomainAllocator;
-pub use args::RunArgs;
-pub use builder::Builder;
+#[doc(inline)]
+pub use kernel::options;
+pub use run::args::RunArgs;
+pub use run::builder::Builder;
+#[doc(inline)]
+pub use run::program;
 
 #[cfg(test)]
 mod tests {

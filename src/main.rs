@@ -1,6 +1,5 @@
 //! The program `scx_manyland`.
 
-mod bench;
 mod cli;
 
 use scx_manyland::DomainAllocator;

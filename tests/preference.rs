@@ -7,8 +7,8 @@
 use proptest::prelude::*;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::placement::Placement;
-use scx_manyland::domains::preference::{Place, Prefer, Preferences};
 use scx_manyland::ids::{CpuId, DomainId};
+use scx_manyland::topology::preference::{Place, Prefer, Preferences};
 use scx_manyland::topology::{Domain, Domains, Granularity, Source, Topology};
 use std::path::{Path, PathBuf};
 

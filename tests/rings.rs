@@ -7,8 +7,9 @@ mod kernel_rings;
 
 use kernel_rings::{Kernel, RING_BYTES};
 use libbpf_rs::{MapCore, MapFlags};
-use scx_manyland::connector::abi;
-use scx_manyland::connector::rings::{Message, QueuedRing};
+use scx_manyland::abi;
+use scx_manyland::domains::seam::Message;
+use scx_manyland::kernel::rings::QueuedRing;
 use std::time::{Duration, Instant};
 
 const HEADER: usize = 8;

@@ -1,13 +1,13 @@
 //! A domain thread's scheduler as the benchmarks drive it, on any seam.
 
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::domains::preference::{Place, Preferences};
 use scx_manyland::domains::scheduler::{Board, Left, Scheduler};
 use scx_manyland::domains::seam::Seam;
 use scx_manyland::domains::sync::Deque;
 use scx_manyland::options::RunOptions;
 use scx_manyland::policy::Task;
 use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::topology::preference::{Place, Preferences};
 use scx_manyland::topology::{Domain, Domains, Granularity, Source, Topology};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub fn domains(l3s: usize) -> Domains {
 
 /// The order in which a domain's CPUs are offered.
 pub fn places(domains: &Domains, domain: &Domain) -> Vec<Place> {
-    let prefer = scx_manyland::domains::preference::Prefer::None;
+    let prefer = scx_manyland::topology::preference::Prefer::None;
     Preferences::new(domains, prefer, &CpuSet::EMPTY).within(domain)
 }
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use scx_manyland::power;
+use scx_manyland::topology::power;
 
 fuzz_target!(|supplies: &[u8]| {
     let folder = std::env::temp_dir().join(format!("manyland-fuzz-{}", std::process::id()));

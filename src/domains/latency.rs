@@ -3,7 +3,7 @@
 //!
 //! Invariant: a latency is known to within a quarter; every one is counted in exactly one interval.
 
-use crate::connector::abi;
+use crate::abi;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Each power of two is divided in so many buckets.

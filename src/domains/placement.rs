@@ -1,13 +1,13 @@
 //! Which CPU a decided task is offered: the first of the places in the domain's order
-//! ([`super::preference`]) that has an idle one, there the task's previous CPU if it can be that one,
+//! ([`crate::topology::preference`]) that has an idle one, there the task's previous CPU if it can be that one,
 //! or else none (the task goes to READY, for the first CPU that has nothing to do).
 //!
 //! Invariant: within one batch of decisions a CPU is offered once.
 
-use super::preference::Place;
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::ids::CpuId;
 use crate::topology::Domain;
+use crate::topology::preference::Place;
 
 /// The cores of a domain and, for one batch, the CPUs that are still to be given away.
 pub struct Placement {

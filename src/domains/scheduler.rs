@@ -16,15 +16,15 @@ use super::affinity::Affinities;
 use super::handover::Exchange;
 use super::lookahead::Lookahead;
 use super::placement::Placement;
-use super::preference::Place;
 use super::seam::Seam;
 use super::sync::Deque;
-use crate::connector::abi;
-use crate::connector::rings::Message;
+use crate::abi;
 use crate::cpuset::CpuSet;
+use crate::domains::seam::Message;
 use crate::ids::{CgroupId, CpuId, DomainId, Pid};
 use crate::policy::{Affinity, Choice, Context, Policy, Task, Told};
 use crate::topology::Domain;
+use crate::topology::preference::Place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,12 +1,29 @@
 //! The seam below the domain threads: where tasks come from and where decisions go.
 //!
-//! One side of it is the BPF queue pair ([`crate::connector`]); a simulated machine is another.
+//! One side of it is the BPF queue pair (`kernel::seam`); a simulated machine is another.
 //! Everything above it (placement, look-ahead, policy) is the same code on both.
 
-use crate::connector::abi;
-use crate::connector::rings::Message;
+use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::DomainId;
+
+/// A message of the kernel.
+pub enum Message<'a> {
+    /// A task that may run everywhere, or on one CPU.
+    Plain(&'a abi::queued),
+    /// A task that may use some CPUs.
+    Part(&'a abi::queued_part),
+}
+
+impl Message<'_> {
+    /// What every message has.
+    pub fn queued(&self) -> &abi::queued {
+        match self {
+            Message::Plain(queued) => queued,
+            Message::Part(part) => &part.queued,
+        }
+    }
+}
 
 /// What a domain thread needs of the machine.
 pub trait Seam {

@@ -3,7 +3,7 @@
 
 use super::scheduler::{Board, Scheduler};
 use super::testing::{Kept, Queues, Sent, domains, places};
-use crate::connector::abi;
+use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::policy::Slices;

@@ -1,15 +1,15 @@
 //! A task and a scheduler over queues in memory, for the tests of what lies right above the seam, one round at a time.
-//! (Whole machines are [`crate::simulator`]'s.)
+//! (Whole machines are the simulator's.)
 //!
 //! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
-use super::preference::Place;
 use super::scheduler::{Board, Scheduler};
-use crate::connector::abi;
+use crate::abi;
 use crate::cpuset::CpuSet;
+pub use crate::domains::queues::{Queues, Sent};
 use crate::ids::CpuId;
 use crate::policy::Policy;
-pub use crate::simulator::queues::{Queues, Sent};
+use crate::topology::preference::Place;
 use crate::topology::{Domain, Domains, Granularity, Source, Topology};
 
 /// A task as the BPF side knows it.

@@ -47,7 +47,7 @@
 //! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
 //! the front like one task that goes on, and a storm of new tasks is like so many old ones.
 
-use crate::connector::abi;
+use crate::abi;
 #[cfg(doc)]
 use crate::policy::Pace;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};

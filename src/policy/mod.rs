@@ -52,7 +52,7 @@ pub mod vruntime;
 
 pub use fixed::FixedContext;
 
-use crate::connector::abi;
+use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CgroupId, CpuId, DomainId, Pid};
 use crate::topology::Domain;

@@ -4,7 +4,7 @@
 //! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run in
 //! the order of their keys, as the kernel would run them.
 
-use crate::connector::abi::limits_PACE_ONE as PACE_ONE;
+use crate::abi::limits_PACE_ONE as PACE_ONE;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::policy::run_queue::Cyclic;

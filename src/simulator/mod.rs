@@ -15,7 +15,6 @@ mod events;
 mod machine;
 #[allow(missing_docs, reason = "fields are what they are called")]
 pub mod measure;
-pub(crate) mod queues;
 pub mod report;
 mod task;
 mod trace;

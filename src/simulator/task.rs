@@ -5,7 +5,7 @@
 
 use super::dsq::{DsqId, Place};
 use super::workload::Loops;
-use crate::connector::abi;
+use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
 

@@ -7,11 +7,14 @@
 //! Invariant: every set of a [`Topology`] holds online CPUs only and is not empty; its kinds
 //! partition the online CPUs. What the domains promise is said at [`Domains`].
 
+pub mod dedicated;
 mod granularity;
 mod guard;
 mod hwloc;
 mod nearest;
 mod partition;
+pub mod power;
+pub mod preference;
 mod print;
 
 pub use granularity::Granularity;

@@ -4,7 +4,7 @@
 //! Needs root and a kernel with BPF; it needs no sched_ext, so no guest.
 
 use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
-use scx_manyland::connector::rings::{DecidedRing, QueuedRing};
+use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
 use std::os::fd::AsFd;
 
 /// The size that `bpf/rings_test.bpf.c` gives both rings.

@@ -6,7 +6,7 @@
 
 use super::Machine;
 use super::thread::Submitted;
-use crate::connector::abi;
+use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;

@@ -3,7 +3,7 @@
 use super::Machine;
 use super::cpu::Leaving;
 use super::thread::ThreadState;
-use crate::connector::abi;
+use crate::abi;
 use crate::ids::{CpuId, DomainId};
 use crate::simulator::dsq::DsqId;
 use crate::simulator::{TaskId, Who, before};

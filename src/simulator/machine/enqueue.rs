@@ -3,13 +3,13 @@
 //! Invariant: after [`Machine::enqueue`] the task is on exactly one queue.
 
 use super::Machine;
-use crate::connector::abi;
-use crate::connector::load::ring_bytes;
+use crate::abi;
+use crate::domains::queues::Sent;
 use crate::ids::{CpuId, DomainId};
+use crate::kernel::load::ring_bytes;
 use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
-use crate::simulator::queues::Sent;
 use crate::simulator::task::{NO_DOMAIN, State, TaskCtx};
 use crate::simulator::{TaskId, Who, before};
 

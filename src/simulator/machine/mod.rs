@@ -3,7 +3,7 @@
 //! The domains' schedulers are the real ones ([`crate::domains::scheduler`]); what lies below their seam is modelled
 //! here, one file for each of `bpf/`: [`enqueue`] (enqueue.bpf.h, queued.bpf.h), [`decided`] (and preempt.bpf.h),
 //! [`dispatch`], [`idle`], [`home`], [`heartbeat`], [`starved`], [`cpu`] (task.bpf.h and the kernel's `__schedule`);
-//! [`thread`] is the life of a domain thread (domains/thread.rs, connector/seam.rs), [`program`] what tasks do,
+//! [`thread`] is the life of a domain thread (run/thread.rs, kernel/seam.rs), [`program`] what tasks do,
 //! [`inspect`] looks the machine over, [`tracing`] writes the trace.
 //!
 //! A path through the kernel (a wake-up, a look for work, ...) is carried out at one moment, and what it costs adds up
@@ -28,19 +28,19 @@ use super::costs::Costs;
 use super::dsq::{Dsq, DsqId};
 use super::events::{Event, Events};
 use super::measure::Measures;
-use super::queues::Queues;
 use super::task::{SimTask, State};
 use super::trace::Trace;
 use super::workload::Workload;
 use super::{Setup, TaskId, Who};
-use crate::connector::abi;
-use crate::connector::load::{HEARTBEAT, STALL_LIMIT, STANDING, STARVED};
+use crate::abi;
 use crate::cpuset::{CpuSet, MAX_CPUS};
-use crate::domains::dedicated::dedicated_cpus;
-use crate::domains::preference::{Prefer, Preferences};
+use crate::domains::queues::Queues;
 use crate::domains::scheduler::{Board, Scheduler};
 use crate::ids::{CpuId, DomainId};
+use crate::kernel::load::{HEARTBEAT, STALL_LIMIT, STANDING, STARVED};
 use crate::policy;
+use crate::topology::dedicated::dedicated_cpus;
+use crate::topology::preference::{Prefer, Preferences};
 use crate::topology::{Domain, Domains, Topology};
 use anyhow::{Result, ensure};
 use cpu::Cpu;

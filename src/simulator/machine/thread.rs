@@ -1,4 +1,4 @@
-//! The life of a domain thread: `domains/thread.rs` and `connector/seam.rs`, as a task of the simulated machine, and
+//! The life of a domain thread: `run/thread.rs` and `kernel/seam.rs`, as a task of the simulated machine, and
 //! what `bpf/enqueue.bpf.h` does with it.
 //!
 //! A round is the real [`Scheduler::round`](crate::domains::scheduler::Scheduler::round), at the moment it begins; what
@@ -11,7 +11,7 @@
 use super::Machine;
 use super::cpu::Leaving;
 use super::enqueue::{decided_room, message_bytes, queued_bytes};
-use crate::connector::abi;
+use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::scheduler::Left;
 use crate::ids::{CpuId, DomainId};

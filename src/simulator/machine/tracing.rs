@@ -1,7 +1,7 @@
 //! What the machine writes into its trace, if there is one.
 
 use super::Machine;
-use crate::connector::abi;
+use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::trace::{Trace, cpu_track, thread_track};
 use crate::simulator::{TaskId, Who};

@@ -6,15 +6,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::gettid;
-use scx_manyland::connector::exit::Exit;
-use scx_manyland::connector::load::Loaded;
-use scx_manyland::connector::rings::{DecidedRing, QueuedRing};
-use scx_manyland::connector::shared::SharedDomain;
-use scx_manyland::connector::{abi, kernel};
+use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::domains::preference::{Prefer, Preferences};
 use scx_manyland::ids::Pid;
+use scx_manyland::kernel::exit::Exit;
+use scx_manyland::kernel::load::Loaded;
+use scx_manyland::kernel::probe;
+use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
+use scx_manyland::kernel::shared::SharedDomain;
 use scx_manyland::options::RunOptions;
+use scx_manyland::topology::preference::{Prefer, Preferences};
 use scx_manyland::topology::{Granularity, Source, Topology};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -76,7 +77,7 @@ pub fn fuzz_main() -> ExitCode {
 fn fuzz() -> Result<()> {
     let seed: u64 = std::env::args().nth(2).context("a seed")?.parse()?;
     eprintln!("seed {seed}");
-    kernel::check()?;
+    probe::check()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
         signals.add(signal);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use caps::CapSet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scx_manyland::privileges;
+use scx_manyland::run::privileges;
 use std::io::Error;
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -1,0 +1,211 @@
+//! The command line: what may be typed, and what the program answers.
+//!
+//! Invariant: every failure is one line on stderr that starts with the program's name, with exit
+//! code 2 where the command line is at fault and 1 for anything else ([`program`]).
+
+mod bench;
+mod simulate;
+
+use anyhow::{Error, Result, anyhow, bail, ensure};
+use bench::BenchArgs;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use scx_manyland::options::Format;
+use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::topology::{Granularity, Source, Topology};
+use scx_manyland::{Builder, RunArgs, program};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const PROGRAM: &str = env!("CARGO_BIN_NAME");
+
+/// A CPU scheduler in user space, with one scheduling thread for each last-level cache.
+///
+/// Without a command, schedules this machine until Ctrl-C: needs root and a kernel with
+/// sched_ext. Whatever happens to it, the kernel's own scheduler takes over.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    /// The order in which tasks run
+    #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
+    policy: PolicyKind,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Show how a machine is cut into domains (needs no root and no sched_ext)
+    Topology(TopologyArgs),
+    /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root and sched_ext)
+    // Of a size that is given twice the last counts: what runs this in a guest has sizes of its own (tools/compare).
+    #[command(args_override_self = true)]
+    Bench(Box<BenchArgs>),
+    /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
+    Simulate(Box<simulate::SimulateArgs>),
+    /// What `bench` starts
+    #[command(hide = true)]
+    Workload { errand: String },
+}
+
+#[derive(Debug, Args)]
+struct TopologyArgs {
+    /// Show the machine in this XML file, as `lstopo FILE.xml` writes it, instead of this machine
+    #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
+    input: Option<PathBuf>,
+    /// Show a machine by description, such as "Package:2 L3Cache:4 Core:8 PU:2" (see hwloc(7))
+    #[arg(long, value_name = "DESC")]
+    synthetic: Option<String>,
+    /// What a domain is made of
+    #[arg(long, value_name = "G", default_value_t, value_enum)]
+    domain: Granularity,
+    /// The form of the output
+    #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
+    format: Format,
+}
+
+/// Does what the command line says, and gives the exit code.
+pub fn main() -> ExitCode {
+    program::main(|cli: Cli| match cli.command {
+        Some(Subcommands::Topology(args)) => topology(args),
+        Some(Subcommands::Bench(args)) => compare(&args.plan(check_contender).map_err(usage)?),
+        Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
+        Some(Subcommands::Workload { errand }) => {
+            program::print(&bench::workloads::serve(&errand)?)
+        }
+        None => Builder::from(cli.policy).options(cli.run.options()?).run_confined(),
+    })
+}
+
+/// An error of the command line that clap has not seen.
+fn usage(error: Error) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{error:#}"))
+}
+
+/// Whether our scheduler can take part in a comparison with these options.
+fn check_contender(options: &[String]) -> Result<()> {
+    let args = std::iter::once(PROGRAM).chain(options.iter().map(String::as_str));
+    const NOT_OURS: &str = "these are not options of the scheduler";
+    let cli = Cli::try_parse_from(args).map_err(|error| match error.use_stderr() {
+        true => anyhow!(program::in_short(&error)),
+        false => anyhow!(NOT_OURS),
+    })?;
+    ensure!(cli.command.is_none() && !options.is_empty(), NOT_OURS);
+    let options = cli.run.options().map_err(|error| anyhow!(program::in_short(&error)))?;
+    ensure!(options.stats.is_none(), "the statistics are read by the comparison");
+    ensure!(!options.partial, "with --partial no workload would be scheduled by it");
+    Ok(())
+}
+
+fn compare(plan: &bench::Plan) -> Result<()> {
+    let report = bench::run(plan)?;
+    program::print(&report.text)?;
+    match report.trouble {
+        Some(trouble) => bail!(trouble),
+        None => Ok(()),
+    }
+}
+
+fn topology(args: TopologyArgs) -> Result<()> {
+    let source = match (args.input, args.synthetic) {
+        (Some(path), _) => Source::XmlFile(path),
+        (None, Some(description)) => Source::Synthetic(description),
+        (None, None) => Source::Live,
+    };
+    let machine = Topology::load(&source)?;
+    let domains = machine.partition(args.domain)?;
+    match args.format {
+        Format::Text => program::print(&machine.map(&domains)),
+        Format::Json => program::print(&(domains.to_json() + "\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use scx_manyland::options::RunOptions;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_give_the_defaults_of_the_library() {
+        let cli = Cli::try_parse_from(["scx_manyland"]).unwrap();
+        assert_eq!(cli.policy, PolicyKind::default());
+        assert_eq!(cli.run.options().unwrap(), RunOptions::default());
+    }
+
+    #[test]
+    fn a_policy_and_options_arrive() {
+        let args = ["scx_manyland", "--domain", "l2", "--policy", "fifo", "--strict"];
+        let cli = Cli::try_parse_from(args).unwrap();
+        assert_eq!(cli.policy, PolicyKind::Fifo);
+        let options = cli.run.options().unwrap();
+        assert_eq!((options.domain, options.strict), (Granularity::L2, true));
+    }
+
+    #[test]
+    fn the_last_size_counts_and_all_contenders_do() {
+        let line = "scx_manyland bench --jobs 1 --with '--strict' --jobs 2 --with '--no-steal' --command a --command b";
+        let cli = Cli::try_parse_from(shlex::split(line).unwrap()).unwrap();
+        let Some(Subcommands::Bench(bench)) = cli.command else { panic!("bench") };
+        let plan = bench.plan(|_| Ok(())).unwrap();
+        let contenders: Vec<_> = plan.contenders.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(contenders, ["kernel", "manyland", "manyland --strict", "manyland --no-steal"]);
+        let workloads: Vec<_> = plan.workloads.iter().map(bench::Workload::name).collect();
+        assert_eq!(workloads, ["a", "b"]);
+        let line = "scx_manyland bench --jobs 1 --jobs 2 --workloads build";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Some(Subcommands::Bench(bench)) = cli.command else { panic!("bench") };
+        assert!(bench.plan(|_| Ok(())).unwrap().workloads[0].describe().starts_with("2 jobs"));
+    }
+
+    #[test]
+    fn contenders_take_options_of_the_scheduler_only() {
+        let check = |line: &str| {
+            let options = line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            check_contender(&options).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("--policy deadline --dedicate"), Ok(()));
+        for (line, word) in [
+            ("", "options of the scheduler"),
+            ("topology", "options of the scheduler"),
+            ("--stats 1", "statistics"),
+            ("--partial", "--partial"),
+            ("--slice-us 100 --slice-min-us 200", "200 us"),
+            ("--nonsense", "--nonsense"),
+            ("--help", "options"),
+        ] {
+            let error = check(line).unwrap_err();
+            assert!(error.contains(word) && error.lines().count() == 1, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn absurd_values_are_refused() {
+        let options = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["scx_manyland"], args].concat())?;
+            cli.run.options()
+        };
+        let numbers =
+            ["", " ", "0", "-1", "+-1", "1.5", "1e3", "0x64", "five", "NaN", "\u{ff15}00"];
+        let huge = ["1000001", "18446744073709551616", "340282366920938463463374607431768211456"];
+        for option in ["--slice-us", "--slice-min-us", "--patience-us", "--stats"] {
+            for value in numbers.iter().chain(&huge) {
+                let argument = format!("{option}={value}");
+                assert!(options(&[&argument]).is_err(), "{argument} is taken");
+            }
+        }
+        for option in ["--domain", "--policy", "--prefer", "--stats-format"] {
+            for value in ["", " ", "l3 ", "L3\n", "none none", "\u{1f427}", &"x".repeat(1 << 20)] {
+                let argument = format!("{option}={value}");
+                assert!(options(&["--stats", "1", &argument]).is_err(), "{argument:.40} is taken");
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The pair of queues of one domain in memory: what a domain's scheduler sees of a simulated machine.
+//!
+//! Invariant: nothing happens here by itself; the machine (or a test) says what was sent, when there is room, which
+//! CPUs are idle, and takes out what was decided.
+
+use crate::abi;
+use crate::cpuset::CpuSet;
+use crate::domains::seam::Message;
+use crate::domains::seam::Seam;
+use crate::ids::DomainId;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+/// A message on its way.
+#[derive(Clone)]
+pub enum Sent {
+    /// For a task that may run everywhere or, by its flags, on one CPU.
+    Plain(abi::queued),
+    /// For a task that may use some CPUs.
+    Part(Box<abi::queued_part>),
+}
+
+impl Sent {
+    /// What both kinds have in common.
+    pub fn queued(&self) -> &abi::queued {
+        match self {
+            Sent::Plain(queued) => queued,
+            Sent::Part(part) => &part.queued,
+        }
+    }
+}
+
+/// The pair of queues of one domain.
+#[derive(Default)]
+pub struct Queues {
+    /// Messages not yet taken.
+    pub sent: VecDeque<Sent>,
+    /// Decisions not yet carried out.
+    pub decided: Vec<abi::decided>,
+    /// How many more decisions find room.
+    pub room: usize,
+    /// The idle CPUs.
+    pub idle: CpuSet,
+    /// How many tasks are decided and not yet running.
+    pub ready: usize,
+    /// The largest place in the order of those that have begun to run.
+    pub front: u64,
+    /// How many tasks were ready or waiting at the last look.
+    pub queued: usize,
+    /// How many CPUs are idle in each domain.
+    pub idle_elsewhere: Vec<usize>,
+    /// The domains whose bells were rung.
+    pub called: RefCell<Vec<DomainId>>,
+    /// When the thread was last switched in.
+    pub now_ns: u64,
+}
+
+impl Seam for Queues {
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn pending(&self) -> usize {
+        self.sent.len()
+    }
+
+    fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
+        for message in &self.sent {
+            told(match message {
+                Sent::Plain(queued) => Message::Plain(queued),
+                Sent::Part(part) => Message::Part(part),
+            });
+        }
+        let taken = self.sent.len();
+        self.sent.clear();
+        taken
+    }
+
+    fn idle_in(&self, domain: DomainId) -> usize {
+        self.idle_elsewhere.get(domain.index()).copied().unwrap_or(0)
+    }
+
+    fn call(&self, domain: DomainId) {
+        self.called.borrow_mut().push(domain);
+    }
+
+    fn submit(&mut self, decision: &abi::decided) -> bool {
+        let Some(room) = self.room.checked_sub(1) else { return false };
+        self.room = room;
+        self.decided.push(*decision);
+        true
+    }
+
+    fn idle(&self) -> CpuSet {
+        self.idle
+    }
+
+    fn ready(&self) -> usize {
+        self.ready
+    }
+
+    fn front(&self) -> u64 {
+        self.front
+    }
+
+    fn queued(&self) -> usize {
+        self.queued
+    }
+}

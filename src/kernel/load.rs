@@ -1,0 +1,434 @@
+//! Loads the BPF side for a list of domains, and attaches it.
+//!
+//! The order matters: the options go into read-only data before load; the rings, the domains and
+//! their CPUs are described after load and before attach, when the domain threads already exist
+//! (BPF has to know their numbers when it meets them).
+//!
+//! Invariant: no task is scheduled by us before [`Loaded::attach`], and none after [`Attached`] is
+//! dropped.
+
+use super::exit::Exit;
+use super::probe;
+use super::rings::{DecidedRing, QueuedRing};
+use super::shared::SharedDomains;
+use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
+use crate::abi;
+use crate::cpuset::CpuSet;
+use crate::ids::{CpuId, DomainId, Pid};
+use crate::kernel::options::RunOptions;
+use crate::topology::preference::{Prefer, Preferences};
+use crate::topology::{Domain, Domains};
+use anyhow::{Context, Result};
+use libbpf_rs::btf::types;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, ProgramInput,
+};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// With `--strict`, the safety net opens after this time all the same.
+pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(1);
+/// The longest slice a decision may ask for.
+const SLICE_MAX: Duration = Duration::from_secs(1);
+/// How often the kernel's side looks for a wake-up that was lost in a race.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
+/// Who has waited for so long goes first.
+pub(crate) const STARVED: Duration = Duration::from_secs(3);
+/// For so long a decision may stand.
+pub(crate) const STANDING: Duration = Duration::from_millis(100);
+
+/// A ring holds this many messages for each CPU of its domain, within the bounds below.
+const MESSAGES_PER_CPU: usize = 256;
+const MESSAGES_MIN: usize = 1024;
+const MESSAGES_MAX: usize = 64 * 1024;
+
+/// The bytes of a ring for `cpus` CPUs whose records are `record` bytes long: a power of two.
+pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
+    let messages = (cpus * MESSAGES_PER_CPU).clamp(MESSAGES_MIN, MESSAGES_MAX);
+    let bytes = (messages * (record + 8)).next_power_of_two();
+    u32::try_from(bytes).expect("the bounds above keep a ring below 4 GiB")
+}
+
+/// What libbpf says while it loads is for whoever debugs; the result says the rest.
+fn listen(verbose: bool) {
+    fn print(_: PrintLevel, message: String) {
+        eprint!("{message}");
+    }
+    let printer = if verbose { Some((PrintLevel::Info, print as fn(_, _))) } else { None };
+    libbpf_rs::set_print(printer);
+}
+
+/// The BPF side in the kernel, not yet attached.
+pub struct Loaded<'obj> {
+    skeleton: BpfSkel<'obj>,
+    shared: Arc<SharedDomains>,
+    /// Inner maps: the outer maps hold them too, but descriptors are needed to map them.
+    rings: Vec<(MapHandle, MapHandle)>,
+}
+
+impl<'obj> Loaded<'obj> {
+    /// Loads the BPF side into `storage`.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program.
+    pub fn new(
+        storage: &'obj mut MaybeUninit<OpenObject>,
+        options: &RunOptions,
+        domains: &Domains,
+        preferences: &Preferences,
+    ) -> Result<Self> {
+        listen(options.verbose);
+        let btf = probe::vmlinux()?;
+        let mut open =
+            BpfSkelBuilder::default().open(storage).context("cannot open the BPF side")?;
+        set_enumerators(&mut open, &btf)?;
+        set_options(&mut open, options, domains, preferences)?;
+        set_flags(&mut open, options, &btf)?;
+        choose_take_hook(&mut open, &btf);
+        set_sizes(&mut open, domains, preferences)?;
+        let skeleton = open.load().context(
+            "cannot load the BPF side into this kernel; the lines above with -v say why",
+        )?;
+        let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
+        let mut loaded = Self { skeleton, shared, rings: Vec::new() };
+        loaded.create_rings(domains)?;
+        Ok(loaded)
+    }
+
+    /// The memory of the domains.
+    pub fn shared(&self) -> &Arc<SharedDomains> {
+        &self.shared
+    }
+
+    fn create_rings(&mut self, domains: &Domains) -> Result<()> {
+        let create = |kind: MapType, name: &str, bytes: u32| {
+            let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+                sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
+                ..Default::default()
+            };
+            MapHandle::create(kind, Some(name), 0, 0, bytes, &options)
+                .with_context(|| format!("cannot create a ring of {bytes} bytes"))
+        };
+        for domain in domains.iter() {
+            let cpus = domain.cpus.len();
+            let key = domain.id.0.to_ne_bytes();
+            let queued =
+                create(MapType::RingBuf, "queued", ring_bytes(cpus, size_of::<abi::queued>()))?;
+            let decided = create(
+                MapType::UserRingBuf,
+                "decided",
+                ring_bytes(cpus, size_of::<abi::decided>()),
+            )?;
+            let maps = &self.skeleton.maps;
+            for (outer, inner) in [(&maps.queued_rings, &queued), (&maps.decided_rings, &decided)] {
+                outer
+                    .update(&key, &inner.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
+                    .with_context(|| format!("cannot give domain {} its queues", domain.id))?;
+            }
+            self.rings.push((queued, decided));
+        }
+        Ok(())
+    }
+
+    /// Maps the pair of queues of a domain.
+    ///
+    /// # Errors
+    /// If the kernel refuses a mapping.
+    pub fn queues(&self, domain: DomainId) -> Result<(QueuedRing, DecidedRing)> {
+        let (queued, decided) = &self.rings[domain.index()];
+        Ok((
+            QueuedRing::new(queued.as_fd().try_clone_to_owned()?, queued.max_entries())?,
+            DecidedRing::new(decided.as_fd().try_clone_to_owned()?, decided.max_entries())?,
+        ))
+    }
+
+    /// Describes the domains and attaches. `threads` are the domain threads, in the order of the
+    /// domains; `dedicated` are the CPUs they keep to themselves. `preferences` are those that it was
+    /// loaded with.
+    ///
+    /// # Errors
+    /// If the kernel refuses; another scheduler may have come first.
+    pub fn attach(
+        mut self,
+        domains: &Domains,
+        threads: &[Pid],
+        dedicated: &CpuSet,
+        preferences: &Preferences,
+    ) -> Result<Attached<'obj>> {
+        for (domain, &thread) in domains.iter().zip(threads) {
+            self.shared.domain(domain.id).describe(thread, &domain.cpus);
+            let mut order = abi::domain_order { nearest: [0; abi::limits_MAX_DOMAINS as usize] };
+            for (to, from) in order.nearest.iter_mut().zip(&domain.nearest) {
+                *to = from.0 as u16;
+            }
+            let words = order.nearest.map(u16::to_ne_bytes);
+            self.skeleton
+                .maps
+                .orders
+                .update(&domain.id.0.to_ne_bytes(), words.as_flattened(), MapFlags::ANY)
+                .context("cannot describe the domains to the kernel")?;
+        }
+        for cpu in 0..cpu_count(domains) {
+            let domain = domains.domain_of(CpuId(cpu)).map(|id| &domains.as_slice()[id.index()]);
+            let number = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
+            let sibling = domain.map_or(CpuId(cpu), |domain| domain.next_sibling(CpuId(cpu)));
+            let mut value = [0u8; size_of::<abi::cpu_ctx>()];
+            value[..4].copy_from_slice(&number.to_ne_bytes());
+            value[4..8].copy_from_slice(&u32::from(dedicated.contains(CpuId(cpu))).to_ne_bytes());
+            if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
+                value[8..12].copy_from_slice(&(set as u32).to_ne_bytes());
+                value[12..16].copy_from_slice(&u32::from(rank).to_ne_bytes());
+            }
+            value[16..20].copy_from_slice(&sibling.0.to_ne_bytes());
+            self.skeleton
+                .maps
+                .cpus
+                .update(&cpu.to_ne_bytes(), &value, MapFlags::ANY)
+                .context("cannot describe the CPUs to the kernel")?;
+        }
+        self.describe_preferences(domains, preferences)?;
+        let link = self.skeleton.maps.manyland_ops.attach_struct_ops().context(
+            match probe::attached() {
+                Some(other) => format!("cannot attach: scheduler \"{other}\" is already running"),
+                None => "cannot attach: the kernel refused the scheduler; `dmesg` says why".into(),
+            },
+        )?;
+        let exec = self
+            .skeleton
+            .progs
+            .note_exec
+            .attach()
+            .context("cannot be told of tasks that start another program")?;
+        let switches = self
+            .skeleton
+            .progs
+            .note_switch
+            .autoload()
+            .then(|| self.skeleton.progs.note_switch.attach())
+            .transpose()
+            .context("cannot be told of CPUs that a higher scheduling class takes")?;
+        Ok(Attached { loaded: self, link: Some(link), _exec: exec, _switches: switches })
+    }
+
+    /// Writes the table of preferences: the lists of all domains, one after the other.
+    fn describe_preferences(&self, domains: &Domains, preferences: &Preferences) -> Result<()> {
+        let steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
+        for (key, step) in (0_u32..).zip(steps) {
+            let set = preferences.set(step.set);
+            let mut value = [0u8; size_of::<abi::preference>()];
+            value[..4].copy_from_slice(&(step.set as u32).to_ne_bytes());
+            value[4..6].copy_from_slice(&(set.domain.0 as u16).to_ne_bytes());
+            value[6..8].copy_from_slice(&set.rank.to_ne_bytes());
+            value[8..].copy_from_slice(&u32::from(step.whole_core).to_ne_bytes());
+            self.skeleton
+                .maps
+                .preferences
+                .update(&key.to_ne_bytes(), &value, MapFlags::ANY)
+                .context("cannot describe the kinds of core to the kernel")?;
+        }
+        Ok(())
+    }
+}
+
+/// The scheduler at work. Dropping it detaches.
+pub struct Attached<'obj> {
+    loaded: Loaded<'obj>,
+    link: Option<Link>,
+    _exec: Link,
+    _switches: Option<Link>,
+}
+
+impl Attached<'_> {
+    /// The memory of the domains.
+    pub fn shared(&self) -> &Arc<SharedDomains> {
+        &self.loaded.shared
+    }
+
+    /// The descriptor that becomes readable when the scheduler has left.
+    pub fn exits(&self) -> BorrowedFd<'_> {
+        self.loaded.skeleton.maps.exits.as_fd()
+    }
+
+    /// Why it left; `None` if it has not.
+    pub fn exit(&self) -> Option<Exit> {
+        let bss = self.loaded.skeleton.maps.bss_data.as_deref()?;
+        // SAFETY: the kernel's side writes the record once, the kind last; a volatile read keeps the
+        // compiler from reading the mapped memory earlier.
+        let record: abi::exit_record = unsafe {
+            std::ptr::read_volatile((&raw const bss.exit_record).cast::<abi::exit_record>())
+        };
+        Exit::from_record(&record)
+    }
+
+    /// Brings the gauges in the shared memory (waiting, ready) up to date.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn refresh_gauges(&self) -> Result<()> {
+        self.loaded
+            .skeleton
+            .progs
+            .gauge
+            .test_run(ProgramInput::default())
+            .context("cannot ask the kernel how many tasks wait")?;
+        Ok(())
+    }
+
+    /// Gives the machine back to the kernel's own scheduler, and answers why it was ours no more.
+    pub fn detach(mut self) -> Option<Exit> {
+        drop(self.link.take());
+        self.exit()
+    }
+}
+
+/// One more than the highest CPU number of the machine.
+fn cpu_count(domains: &Domains) -> u32 {
+    let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
+    highest.map_or(1, |cpu| cpu.0 + 1)
+}
+
+/// How many CPUs the kernel could have, counting those that are offline.
+fn possible_cpus() -> u32 {
+    std::fs::read_to_string("/sys/devices/system/cpu/possible")
+        .ok()
+        .and_then(|list| {
+            list.trim().split(',').try_fold(0, |sum, range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let span = last.parse::<u32>().ok()?.checked_sub(first.parse().ok()?)?;
+                Some(sum + span + 1)
+            })
+        })
+        .unwrap_or(u32::MAX)
+}
+
+/// The pid of khugepaged, a reclaim thread that has no flag of its own; 0 if there is none.
+fn khugepaged() -> i32 {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+    processes
+        .flatten()
+        .find(|process| {
+            std::fs::read_to_string(process.path().join("comm"))
+                .is_ok_and(|name| name.trim() == "khugepaged")
+        })
+        .and_then(|process| process.file_name().to_str()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn set_options(
+    open: &mut OpenBpfSkel<'_>,
+    options: &RunOptions,
+    domains: &Domains,
+    preferences: &Preferences,
+) -> Result<()> {
+    let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
+    data.nr_cpus = cpu_count(domains);
+    data.nr_domains = u32::try_from(domains.len())?;
+    data.nr_possible_cpus = possible_cpus();
+    data.slice_ns = ns(options.slices.base);
+    data.slice_min_ns = ns(options.slices.min);
+    data.slice_max_ns = ns(SLICE_MAX);
+    data.patience_ns = ns(options.patience);
+    data.stall_ns = ns(STALL_LIMIT);
+    data.heartbeat_ns = ns(HEARTBEAT);
+    data.starved_ns = ns(STARVED);
+    data.standing_ns = ns(STANDING);
+    data.standing = options.standing;
+    data.strict = options.strict;
+    data.no_steal = options.no_steal;
+    data.partial = options.partial;
+    data.scheduler_tgid = nix::unistd::getpid().as_raw();
+    data.khugepaged_pid = khugepaged();
+    data.smt = domains.iter().any(Domain::has_smt);
+    data.by_kind = preferences.by_kind();
+    data.prefer_slow = preferences.prefer() == Prefer::Efficiency;
+    data.nr_steps = u32::try_from(preferences.steps(DomainId(0)).len())?;
+    data.nr_sets = u32::try_from(preferences.set_count())?;
+    Ok(())
+}
+
+fn set_flags(
+    open: &mut OpenBpfSkel<'_>,
+    options: &RunOptions,
+    btf: &libbpf_rs::btf::Btf<'_>,
+) -> Result<()> {
+    let data = open.maps.rodata_data.as_deref().context("the BPF side has no options")?;
+    let climbs = data.by_kind || data.smt;
+    // A flag that this kernel does not have asks for what it does anyway.
+    let flag = |name| probe::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
+    let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE") | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP");
+    if options.partial {
+        flags |= flag("SCX_OPS_SWITCH_PARTIAL");
+    }
+    // A task that is alone on a CPU leaves it for a better core (bpf/climb.bpf.h).
+    if climbs {
+        flags |= flag("SCX_OPS_ENQ_LAST");
+    }
+    open.struct_ops.manyland_ops_mut().flags = flags;
+    Ok(())
+}
+
+/// How the BPF side learns that a higher scheduling class takes a CPU: by a tracepoint where the
+/// kernel lets it empty the CPU's queue from there, else by the callback that was made for it.
+fn choose_take_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
+    let from_anywhere =
+        btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some();
+    if from_anywhere {
+        open.struct_ops.manyland_ops_mut().cpu_release = std::ptr::null_mut();
+    }
+    open.progs.note_switch.set_autoload(from_anywhere);
+}
+
+fn set_sizes(
+    open: &mut OpenBpfSkel<'_>,
+    domains: &Domains,
+    preferences: &Preferences,
+) -> Result<()> {
+    let count = u32::try_from(domains.len())?;
+    let maps = &mut open.maps;
+    for map in [
+        &mut maps.domains,
+        &mut maps.orders,
+        &mut maps.masks,
+        &mut maps.queued_rings,
+        &mut maps.decided_rings,
+    ] {
+        map.set_max_entries(count)?;
+    }
+    maps.cpus.set_max_entries(cpu_count(domains))?;
+    let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
+    maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
+    maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;
+    Ok(())
+}
+
+/// Gives the BPF side the running kernel's values of the enumerators it uses.
+fn set_enumerators(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) -> Result<()> {
+    let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
+    macro_rules! set {
+        ($($enumeration:literal: $($field:ident = $name:literal),+;)+) => {
+            $($(data.$field = probe::enumerator(btf, $enumeration, $name).with_context(|| {
+                format!("cannot attach: this kernel's sched_ext does not know {}", $name)
+            })?;)+)+
+        };
+    }
+    set! {
+        "scx_dsq_id_flags":
+            __SCX_DSQ_LOCAL = "SCX_DSQ_LOCAL",
+            __SCX_DSQ_LOCAL_ON = "SCX_DSQ_LOCAL_ON";
+        "scx_enq_flags":
+            __SCX_ENQ_WAKEUP = "SCX_ENQ_WAKEUP",
+            __SCX_ENQ_LAST = "SCX_ENQ_LAST";
+        "scx_kick_flags":
+            __SCX_KICK_IDLE = "SCX_KICK_IDLE";
+        "scx_ent_flags":
+            __SCX_TASK_QUEUED = "SCX_TASK_QUEUED";
+    }
+    Ok(())
+}

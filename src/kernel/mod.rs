@@ -1,0 +1,22 @@
+//! The BPF side, loaded and attached, as the rest of the program sees it.
+//!
+//! [`probe`] asks whether this kernel can be scheduled at all, [`load`] loads the BPF side for a
+//! list of domains with the [`options`] of a run and attaches it, [`rings`] are the two queues of a domain, [`shared`] is its
+//! memory, [`seam`] puts those three below a domain thread, [`exit`] says why the scheduler left.
+//!
+//! Invariant: dropping [`load::Attached`] gives the machine back to the kernel's own scheduler, and
+//! so does the end of the process, however it ends: the kernel holds the link.
+
+pub mod exit;
+pub mod load;
+pub mod options;
+pub mod probe;
+pub mod rings;
+pub mod seam;
+pub mod shared;
+
+/// The generated skeleton of the BPF side.
+#[allow(missing_docs, clippy::all)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
+}

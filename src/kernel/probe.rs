@@ -1,0 +1,97 @@
+//! Whether this kernel, at this moment, can run the scheduler; and what its enumerations are worth.
+//!
+//! Invariant: nothing here changes anything. Every refusal says what to do next.
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::btf::{Btf, types};
+use std::fs;
+use std::path::Path;
+
+const SCHED_EXT: &str = "/sys/kernel/sched_ext";
+
+/// Checks everything that can be told before loading.
+///
+/// # Errors
+/// A kernel without sched_ext; another scheduler attached; kernel type information (BTF)
+/// that is missing or malformed.
+pub fn check() -> Result<()> {
+    if !Path::new(SCHED_EXT).exists() {
+        bail!(
+            "cannot attach: this kernel has no sched_ext; use Linux 6.16 or newer built with \
+             CONFIG_SCHED_CLASS_EXT=y, or try `make run` (a guest)"
+        );
+    }
+    if let Some(other) = attached() {
+        bail!(
+            "cannot attach: scheduler \"{other}\" is already running; stop it first \
+             (systemctl stop scx, or end its process)"
+        );
+    }
+    let btf = vmlinux()?;
+    if let Some(name) = malformed(&btf) {
+        bail!(
+            "cannot attach: the kernel's BTF is malformed ({name} shows its implicit argument \
+             `aux`), a fault of this kernel package; use another kernel build"
+        );
+    }
+    Ok(())
+}
+
+/// The name of the sched_ext scheduler that is attached, if any is.
+pub fn attached() -> Option<String> {
+    let read = |file: &str| fs::read_to_string(Path::new(SCHED_EXT).join(file)).ok();
+    let state = read("state")?;
+    if state.trim() == "disabled" {
+        return None;
+    }
+    Some(read("root/ops").map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()))
+}
+
+/// Whether a sched_ext scheduler is attached and has taken over all tasks.
+pub fn is_enabled() -> bool {
+    fs::read_to_string(Path::new(SCHED_EXT).join("state"))
+        .is_ok_and(|state| state.trim() == "enabled")
+}
+
+/// How often CPUs came or went since boot.
+pub fn hotplugs() -> u64 {
+    let count = fs::read_to_string(Path::new(SCHED_EXT).join("hotplug_seq"));
+    count.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The kernel's type information.
+///
+/// # Errors
+/// If the kernel has none.
+pub fn vmlinux() -> Result<Btf<'static>> {
+    Btf::from_vmlinux().context(
+        "cannot read the kernel's BTF (/sys/kernel/btf/vmlinux); use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y",
+    )
+}
+
+/// A kernel function of sched_ext that shows an argument which BPF programs do not pass.
+fn malformed(btf: &Btf<'_>) -> Option<String> {
+    btf.type_by_kind::<types::Func<'_>>().find_map(|function| {
+        let name = function.name()?.to_str()?;
+        let public = name.starts_with("scx_bpf_") || name.starts_with("__scx_bpf_");
+        if !public || name.ends_with("_impl") {
+            return None;
+        }
+        let prototype = types::FuncProto::try_from(function.next_type()?).ok()?;
+        prototype
+            .iter()
+            .any(|parameter| parameter.name.is_some_and(|name| name == "aux"))
+            .then(|| name.to_owned())
+    })
+}
+
+/// The value of an enumerator in the running kernel; `None` if it does not have it.
+pub fn enumerator(btf: &Btf<'_>, enumeration: &str, name: &str) -> Option<u64> {
+    let is_it = |member: Option<&std::ffi::OsStr>| member.is_some_and(|n| n == name);
+    if let Some(found) = btf.type_by_name::<types::Enum64<'_>>(enumeration) {
+        return found.iter().find(|m| is_it(m.name)).map(|m| m.value as u64);
+    }
+    let found = btf.type_by_name::<types::Enum<'_>>(enumeration)?;
+    found.iter().find(|m| is_it(m.name)).map(|m| u64::from(m.value as u32))
+}

@@ -1,0 +1,225 @@
+//! The two queues of a domain as user space sees them: `queued` (kernel to thread) and `decided`
+//! (thread to kernel).
+//!
+//! Both are the kernel's own ring buffers, mapped into the process. The layout is that of
+//! `kernel/bpf/ringbuf.c`: a page with the consumer's position, a page with the producer's, and the
+//! data, mapped twice in a row so that a record that wraps around is contiguous. A position only
+//! grows; its place in the data is `position % size`. Each record has a header of eight bytes: its
+//! length with two flags in the top bits, and four bytes that mean nothing here.
+//!
+//! Invariant: a ring has one consumer and, for `decided`, one producer, which is the domain thread.
+//! Neither side makes a system call or allocates.
+
+use crate::abi;
+use crate::domains::seam::Message;
+use anyhow::{Context, Result, bail};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+const BUSY: u32 = 1 << 31;
+const DISCARDED: u32 = 1 << 30;
+const HEADER: u64 = 8;
+
+fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page has a size")
+}
+
+/// The distance from one record to the next.
+const fn stride(length: u64) -> u64 {
+    (length + HEADER).next_multiple_of(8)
+}
+
+/// A mapping that ends with its owner.
+struct Mapping {
+    start: NonNull<libc::c_void>,
+    length: usize,
+}
+
+impl Mapping {
+    fn new(ring: BorrowedFd<'_>, offset: usize, length: usize, writable: bool) -> Result<Self> {
+        let protection = match writable {
+            true => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            false => ProtFlags::PROT_READ,
+        };
+        let length = NonZeroUsize::new(length).expect("a ring has a size");
+        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory that
+        // is in use.
+        let start = unsafe {
+            mmap(
+                None,
+                length,
+                protection,
+                MapFlags::MAP_SHARED,
+                ring,
+                libc::off_t::try_from(offset)?,
+            )
+        }
+        .context("cannot map a ring buffer of the kernel")?;
+        Ok(Self { start, length: length.get() })
+    }
+
+    fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset < self.length);
+        // SAFETY: the offset is inside the mapping.
+        unsafe { self.start.cast::<u8>().add(offset) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nothing outlives the ring that owns the mapping.
+        let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+/// `queued`: the messages of the kernel. Its one consumer is the domain thread.
+pub struct QueuedRing {
+    ring: OwnedFd,
+    consumer: Mapping,
+    producer: Mapping,
+    size: u64,
+}
+
+// SAFETY: the mappings belong to the process, not to a thread.
+unsafe impl Send for QueuedRing {}
+
+impl QueuedRing {
+    /// Maps the ring buffer `ring` of `size` bytes.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mapping.
+    pub fn new(ring: OwnedFd, size: u32) -> Result<Self> {
+        let page = page_size();
+        let consumer = Mapping::new(ring.as_fd(), 0, page, true)?;
+        let producer = Mapping::new(ring.as_fd(), page, page + 2 * size as usize, false)?;
+        Ok(Self { ring, consumer, producer, size: u64::from(size) })
+    }
+
+    /// The descriptor to sleep on: readable while the ring holds messages.
+    pub fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    fn consumer_position(&self) -> &AtomicU64 {
+        // SAFETY: the first word of the consumer's page is its position; both sides use it atomically.
+        unsafe { self.consumer.at(0).cast::<AtomicU64>().as_ref() }
+    }
+
+    fn producer_position(&self) -> &AtomicU64 {
+        // SAFETY: as above, for the producer's page.
+        unsafe { self.producer.at(0).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Whether a message has its place in the ring, even if it is not complete yet.
+    pub fn has_messages(&self) -> bool {
+        self.producer_position().load(Ordering::Acquire)
+            != self.consumer_position().load(Ordering::Relaxed)
+    }
+
+    /// How many messages have their place in the ring, were all of them of tasks that may run everywhere, or on one CPU.
+    pub fn pending(&self) -> usize {
+        let end = self.producer_position().load(Ordering::Acquire);
+        let taken = self.consumer_position().load(Ordering::Relaxed);
+        (end.saturating_sub(taken) / stride(size_of::<abi::queued>() as u64)) as usize
+    }
+
+    /// Hands every complete message to `told`, oldest first, and answers how many there were.
+    pub fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
+        let data = page_size();
+        let mut position = self.consumer_position().load(Ordering::Relaxed);
+        // Pairs with the kernel's store-release in bpf_ringbuf_reserve: the headers up to here exist.
+        let end = self.producer_position().load(Ordering::Acquire);
+        let mut taken = 0;
+        while position < end {
+            let offset = data + (position % self.size) as usize;
+            // SAFETY: a header is aligned to 8 bytes and inside the data; the kernel writes it
+            // atomically.
+            let header = unsafe { self.producer.at(offset).cast::<AtomicU32>().as_ref() };
+            // Pairs with the kernel's xchg in bpf_ringbuf_commit: the record is complete.
+            let length = header.load(Ordering::Acquire);
+            if length & BUSY != 0 {
+                break;
+            }
+            let record = self.producer.at(offset + HEADER as usize);
+            let body = u64::from(length & !(BUSY | DISCARDED));
+            if length & DISCARDED == 0 {
+                taken += 1;
+                // SAFETY: the BPF side submits these two types only, told apart by their sizes, and
+                // writes nothing to a record until it has been consumed.
+                unsafe {
+                    if body == size_of::<abi::queued_part>() as u64 {
+                        told(Message::Part(record.cast().as_ref()));
+                    } else {
+                        told(Message::Plain(record.cast().as_ref()));
+                    }
+                }
+            }
+            position += stride(body);
+            // Pairs with the kernel's load in bpf_ringbuf_reserve: the record may be overwritten.
+            self.consumer_position().store(position, Ordering::Release);
+        }
+        taken
+    }
+}
+
+/// `decided`: the decisions of the domain thread, which is its one producer.
+pub struct DecidedRing {
+    _ring: OwnedFd,
+    consumer: Mapping,
+    producer: Mapping,
+    size: u64,
+}
+
+// SAFETY: as for QueuedRing.
+unsafe impl Send for DecidedRing {}
+
+impl DecidedRing {
+    /// Maps the user ring buffer `ring` of `size` bytes.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mapping, or if a decision does not fit.
+    pub fn new(ring: OwnedFd, size: u32) -> Result<Self> {
+        if u64::from(size) < stride(size_of::<abi::decided>() as u64) {
+            bail!("a ring of {size} bytes holds no decision");
+        }
+        let page = page_size();
+        let consumer = Mapping::new(ring.as_fd(), 0, page, false)?;
+        let producer = Mapping::new(ring.as_fd(), page, page + 2 * size as usize, true)?;
+        Ok(Self { _ring: ring, consumer, producer, size: u64::from(size) })
+    }
+
+    /// Appends a decision; `false` if there is no room until the kernel has taken some out.
+    pub fn submit(&mut self, decision: &abi::decided) -> bool {
+        let length = size_of::<abi::decided>() as u64;
+        // SAFETY: the first word of each of the two pages is a position, used atomically by both
+        // sides.
+        let (consumed, produced) = unsafe {
+            (
+                self.consumer.at(0).cast::<AtomicU64>().as_ref(),
+                self.producer.at(0).cast::<AtomicU64>().as_ref(),
+            )
+        };
+        let position = produced.load(Ordering::Relaxed);
+        // Pairs with the kernel's store-release in __bpf_user_ringbuf_sample_release: what lies
+        // before is no longer read.
+        let used = position - consumed.load(Ordering::Acquire);
+        if self.size - used < stride(length) {
+            return false;
+        }
+        let offset = page_size() + (position % self.size) as usize;
+        // SAFETY: the record lies in the data (mapped twice, so it may run over the end), nobody
+        // reads it before the position is published, and it is aligned to 8 bytes.
+        unsafe {
+            self.producer.at(offset).cast::<[u32; 2]>().write([length as u32, 0]);
+            self.producer.at(offset + HEADER as usize).cast::<abi::decided>().write(*decision);
+        }
+        // Pairs with the kernel's load-acquire in __bpf_user_ringbuf_peek.
+        produced.store(position + stride(length), Ordering::Release);
+        true
+    }
+}

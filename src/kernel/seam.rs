@@ -1,0 +1,119 @@
+//! The real machine below a domain thread: its pair of queues, its shared memory, and its sleep.
+//!
+//! Invariant: taking, deciding and submitting make no system call; [`BpfSeam::sleep`] makes one (two
+//! when it was woken through the bell).
+
+use super::rings::{DecidedRing, QueuedRing};
+use super::shared::SharedDomain;
+use crate::abi;
+use crate::cpuset::CpuSet;
+use crate::domains::seam::Message;
+use crate::domains::seam::Seam;
+use crate::ids::DomainId;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// One domain of the real machine.
+pub struct BpfSeam {
+    queued: QueuedRing,
+    decided: DecidedRing,
+    shared: SharedDomain,
+    bell: Arc<EventFd>,
+    others: Arc<[SharedDomain]>,
+    bells: Arc<[Arc<EventFd>]>,
+}
+
+impl BpfSeam {
+    /// Puts the parts of domain `id` together: its queues, the memory of all domains, and the bells
+    /// of all domain threads. Whoever rings a bell (writes to it) wakes its thread.
+    pub fn new(
+        id: DomainId,
+        (queued, decided): (QueuedRing, DecidedRing),
+        others: Arc<[SharedDomain]>,
+        bells: Arc<[Arc<EventFd>]>,
+    ) -> Self {
+        let shared = others[id.index()].clone();
+        let bell = bells[id.index()].clone();
+        Self { queued, decided, shared, bell, others, bells }
+    }
+
+    /// Sleeps until a message arrives or the bell is rung.
+    ///
+    /// Leaving the CPU is also what makes the kernel look at the decisions submitted so far.
+    pub fn sleep(&mut self) {
+        self.shared.set_sleeping(true);
+        if !self.queued.has_messages() {
+            // SAFETY: the ring owns the descriptor and outlives the call.
+            let ring = unsafe { BorrowedFd::borrow_raw(self.queued.fd()) };
+            let mut sources = [
+                PollFd::new(ring, PollFlags::POLLIN),
+                PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+            ];
+            // An error means a signal or no memory for the wait; either way the loop looks again.
+            let _ = poll(&mut sources, PollTimeout::NONE);
+            if sources[1].any() == Some(true) {
+                let _ = self.bell.read();
+            }
+        }
+        self.shared.set_sleeping(false);
+    }
+
+    /// Whether the kernel has decisions to look at.
+    pub fn has_undrained(&self) -> bool {
+        self.shared.has_undrained()
+    }
+
+    /// Whether messages are there to take.
+    pub fn has_messages(&self) -> bool {
+        self.queued.has_messages()
+    }
+}
+
+impl Seam for BpfSeam {
+    fn now_ns(&self) -> u64 {
+        self.shared.state_since_ns()
+    }
+
+    fn pending(&self) -> usize {
+        self.queued.pending()
+    }
+
+    fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {
+        self.queued.take(told)
+    }
+
+    fn submit(&mut self, decision: &abi::decided) -> bool {
+        let submitted = self.decided.submit(decision);
+        if submitted {
+            self.shared.announce_decision();
+        }
+        submitted
+    }
+
+    fn idle(&self) -> CpuSet {
+        self.shared.idle()
+    }
+
+    fn idle_in(&self, domain: DomainId) -> usize {
+        self.others[domain.index()].idle_count()
+    }
+
+    fn call(&self, domain: DomainId) {
+        // Only a full counter makes this fail, and that bell rings already.
+        let _ = self.bells[domain.index()].write(1);
+    }
+
+    fn ready(&self) -> usize {
+        self.shared.ready()
+    }
+
+    fn front(&self) -> u64 {
+        self.shared.front()
+    }
+
+    fn queued(&self) -> usize {
+        self.shared.queued()
+    }
+}

@@ -1,0 +1,202 @@
+//! The memory of the domains that BPF and user space share.
+//!
+//! Invariant: every access is atomic; a field is written by the side that `bpf/intf.h` names.
+
+use crate::abi;
+use crate::cpuset::{CpuSet, MAX_CPUS};
+use crate::domains::latency::{BUCKETS, Snapshot};
+use crate::ids::DomainId;
+use anyhow::{Context, Result};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The mapped memory of all domains.
+pub struct SharedDomains {
+    start: NonNull<abi::domain_ctx>,
+    count: usize,
+}
+
+// SAFETY: the mapping belongs to the process and is only accessed atomically.
+unsafe impl Send for SharedDomains {}
+// SAFETY: as above.
+unsafe impl Sync for SharedDomains {}
+
+impl SharedDomains {
+    /// Maps the array of `count` domains.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mapping.
+    pub fn new(map: BorrowedFd<'_>, count: usize) -> Result<Arc<Self>> {
+        let length = NonZeroUsize::new(count * size_of::<abi::domain_ctx>())
+            .context("a machine has at least one domain")?;
+        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in use.
+        let start = unsafe {
+            mmap(
+                None,
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                map,
+                0,
+            )
+        }
+        .context("cannot map the memory of the domains")?;
+        Ok(Arc::new(Self { start: start.cast(), count }))
+    }
+
+    /// One domain.
+    ///
+    /// # Panics
+    /// If there is no such domain.
+    pub fn domain(self: &Arc<Self>, id: DomainId) -> SharedDomain {
+        assert!(id.index() < self.count, "domain {id} of {}", self.count);
+        // SAFETY: the index is inside the mapping.
+        let ctx = unsafe { self.start.add(id.index()) };
+        SharedDomain { ctx, _owner: self.clone() }
+    }
+}
+
+impl Drop for SharedDomains {
+    fn drop(&mut self) {
+        // SAFETY: every SharedDomain keeps its owner alive, so nothing refers to the mapping now.
+        let _ = unsafe { munmap(self.start.cast(), self.count * size_of::<abi::domain_ctx>()) };
+    }
+}
+
+/// The memory of one domain.
+#[derive(Clone)]
+pub struct SharedDomain {
+    ctx: NonNull<abi::domain_ctx>,
+    _owner: Arc<SharedDomains>,
+}
+
+// SAFETY: as for SharedDomains.
+unsafe impl Send for SharedDomain {}
+// SAFETY: as for SharedDomains.
+unsafe impl Sync for SharedDomain {}
+
+/// An atomic view of a field of the shared memory.
+macro_rules! field {
+    ($self:ident.$($name:ident).+ as $atomic:ty) => {
+        // SAFETY: the field lies in the mapping, is aligned, and is only accessed atomically.
+        unsafe { <$atomic>::from_ptr(&raw mut (*$self.ctx.as_ptr()).$($name).+) }
+    };
+}
+
+impl SharedDomain {
+    fn idle_words(&self) -> &[AtomicU64; MAX_CPUS / 64] {
+        // SAFETY: the array lies in the mapping, is aligned, and is only accessed atomically; the
+        // type of one of its words is that of an AtomicU64.
+        unsafe { &*(&raw const (*self.ctx.as_ptr()).idle).cast() }
+    }
+
+    /// The idle CPUs of the domain, at this moment.
+    pub fn idle(&self) -> CpuSet {
+        let words = self.idle_words();
+        CpuSet::from_words(std::array::from_fn(|i| words[i].load(Ordering::Relaxed)))
+    }
+
+    /// How many CPUs of the domain are idle, at this moment.
+    pub fn idle_count(&self) -> usize {
+        field!(self.nr_idle as AtomicU32).load(Ordering::Relaxed) as usize
+    }
+
+    /// Publishes that one more decision is in the ring.
+    pub fn announce_decision(&self) {
+        // Release: the decision itself comes first. BPF's drain pairs with it.
+        field!(self.submitted as AtomicU64).fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the kernel has not yet looked at all decisions.
+    pub fn has_undrained(&self) -> bool {
+        let drained = field!(self.drained as AtomicU64).load(Ordering::Relaxed);
+        field!(self.submitted as AtomicU64).load(Ordering::Relaxed) != drained
+    }
+
+    /// Says that the thread is about to sleep, or that it is awake. After `true`, the caller looks
+    /// at the ring once more: sequentially consistent, so that it sees any message whose sender has
+    /// not seen the flag (`bpf/queued.bpf.h` tells the other half).
+    pub fn set_sleeping(&self, sleeping: bool) {
+        field!(self.sleeping as AtomicU32).store(u32::from(sleeping), Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// How many tasks are decided and not yet running, at the kernel's last look.
+    pub fn ready(&self) -> usize {
+        field!(self.ready as AtomicU32).load(Ordering::Relaxed) as usize
+    }
+
+    /// The largest place in the order of all tasks that have begun to run by a decision.
+    pub fn front(&self) -> u64 {
+        field!(self.front as AtomicU64).load(Ordering::Relaxed)
+    }
+
+    /// How many tasks were ready or waiting at the kernel's last look.
+    pub fn queued(&self) -> usize {
+        field!(self.queued as AtomicU32).load(Ordering::Relaxed) as usize
+    }
+
+    /// When the domain thread was last switched in, on the kernel's scheduling clock.
+    pub fn state_since_ns(&self) -> u64 {
+        field!(self.state_since_ns as AtomicU64).load(Ordering::Relaxed)
+    }
+
+    /// Copies the counts of decision latencies since attach.
+    pub fn read_latency(&self, snapshot: &mut Snapshot) {
+        // SAFETY: the array lies in the mapping, is aligned, and is only accessed atomically; the
+        // type of one of its words is that of an AtomicU64.
+        let counts: &[AtomicU64; BUCKETS] =
+            unsafe { &*(&raw const (*self.ctx.as_ptr()).latency).cast() };
+        snapshot.copy_from(counts);
+    }
+
+    /// How many tasks wait, at the last run of the program `gauge`.
+    pub fn waiting(&self) -> u32 {
+        field!(self.waiting as AtomicU32).load(Ordering::Relaxed)
+    }
+
+    /// How many tasks have their home here.
+    pub fn tasks(&self) -> u32 {
+        field!(self.tasks as AtomicU32).load(Ordering::Relaxed)
+    }
+
+    /// How long the domain's CPUs wait for its thread now, in nanoseconds.
+    pub fn patience_ns(&self) -> u64 {
+        field!(self.patience_ns as AtomicU64).load(Ordering::Relaxed)
+    }
+
+    /// What the domain has counted since attach.
+    pub fn counts(&self) -> abi::domain_counts {
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        abi::domain_counts {
+            queued: load(field!(self.counts.queued as AtomicU64)),
+            decided: load(field!(self.counts.decided as AtomicU64)),
+            standing: load(field!(self.counts.standing as AtomicU64)),
+            late: load(field!(self.counts.late as AtomicU64)),
+            bypassed: load(field!(self.counts.bypassed as AtomicU64)),
+            extended: load(field!(self.counts.extended as AtomicU64)),
+            moved_in: load(field!(self.counts.moved_in as AtomicU64)),
+            moved_out: load(field!(self.counts.moved_out as AtomicU64)),
+            bounced: load(field!(self.counts.bounced as AtomicU64)),
+            stale: load(field!(self.counts.stale as AtomicU64)),
+            congested: load(field!(self.counts.congested as AtomicU64)),
+            preempted: load(field!(self.counts.preempted as AtomicU64)),
+            climbed: load(field!(self.counts.climbed as AtomicU64)),
+            displaced: load(field!(self.counts.displaced as AtomicU64)),
+            stolen_in: load(field!(self.counts.stolen_in as AtomicU64)),
+            stolen_out: load(field!(self.counts.stolen_out as AtomicU64)),
+            activations: load(field!(self.counts.activations as AtomicU64)),
+        }
+    }
+
+    /// Describes the domain to BPF, before attach.
+    pub fn describe(&self, thread: crate::ids::Pid, cpus: &CpuSet) {
+        use std::sync::atomic::AtomicI32;
+        field!(self.thread_pid as AtomicI32).store(thread.0, Ordering::Relaxed);
+        field!(self.nr_cpus as AtomicU32).store(cpus.len() as u32, Ordering::Release);
+    }
+}

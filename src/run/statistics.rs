@@ -1,0 +1,231 @@
+//! The statistics: what each domain did since the last line, as text or as one JSON object.
+//!
+//! Invariant: everything a line needs is there before the scheduler attaches, so that printing takes
+//! no page fault; counts are since the last line, gauges are of this moment.
+
+use crate::abi::domain_counts;
+use crate::alloc::{FaultCounter, ResidentMemory};
+use crate::domains::latency::Snapshot;
+use crate::ids::DomainId;
+use crate::kernel::load::Attached;
+use crate::kernel::options::Format;
+use crate::kernel::shared::SharedDomain;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::io::Write;
+
+/// One line: the whole program.
+#[derive(Serialize)]
+struct Line {
+    domains: Vec<DomainLine>,
+    page_faults: u64,
+    rss_kib: u64,
+    patience_us: u64,
+}
+
+/// One domain's part of a line.
+#[derive(Serialize)]
+struct DomainLine {
+    id: DomainId,
+    queued: u64,
+    decided: u64,
+    standing: u64,
+    late: u64,
+    bypassed: u64,
+    extended: u64,
+    bounced: u64,
+    stale: u64,
+    congested: u64,
+    preempted: u64,
+    climbed: u64,
+    displaced: u64,
+    stolen_in: u64,
+    stolen_out: u64,
+    moved_in: u64,
+    moved_out: u64,
+    tasks: u32,
+    waiting: u32,
+    ready: usize,
+    activations: u64,
+    decision_us: Decision,
+}
+
+/// Microseconds from queued to decided; null where nothing was decided.
+#[derive(Serialize)]
+struct Decision {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+/// What is kept of a domain from one line to the next.
+struct Earlier {
+    shared: SharedDomain,
+    counts: domain_counts,
+    latency: Snapshot,
+    now: Snapshot,
+}
+
+/// Prints the statistics of an attached scheduler.
+pub struct Statistics {
+    format: Format,
+    domains: Vec<Earlier>,
+    line: Line,
+    text: Vec<u8>,
+    faults: FaultCounter,
+    faults_then: u64,
+    resident: ResidentMemory,
+    lines: usize,
+}
+
+/// Room for the text of one domain in either form.
+const BYTES_PER_DOMAIN: usize = 768;
+
+impl Statistics {
+    /// Counts from now on.
+    ///
+    /// # Errors
+    /// If the kernel does not tell how much memory is resident.
+    pub fn new(attached: &Attached<'_>, domains: usize, format: Format) -> Result<Self> {
+        let earlier = (0..domains).map(|id| {
+            let shared = attached.shared().domain(DomainId(id as u32));
+            let counts = shared.counts();
+            Earlier { shared, counts, latency: Snapshot::empty(), now: Snapshot::empty() }
+        });
+        Ok(Self {
+            format,
+            domains: earlier.collect(),
+            line: Line {
+                domains: Vec::with_capacity(domains),
+                page_faults: 0,
+                rss_kib: 0,
+                patience_us: 0,
+            },
+            text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
+            resident: ResidentMemory::open()?,
+            lines: 0,
+            faults_then: 0,
+            faults: FaultCounter::baseline(),
+        })
+    }
+
+    /// Prints one line (as text: one for each domain) to standard output.
+    ///
+    /// # Errors
+    /// If it cannot be written, or the kernel does not answer.
+    pub fn print(&mut self, attached: &Attached<'_>) -> Result<()> {
+        attached.refresh_gauges()?;
+        self.collect()?;
+        self.text.clear();
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer(&mut self.text, &self.line)?;
+                self.text.push(b'\n');
+            }
+            Format::Text => self.write_text()?,
+        }
+        let mut out = std::io::stdout().lock();
+        out.write_all(&self.text)
+            .and_then(|()| out.flush())
+            .context("cannot write the statistics to standard output")
+    }
+
+    /// How many page faults the program took since attach.
+    pub fn page_faults(&self) -> u64 {
+        self.faults.since().total()
+    }
+
+    fn collect(&mut self) -> Result<()> {
+        self.line.domains.clear();
+        for (id, earlier) in self.domains.iter_mut().enumerate() {
+            let id = DomainId(id as u32);
+            let now = earlier.shared.counts();
+            let then = std::mem::replace(&mut earlier.counts, now);
+            earlier.shared.read_latency(&mut earlier.now);
+            let us = |percentile| {
+                let ns = earlier.now.percentile_since(&earlier.latency, percentile)?;
+                Some((ns as f64 / 100.0).round() / 10.0)
+            };
+            let decision_us = Decision { p50: us(50), p99: us(99) };
+            std::mem::swap(&mut earlier.now, &mut earlier.latency);
+            self.line.domains.push(DomainLine {
+                id,
+                queued: now.queued - then.queued,
+                decided: now.decided - then.decided,
+                standing: now.standing - then.standing,
+                late: now.late - then.late,
+                extended: now.extended - then.extended,
+                bypassed: now.bypassed - then.bypassed,
+                bounced: now.bounced - then.bounced,
+                stale: now.stale - then.stale,
+                congested: now.congested - then.congested,
+                preempted: now.preempted - then.preempted,
+                climbed: now.climbed - then.climbed,
+                displaced: now.displaced - then.displaced,
+                stolen_in: now.stolen_in - then.stolen_in,
+                stolen_out: now.stolen_out - then.stolen_out,
+                moved_in: now.moved_in - then.moved_in,
+                moved_out: now.moved_out - then.moved_out,
+                tasks: earlier.shared.tasks(),
+                waiting: earlier.shared.waiting(),
+                ready: earlier.shared.ready(),
+                activations: now.activations - then.activations,
+                decision_us,
+            });
+        }
+        let faults = self.page_faults();
+        self.line.page_faults = faults - std::mem::replace(&mut self.faults_then, faults);
+        self.line.rss_kib = self.resident.kib()?;
+        // That of each domain is the same.
+        self.line.patience_us =
+            self.domains.first().map_or(0, |domain| domain.shared.patience_ns() / 1000);
+        Ok(())
+    }
+
+    fn write_text(&mut self) -> Result<()> {
+        /// The head is repeated for whoever looks in later.
+        const LINES_PER_HEAD: usize = 20;
+        let text = &mut self.text;
+        if self.lines.is_multiple_of(LINES_PER_HEAD) {
+            writeln!(
+                text,
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "domain",
+                "queued",
+                "decided",
+                "standing",
+                "late",
+                "bypassed",
+                "bounced",
+                "stolen in/out",
+                "waiting/ready",
+                "activations",
+                "decision us"
+            )?;
+        }
+        self.lines += 1;
+        for domain in &self.line.domains {
+            let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+            writeln!(
+                text,
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                domain.id.0,
+                domain.queued,
+                domain.decided,
+                domain.standing,
+                domain.late,
+                domain.bypassed,
+                domain.bounced,
+                format!("{}/{}", domain.stolen_in, domain.stolen_out),
+                format!("{}/{}", domain.waiting, domain.ready),
+                domain.activations,
+                format!("{} / {}", us(domain.decision_us.p50), us(domain.decision_us.p99)),
+            )?;
+        }
+        writeln!(
+            text,
+            "{:>6} {} page faults, {} KiB resident, patience {} us",
+            "", self.line.page_faults, self.line.rss_kib, self.line.patience_us
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! A run whose attachments each have a process of their own, and the process that starts them.
+//!
+//! The scheduler gives up its privileges once it is attached, and attaching again needs them. So the first process keeps them,
+//! starts another that schedules, passes signals on to it, and starts the next when the machine has changed. All that it
+//! takes from the other is how it ended, and a line to tell the user if that was an error.
+//!
+//! Invariant: the scheduler's process does not outlive this one, however this one ends.
+
+use crate::run::builder::Builder;
+use crate::run::session::{self, Ended, Turn};
+use crate::run::signals::ASK_TO_END;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+
+/// How the scheduler's process says how it ended.
+const ASKED: i32 = 0;
+const FAILED: i32 = 1;
+const MACHINE_CHANGED: i32 = 2;
+
+/// The longest line that is taken from it.
+const LINE_BYTES: u64 = 4096;
+
+/// What the environment may tell a program with privileges: how much to say of a panic. Other variables would have hwloc read
+/// another machine's files, or load plugins.
+const HEEDED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+
+/// [`Builder::run_confined`].
+pub fn run(builder: &Builder) -> Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task").context("cannot count the threads")?.count();
+    ensure!(threads == 1, "cannot start the scheduler's process: this one has {threads} threads");
+    forget_environment();
+    let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
+    signals.thread_block().context("cannot block signals")?;
+    let mut turn = Turn::First;
+    loop {
+        let (from_child, to_parent) = pipe().context("cannot create a pipe")?;
+        let parent = getpid();
+        // SAFETY: this process has one thread, so the child may do all that its parent may.
+        let ended = match unsafe { fork() }.context("cannot start the scheduler's process")? {
+            ForkResult::Child => {
+                drop(from_child);
+                be_the_scheduler(parent, builder, turn, to_parent)
+            }
+            ForkResult::Parent { child } => {
+                drop(to_parent);
+                watch(child, &signals, from_child)
+            }
+        };
+        match ended? {
+            Ended::Asked => break,
+            Ended::MachineChanged => turn = Turn::Again,
+        }
+    }
+    signals.thread_unblock().context("cannot let signals through")
+}
+
+/// The process has one thread.
+fn forget_environment() {
+    for (name, _) in std::env::vars_os() {
+        if !HEEDED.iter().any(|heeded| name == *heeded) {
+            // SAFETY: nobody reads the environment meanwhile, there being one thread.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
+/// The life of the scheduler's process.
+fn be_the_scheduler(parent: Pid, builder: &Builder, turn: Turn, mut to_parent: PipeWriter) -> ! {
+    let code = match schedule(parent, builder, turn) {
+        Ok(Ended::Asked) => ASKED,
+        Ok(Ended::MachineChanged) => MACHINE_CHANGED,
+        Err(error) => {
+            // If the parent is gone there is nobody to tell.
+            let _ = to_parent.write_all(format!("{error:#}").as_bytes());
+            FAILED
+        }
+    };
+    std::process::exit(code)
+}
+
+fn schedule(parent: Pid, builder: &Builder, turn: Turn) -> Result<Ended> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot bind its life to its parent's")?;
+    ensure!(getppid() == parent, "the process that started the scheduler is gone");
+    session::run_once(builder, turn)
+}
+
+/// Waits for the end of the scheduler's process, and passes on the signals that ask for it. One that reaches it when it is about to
+/// end because the machine has changed, it does not heed any more; so it is remembered here.
+fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> {
+    let mut asked = false;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("cannot wait for the scheduler")? {
+            WaitStatus::Exited(_, MACHINE_CHANGED) if !asked => return Ok(Ended::MachineChanged),
+            WaitStatus::Exited(_, ASKED | MACHINE_CHANGED) => return Ok(Ended::Asked),
+            WaitStatus::Exited(..) => return Err(anyhow!(last_words(from_child))),
+            WaitStatus::Signaled(_, signal, _) => {
+                bail!("the scheduler was killed by {signal}; the kernel's own is back")
+            }
+            _ => {}
+        }
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
+            Ok(signal) => {
+                asked = true;
+                // It may be gone already, which the next look tells.
+                let _ = kill(child, signal);
+            }
+            Err(error) => return Err(error).context("cannot wait for signals"),
+        }
+    }
+}
+
+/// What a process that has ended with an error said.
+fn last_words(from_child: PipeReader) -> String {
+    let mut bytes = Vec::new();
+    match from_child.take(LINE_BYTES).read_to_end(&mut bytes) {
+        Ok(1..) => String::from_utf8_lossy(&bytes).into_owned(),
+        _ => "the scheduler failed without a word".to_owned(),
+    }
+}
