@@ -305,18 +305,19 @@ impl Machine<'_> {
         let here = self.domain_of(cpu);
         let t = &mut self.tasks[task.index()].bpf;
         t.started_ns = at_ns;
-        let (told, order, vtime, ready_on) = (t.told as usize, t.place, t.vtime, t.ready_on);
+        let (notified, order, vtime, ready_on) =
+            (t.notified as usize, t.place, t.vtime, t.ready_on);
         let late_on = t.waits_on.filter(|_| t.decided_seq != t.seq);
         t.by_net = late_on.is_some();
         if let Some(waited_on) = late_on {
             let slice = self.limits.slices.shared_by(self.dsq(waited_on).len());
             self.tasks[task.index()].slice_left_ns = slice.as_nanos() as u64;
-            let dom = &mut self.domains[told];
+            let dom = &mut self.domains[notified];
             dom.counts.late += 1;
             if ready_on.is_none() && before(dom.waiting_vtime, vtime) {
                 dom.waiting_vtime = vtime;
             }
-            self.note_theft(told, here);
+            self.note_theft(notified, here);
         } else {
             match ready_on {
                 Some(DsqId::Own(_)) => {
@@ -331,7 +332,7 @@ impl Machine<'_> {
                 _ => (),
             }
         }
-        self.settle_untold(task);
+        self.settle_unnotified(task);
         let t = &mut self.tasks[task.index()];
         if t.bpf.waits_on.is_some() && t.bpf.carried.at_ns != 0 {
             t.bpf.carried.at_ns += at_ns - t.bpf.queued_ns;

@@ -74,7 +74,8 @@ impl Machine<'_> {
             }
         };
         sound_cpu
-            && (decision.domain == t.bpf.told || self.may_run_in(task, decision.domain as usize))
+            && (decision.domain == t.bpf.notified
+                || self.may_run_in(task, decision.domain as usize))
     }
 
     /// The queue that a sound decision means, and the CPU that is to look at it.
@@ -93,10 +94,10 @@ impl Machine<'_> {
     fn bounce(&mut self, task: TaskId, d: usize) {
         self.domains[d].counts.bounced += 1;
         let t = &self.tasks[task.index()].bpf;
-        let (told, bound) = (t.told as usize, matches!(t.waits_on, Some(DsqId::Bound(_))));
+        let (notified, bound) = (t.notified as usize, matches!(t.waits_on, Some(DsqId::Bound(_))));
         let wakeup = t.burst_ns == 0;
-        if !self.tell(task, told, wakeup, bound) {
-            self.note_untold(task, told);
+        if !self.notify(task, notified, wakeup, bound) {
+            self.note_unnotified(task, notified);
         }
     }
 
@@ -139,7 +140,7 @@ impl Machine<'_> {
         self.domains[decision.domain as usize].paced |= decision.pace != 0;
         let t = &mut self.tasks[task.index()];
         t.slice_left_ns = decision.slice_ns;
-        let (told, queued_ns) = (t.bpf.told, t.bpf.queued_ns);
+        let (notified, queued_ns) = (t.bpf.notified, t.bpf.queued_ns);
         self.remove(task);
         // Before the first, if that is earlier still.
         let order = match self.dsq(to).head() {
@@ -156,8 +157,8 @@ impl Machine<'_> {
         let dom = &mut self.domains[d];
         dom.counts.decided += 1;
         dom.carried_out += 1;
-        if decision.domain != told {
-            self.note_theft(told as usize, decision.domain as usize);
+        if decision.domain != notified {
+            self.note_theft(notified as usize, decision.domain as usize);
             // What an idle CPU has asked for may go home again.
             if self.tasks[task.index()].bpf.asked_seq != decision.seq {
                 self.set_home(task, decision.domain as usize);

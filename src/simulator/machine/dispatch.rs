@@ -111,13 +111,13 @@ impl Machine<'_> {
     }
 
     /// While tasks wait that no decision will come for, the net has every second turn.
-    fn run_untold(&mut self, cpu: CpuId, d: usize) -> bool {
+    fn run_unnotified(&mut self, cpu: CpuId, d: usize) -> bool {
         let dom = &self.domains[d];
-        if dom.untold == 0 {
+        if dom.unnotified == 0 {
             return false;
         }
-        let untold_ns = self.at().saturating_sub(dom.untold_since_ns);
-        if self.limits.strict && untold_ns < self.limits.stall_ns {
+        let unnotified_ns = self.at().saturating_sub(dom.unnotified_since_ns);
+        if self.limits.strict && unnotified_ns < self.limits.stall_ns {
             return false;
         }
         let turn = &mut self.cpus[cpu.index()].net_turn;
@@ -166,7 +166,7 @@ impl Machine<'_> {
             return false;
         };
         let wakeup = self.tasks[task.index()].bpf.burst_ns == 0;
-        let asked = self.tell(task, d, wakeup, false);
+        let asked = self.notify(task, d, wakeup, false);
         if asked {
             let t = &mut self.tasks[task.index()].bpf;
             t.asked_seq = t.seq;
@@ -250,7 +250,7 @@ impl Machine<'_> {
             return true;
         }
         if self.run_first(cpu, d)
-            || self.run_untold(cpu, d)
+            || self.run_unnotified(cpu, d)
             || prev.is_some_and(|prev| self.goes_on(prev, cpu, d))
         {
             return true;

@@ -170,7 +170,7 @@ impl Machine<'_> {
         }
 
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
-        self.settle_untold(task);
+        self.settle_unnotified(task);
         let credit_ns = self.sleepers_credit_ns(d);
         let floor = self.domains[d].waiting_vtime.wrapping_sub(credit_ns);
         let ceiling = self.domains[d].waiting_vtime.wrapping_add(4 * slice_ns);
@@ -189,7 +189,7 @@ impl Machine<'_> {
         t.bpf.seq += 1;
         t.bpf.free = false;
         t.bpf.queued_ns = at_ns;
-        t.bpf.told = d as u32;
+        t.bpf.notified = d as u32;
         t.bpf.waits_on = Some(id);
         t.bpf.ready_on = None;
         t.slice_left_ns = slice_ns;
@@ -198,11 +198,11 @@ impl Machine<'_> {
         t.bpf.place = order;
         let wakeup = cause != Cause::Preempted;
         let started_ns = self.at();
-        if self.tell(task, d, wakeup, bound.is_some()) {
+        if self.notify(task, d, wakeup, bound.is_some()) {
             self.domains[d].counts.queued += 1;
             self.trace_queued(task, started_ns);
         } else {
-            self.note_untold(task, d);
+            self.note_unnotified(task, d);
         }
         self.insert(task, id, order);
         self.kick_if_idle(cpu);
@@ -221,7 +221,7 @@ impl Machine<'_> {
 
     /// A task is ready at once, by a decision that stands.
     fn stand(&mut self, task: TaskId, d: usize) {
-        self.settle_untold(task);
+        self.settle_unnotified(task);
         self.stays += 1;
         let (at_ns, stay, front) = (self.at(), self.stays, self.domains[d].front);
         let id = DsqId::Ready(d as u32);
@@ -241,7 +241,7 @@ impl Machine<'_> {
         b.pace = b.stands_pace;
         b.free = false;
         b.queued_ns = at_ns;
-        b.told = d as u32;
+        b.notified = d as u32;
         b.waits_on = None;
         b.ready_on = Some(id);
         b.place = b.order;
@@ -283,7 +283,7 @@ impl Machine<'_> {
     }
 
     /// Tells the thread of domain `d` that a task waits; false if there is no room for the message.
-    pub(super) fn tell(&mut self, task: TaskId, d: usize, wakeup: bool, bound: bool) -> bool {
+    pub(super) fn notify(&mut self, task: TaskId, d: usize, wakeup: bool, bound: bool) -> bool {
         let started_ns = self.at();
         let t = &self.tasks[task.index()];
         let part =
@@ -329,23 +329,23 @@ impl Machine<'_> {
         slice_ns * few / few.max(dom.queued as u64)
     }
 
-    pub(super) fn note_untold(&mut self, task: TaskId, d: usize) {
+    pub(super) fn note_unnotified(&mut self, task: TaskId, d: usize) {
         let at_ns = self.at();
         let dom = &mut self.domains[d];
         dom.counts.congested += 1;
-        if std::mem::replace(&mut self.tasks[task.index()].bpf.untold, true) {
+        if std::mem::replace(&mut self.tasks[task.index()].bpf.unnotified, true) {
             return;
         }
-        if dom.untold == 0 {
-            dom.untold_since_ns = at_ns;
+        if dom.unnotified == 0 {
+            dom.unnotified_since_ns = at_ns;
         }
-        dom.untold += 1;
+        dom.unnotified += 1;
     }
 
-    pub(super) fn settle_untold(&mut self, task: TaskId) {
+    pub(super) fn settle_unnotified(&mut self, task: TaskId) {
         let t = &mut self.tasks[task.index()];
-        if std::mem::take(&mut t.bpf.untold) {
-            self.domains[t.bpf.told as usize].untold -= 1;
+        if std::mem::take(&mut t.bpf.unnotified) {
+            self.domains[t.bpf.notified as usize].unnotified -= 1;
         }
     }
 

@@ -48,7 +48,7 @@ impl Machine<'_> {
             for &cpu in idle.iter().filter(|&&cpu| task.may_use(cpu)) {
                 let c = &self.cpus[cpu.index()];
                 let both_ns = waited_ns.min(now_ns.saturating_sub(c.idle_since_ns));
-                if c.domain == task.bpf.told as usize {
+                if c.domain == task.bpf.notified as usize {
                     idleness.at_home_ns = idleness.at_home_ns.max(both_ns);
                 } else if task.cpus.is_none() {
                     idleness.elsewhere_ns = idleness.elsewhere_ns.max(both_ns);

@@ -230,7 +230,7 @@ impl Machine<'_> {
 
     /// A task ends: ops.exit_task.
     fn exit(&mut self, task: TaskId) {
-        self.settle_untold(task);
+        self.settle_unnotified(task);
         let t = &mut self.tasks[task.index()];
         t.state = State::Dead;
         self.domains[t.bpf.home as usize].tasks -= 1;
