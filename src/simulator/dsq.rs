@@ -21,7 +21,7 @@ pub enum DsqId {
 /// A task's place in a queue. Virtual times lie within half of what a number holds of each other and start at 0, so
 /// their order is that of signed numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     vtime: i64,
     inserted: u64,
 }
@@ -29,22 +29,22 @@ pub struct Place {
 /// A queue.
 #[derive(Default)]
 pub struct Dsq {
-    tasks: BTreeSet<(Place, TaskId)>,
+    tasks: BTreeSet<(Position, TaskId)>,
     /// Until when somebody holds its lock.
     pub locked_until_ns: u64,
 }
 
 impl Dsq {
     /// Inserts a task; `inserted` counts all insertions of the machine.
-    pub fn insert(&mut self, task: TaskId, vtime: u64, inserted: u64) -> Place {
-        let place = Place { vtime: vtime as i64, inserted };
-        self.tasks.insert((place, task));
-        place
+    pub fn insert(&mut self, task: TaskId, vtime: u64, inserted: u64) -> Position {
+        let position = Position { vtime: vtime as i64, inserted };
+        self.tasks.insert((position, task));
+        position
     }
 
     /// Takes a task out that is there.
-    pub fn remove(&mut self, task: TaskId, place: Place) {
-        let was_there = self.tasks.remove(&(place, task));
+    pub fn remove(&mut self, task: TaskId, position: Position) {
+        let was_there = self.tasks.remove(&(position, task));
         debug_assert!(was_there, "{task:?} is not where it should be");
     }
 
@@ -55,7 +55,7 @@ impl Dsq {
 
     /// The vtime of the first task.
     pub fn head(&self) -> Option<u64> {
-        self.tasks.first().map(|(place, _)| place.vtime as u64)
+        self.tasks.first().map(|(position, _)| position.vtime as u64)
     }
 
     /// How many tasks there are.

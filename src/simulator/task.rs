@@ -3,7 +3,7 @@
 //! Invariant: a runnable task that does not run is on exactly one queue: a DSQ ([`SimTask::on`]) or the local queue of
 //! a CPU.
 
-use super::dsq::{DsqId, Place};
+use super::dsq::{DsqId, Position};
 use super::workload::Loops;
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -43,7 +43,7 @@ pub struct SimTask {
     /// What is left of its slice.
     pub slice_left_ns: u64,
     /// The queue it is on.
-    pub on: Option<(DsqId, Place)>,
+    pub on: Option<(DsqId, Position)>,
     pub program: Program,
     pub bpf: TaskCtx,
     pub account: Account,
@@ -80,7 +80,7 @@ pub struct TaskCtx {
     pub seq: u64,
     pub decided_seq: u64,
     pub asked_seq: u64,
-    pub queued_ns: u64,
+    pub runnable_ns: u64,
     pub used_ns: u64,
     pub burst_ns: u64,
     pub usual_ns: u64,
@@ -89,15 +89,15 @@ pub struct TaskCtx {
     pub by_net: bool,
     pub carried: abi::carried,
     pub slice_ns: u64,
-    pub order: u64,
+    pub policy_vtime: u64,
     /// Its place in the queue that it is on (`dsq_vtime` of the kernel's task).
-    pub place: u64,
-    pub order_used_ns: u64,
-    pub pace: u32,
+    pub dsq_vtime: u64,
+    pub policy_vtime_used_ns: u64,
+    pub vtime_rate: u32,
     pub stands: u32,
-    pub stands_pace: u32,
+    pub stands_vtime_rate: u32,
     pub stands_weight: u32,
-    pub stands_reach: u64,
+    pub stands_max_lag: u64,
     pub stands_since_ns: u64,
     pub home: u32,
     pub waits_on: Option<DsqId>,
@@ -148,7 +148,7 @@ impl SimTask {
                 seq: 0,
                 decided_seq: 0,
                 asked_seq: 0,
-                queued_ns: 0,
+                runnable_ns: 0,
                 used_ns: 0,
                 burst_ns: 0,
                 usual_ns: 0,
@@ -157,14 +157,14 @@ impl SimTask {
                 by_net: false,
                 carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
                 slice_ns: 0,
-                order: 0,
-                place: 0,
-                order_used_ns: 0,
-                pace: 0,
+                policy_vtime: 0,
+                dsq_vtime: 0,
+                policy_vtime_used_ns: 0,
+                vtime_rate: 0,
                 stands: 0,
-                stands_pace: 0,
+                stands_vtime_rate: 0,
                 stands_weight: 0,
-                stands_reach: 0,
+                stands_max_lag: 0,
                 stands_since_ns: 0,
                 home: NO_DOMAIN,
                 waits_on: None,

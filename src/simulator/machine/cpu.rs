@@ -48,11 +48,11 @@ pub struct Cpu {
     pub local: VecDeque<Who>,
     /// Since when it has been idle.
     pub idle_since_ns: u64,
-    pub own_order: u64,
+    pub own_vtime: u64,
     pub weight: u32,
-    pub net_turn: bool,
+    pub net_next: bool,
     /// So many from its own queue go before all others.
-    pub own_turns: u32,
+    pub own_boosts: u32,
 }
 
 impl Cpu {
@@ -85,10 +85,10 @@ impl Cpu {
                 will_look: false,
                 local: VecDeque::new(),
                 idle_since_ns: super::START_NS,
-                own_order: 0,
+                own_vtime: 0,
                 weight: 0,
-                net_turn: false,
-                own_turns: 0,
+                net_next: false,
+                own_boosts: 0,
             }
         };
         (0..count as u32).map(cpu).collect()
@@ -305,28 +305,28 @@ impl Machine<'_> {
         let here = self.domain_of(cpu);
         let t = &mut self.tasks[task.index()].bpf;
         t.started_ns = at_ns;
-        let (notified, order, vtime, ready_on) =
-            (t.notified as usize, t.place, t.vtime, t.ready_on);
-        let late_on = t.waits_on.filter(|_| t.decided_seq != t.seq);
-        t.by_net = late_on.is_some();
-        if let Some(waited_on) = late_on {
+        let (notified, dsq_vtime, vtime, ready_on) =
+            (t.notified as usize, t.dsq_vtime, t.vtime, t.ready_on);
+        let undecided_on = t.waits_on.filter(|_| t.decided_seq != t.seq);
+        t.by_net = undecided_on.is_some();
+        if let Some(waited_on) = undecided_on {
             let slice = self.limits.slices.shared_by(self.dsq(waited_on).len());
             self.tasks[task.index()].slice_left_ns = slice.as_nanos() as u64;
             let dom = &mut self.domains[notified];
             dom.counts.late += 1;
-            if ready_on.is_none() && before(dom.waiting_vtime, vtime) {
-                dom.waiting_vtime = vtime;
+            if ready_on.is_none() && before(dom.net_vtime, vtime) {
+                dom.net_vtime = vtime;
             }
             self.note_theft(notified, here);
         } else {
             match ready_on {
                 Some(DsqId::Own(_)) => {
-                    self.cpus[cpu.index()].own_order = order;
-                    self.domains[here].move_front(order);
+                    self.cpus[cpu.index()].own_vtime = dsq_vtime;
+                    self.domains[here].advance_policy_vtime(dsq_vtime);
                 }
                 Some(DsqId::Ready(domain)) => {
-                    self.domains[domain as usize].ready_order = order;
-                    self.domains[domain as usize].move_front(order);
+                    self.domains[domain as usize].ready_vtime = dsq_vtime;
+                    self.domains[domain as usize].advance_policy_vtime(dsq_vtime);
                     self.note_theft(domain as usize, here);
                 }
                 _ => (),
@@ -335,7 +335,7 @@ impl Machine<'_> {
         self.settle_unnotified(task);
         let t = &mut self.tasks[task.index()];
         if t.bpf.waits_on.is_some() && t.bpf.carried.at_ns != 0 {
-            t.bpf.carried.at_ns += at_ns - t.bpf.queued_ns;
+            t.bpf.carried.at_ns += at_ns - t.bpf.runnable_ns;
         }
         self.cpus[cpu.index()].stay = t.bpf.waits_on.map(|_| t.account.stay);
         t.bpf.waits_on = None;
@@ -408,9 +408,9 @@ impl Machine<'_> {
         let dom = &mut self.domains[self.cpus[t.cpu.index()].domain];
         let served_ns = (used_ns * nice_0).checked_div(dom.weight).unwrap_or(0);
         if !t.bpf.by_net {
-            dom.waiting_vtime = dom.waiting_vtime.wrapping_add(served_ns);
-        } else if dom.paced && !t.bpf.free {
-            dom.front = dom.front.wrapping_add(served_ns);
+            dom.net_vtime = dom.net_vtime.wrapping_add(served_ns);
+        } else if dom.keeps_vtime && !t.bpf.free {
+            dom.policy_vtime = dom.policy_vtime.wrapping_add(served_ns);
         }
     }
 }

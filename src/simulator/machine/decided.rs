@@ -127,31 +127,31 @@ impl Machine<'_> {
         t.bpf.carried = decision.carried;
         t.bpf.decided_by = decision.domain;
         t.bpf.slice_ns = decision.slice_ns;
-        t.bpf.order = decision.order;
-        t.bpf.order_used_ns = t.bpf.used_ns;
-        t.bpf.pace = decision.pace;
+        t.bpf.policy_vtime = decision.order;
+        t.bpf.policy_vtime_used_ns = t.bpf.used_ns;
+        t.bpf.vtime_rate = decision.pace;
         let stands = decision.flags & abi::decided_flags_DECIDED_STANDS != 0 && decision.pace != 0;
         t.bpf.stands = if stands { self.limits.standing } else { 0 };
-        t.bpf.stands_pace = decision.pace;
+        t.bpf.stands_vtime_rate = decision.pace;
         t.bpf.stands_weight = t.weight;
-        t.bpf.stands_reach = decision.reach;
+        t.bpf.stands_max_lag = decision.reach;
         t.bpf.stands_since_ns = at_ns;
         t.bpf.ready_on = Some(to);
-        self.domains[decision.domain as usize].paced |= decision.pace != 0;
+        self.domains[decision.domain as usize].keeps_vtime |= decision.pace != 0;
         let t = &mut self.tasks[task.index()];
         t.slice_left_ns = decision.slice_ns;
-        let (notified, queued_ns) = (t.bpf.notified, t.bpf.queued_ns);
+        let (notified, runnable_ns) = (t.bpf.notified, t.bpf.runnable_ns);
         self.remove(task);
         // Before the first, if that is earlier still.
-        let order = match self.dsq(to).head() {
+        let vtime = match self.dsq(to).head() {
             Some(head) if preempts(decision) && !before(decision.order, head) => {
                 head.wrapping_sub(1)
             }
             _ => decision.order,
         };
-        self.tasks[task.index()].bpf.place = order;
-        self.insert(task, to, order);
-        let latency_ns = self.at() - queued_ns;
+        self.tasks[task.index()].bpf.dsq_vtime = vtime;
+        self.insert(task, to, vtime);
+        let latency_ns = self.at() - runnable_ns;
         self.measures.domains[d].decision.record(latency_ns);
         self.trace_carried_out(d, task, submitted.begun_ns);
         let dom = &mut self.domains[d];
@@ -174,7 +174,7 @@ impl Machine<'_> {
 
     /// What runs on a CPU gives way to what has just been put first into the CPU's own queue.
     fn preempt(&mut self, d: usize, cpu: CpuId, here: CpuId) {
-        self.cpus[cpu.index()].own_turns += 1;
+        self.cpus[cpu.index()].own_boosts += 1;
         if cpu == here {
             return;
         }

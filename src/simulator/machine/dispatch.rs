@@ -44,12 +44,12 @@ impl Machine<'_> {
         true
     }
 
-    fn head_is_before(&self, id: DsqId, order: u64) -> bool {
-        self.dsq(id).head().is_some_and(|head| before(head, order))
+    fn head_is_before(&self, id: DsqId, vtime: u64) -> bool {
+        self.dsq(id).head().is_some_and(|head| before(head, vtime))
     }
 
     fn head_is_before_head(&self, id: DsqId, other: DsqId) -> bool {
-        self.dsq(other).head().is_none_or(|order| self.head_is_before(id, order))
+        self.dsq(other).head().is_none_or(|vtime| self.head_is_before(id, vtime))
     }
 
     fn run_from_either(&mut self, cpu: CpuId, a: DsqId, b: DsqId, a_first: bool) -> bool {
@@ -120,24 +120,24 @@ impl Machine<'_> {
         if self.limits.strict && unnotified_ns < self.limits.stall_ns {
             return false;
         }
-        let turn = &mut self.cpus[cpu.index()].net_turn;
-        *turn = !*turn;
-        *turn && self.run_waiting(cpu, d)
+        let net_next = &mut self.cpus[cpu.index()].net_next;
+        *net_next = !*net_next;
+        *net_next && self.run_waiting(cpu, d)
     }
 
     /// Runs what goes before everybody else, without being compared: what a decision has made the running task give way
     /// to, and starved tasks.
     fn run_first(&mut self, cpu: CpuId, d: usize) -> bool {
         let c = &mut self.cpus[cpu.index()];
-        if c.own_turns > 0 {
-            c.own_turns -= 1;
+        if c.own_boosts > 0 {
+            c.own_boosts -= 1;
             return self.run_from(cpu, DsqId::Own(cpu.0));
         }
-        let turns = &mut self.domains[d].ready_turns;
-        if c.dedicated || *turns == 0 {
+        let boosts = &mut self.domains[d].ready_boosts;
+        if c.dedicated || *boosts == 0 {
             return false;
         }
-        *turns -= 1;
+        *boosts -= 1;
         self.run_from(cpu, DsqId::Ready(d as u32))
     }
 
@@ -205,7 +205,7 @@ impl Machine<'_> {
     /// Whether the running task, its slice used up, is still the first in its policy's order.
     fn goes_on(&mut self, prev: TaskId, cpu: CpuId, d: usize) -> bool {
         let t = &self.tasks[prev.index()];
-        if !t.may_use(cpu) || t.bpf.pace == 0 || t.bpf.decided_by != d as u32 {
+        if !t.may_use(cpu) || t.bpf.vtime_rate == 0 || t.bpf.decided_by != d as u32 {
             return false;
         }
         let (own, ready) = (DsqId::Own(cpu.0), DsqId::Ready(d as u32));
@@ -215,10 +215,10 @@ impl Machine<'_> {
         self.charge(prev);
         let t = &mut self.tasks[prev.index()].bpf;
         t.free = false;
-        let used = (t.used_ns - t.order_used_ns).wrapping_mul(u64::from(t.pace));
-        let order = t.order.wrapping_add(used / u64::from(abi::limits_PACE_ONE));
+        let used = (t.used_ns - t.policy_vtime_used_ns).wrapping_mul(u64::from(t.vtime_rate));
+        let vtime = t.policy_vtime.wrapping_add(used / u64::from(abi::limits_PACE_ONE));
         let slice_ns = t.slice_ns;
-        if self.head_is_before(own, order) || self.head_is_before(ready, order) {
+        if self.head_is_before(own, vtime) || self.head_is_before(ready, vtime) {
             return false;
         }
         self.tasks[prev.index()].slice_left_ns = slice_ns;
@@ -227,7 +227,7 @@ impl Machine<'_> {
     }
 
     /// Whether a task waits for a decision that this CPU may then run.
-    fn somebody_waits(&self, cpu: CpuId, d: usize) -> bool {
+    fn is_awaited(&self, cpu: CpuId, d: usize) -> bool {
         let dedicated = self.cpus[cpu.index()].dedicated;
         !dedicated && self.has_tasks(DsqId::Waiting(d as u32))
             || self.has_tasks(DsqId::Bound(cpu.0))
@@ -240,7 +240,7 @@ impl Machine<'_> {
         if c.dedicated {
             return self.run_from(cpu, own);
         }
-        let own_first = !before(self.domains[d].ready_order, c.own_order);
+        let own_first = !before(self.domains[d].ready_vtime, c.own_vtime);
         self.run_from_either(cpu, own, ready, own_first)
     }
 
@@ -265,7 +265,7 @@ impl Machine<'_> {
             return true;
         }
         let dedicated = self.cpus[cpu.index()].dedicated;
-        if self.somebody_waits(cpu, d) {
+        if self.is_awaited(cpu, d) {
             if self.net_is_open(d) && self.run_waiting(cpu, d) {
                 return true;
             }
@@ -290,10 +290,10 @@ impl Machine<'_> {
         let slice_ns = self.limits.slice_ns;
         match leaving {
             Leaving::Runnable(Who::Task(task)) if self.tasks[task.index()].may_use(cpu) => {
-                let somebody_waits = self.somebody_waits(cpu, self.domain_of(cpu));
+                let is_awaited = self.is_awaited(cpu, self.domain_of(cpu));
                 self.tasks[task.index()].slice_left_ns = slice_ns;
                 self.charge(task);
-                self.tasks[task.index()].bpf.free = !somebody_waits;
+                self.tasks[task.index()].bpf.free = !is_awaited;
             }
             Leaving::Runnable(Who::Thread(domain)) => {
                 self.domains[domain.index()].thread.slice_left_ns = slice_ns;

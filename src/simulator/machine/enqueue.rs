@@ -14,7 +14,7 @@ use crate::simulator::task::{NO_DOMAIN, State, TaskCtx};
 use crate::simulator::{TaskId, Who, before};
 
 /// Where a task waits in the order of the safety net.
-fn net_order(t: &TaskCtx, weight: u32, credit_ns: u64) -> u64 {
+fn net_key(t: &TaskCtx, weight: u32, credit_ns: u64) -> u64 {
     let burst_ns = t.usual_ns.max(t.burst_ns).min(credit_ns);
     let nice_0 = u64::from(DEFAULT_WEIGHT);
     t.vtime.wrapping_add(burst_ns * nice_0 / nice_0.max(u64::from(weight)))
@@ -127,7 +127,7 @@ impl Machine<'_> {
         let t = &mut self.tasks[task.index()];
         t.bpf.waits_on = None;
         t.bpf.ready_on = None;
-        t.bpf.pace = 0;
+        t.bpf.vtime_rate = 0;
         t.bpf.free = true;
         t.slice_left_ns = slice_ns;
         t.cpu = cpu;
@@ -172,8 +172,8 @@ impl Machine<'_> {
         let (at_ns, slice_ns) = (self.at(), self.limits.slice_ns);
         self.settle_unnotified(task);
         let credit_ns = self.sleepers_credit_ns(d);
-        let floor = self.domains[d].waiting_vtime.wrapping_sub(credit_ns);
-        let ceiling = self.domains[d].waiting_vtime.wrapping_add(4 * slice_ns);
+        let floor = self.domains[d].net_vtime.wrapping_sub(credit_ns);
+        let ceiling = self.domains[d].net_vtime.wrapping_add(4 * slice_ns);
         let id = match bound {
             Some(cpu) => DsqId::Bound(cpu.0),
             None => DsqId::Waiting(d as u32),
@@ -188,14 +188,14 @@ impl Machine<'_> {
         }
         t.bpf.seq += 1;
         t.bpf.free = false;
-        t.bpf.queued_ns = at_ns;
+        t.bpf.runnable_ns = at_ns;
         t.bpf.notified = d as u32;
         t.bpf.waits_on = Some(id);
         t.bpf.ready_on = None;
         t.slice_left_ns = slice_ns;
         t.account.stay = stay;
-        let order = net_order(&t.bpf, t.weight, credit_ns);
-        t.bpf.place = order;
+        let key = net_key(&t.bpf, t.weight, credit_ns);
+        t.bpf.dsq_vtime = key;
         let wakeup = cause != Cause::Preempted;
         let started_ns = self.at();
         if self.notify(task, d, wakeup, bound.is_some()) {
@@ -204,7 +204,7 @@ impl Machine<'_> {
         } else {
             self.note_unnotified(task, d);
         }
-        self.insert(task, id, order);
+        self.insert(task, id, key);
         self.kick_if_idle(cpu);
     }
 
@@ -223,33 +223,33 @@ impl Machine<'_> {
     fn stand(&mut self, task: TaskId, d: usize) {
         self.settle_unnotified(task);
         self.stays += 1;
-        let (at_ns, stay, front) = (self.at(), self.stays, self.domains[d].front);
+        let (at_ns, stay, vtime) = (self.at(), self.stays, self.domains[d].policy_vtime);
         let id = DsqId::Ready(d as u32);
         let t = &mut self.tasks[task.index()];
         let b = &mut t.bpf;
         b.stands -= 1;
         b.seq += 1;
         b.decided_seq = b.seq;
-        let used_ns = b.used_ns.wrapping_sub(b.order_used_ns);
-        let passed = used_ns * u64::from(b.stands_pace) / u64::from(abi::limits_PACE_ONE);
-        b.order = b.order.wrapping_add(passed);
-        let earliest = front.wrapping_sub(b.stands_reach);
-        if before(b.order, earliest) {
-            b.order = earliest;
+        let used_ns = b.used_ns.wrapping_sub(b.policy_vtime_used_ns);
+        let passed = used_ns * u64::from(b.stands_vtime_rate) / u64::from(abi::limits_PACE_ONE);
+        b.policy_vtime = b.policy_vtime.wrapping_add(passed);
+        let earliest = vtime.wrapping_sub(b.stands_max_lag);
+        if before(b.policy_vtime, earliest) {
+            b.policy_vtime = earliest;
         }
-        b.order_used_ns = b.used_ns;
-        b.pace = b.stands_pace;
+        b.policy_vtime_used_ns = b.used_ns;
+        b.vtime_rate = b.stands_vtime_rate;
         b.free = false;
-        b.queued_ns = at_ns;
+        b.runnable_ns = at_ns;
         b.notified = d as u32;
         b.waits_on = None;
         b.ready_on = Some(id);
-        b.place = b.order;
-        let order = b.order;
+        b.dsq_vtime = b.policy_vtime;
+        let vtime = b.policy_vtime;
         t.slice_left_ns = b.slice_ns;
         t.account.stay = stay;
         self.domains[d].counts.standing += 1;
-        self.insert(task, id, order);
+        self.insert(task, id, vtime);
     }
 
     fn message(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {
@@ -264,7 +264,7 @@ impl Machine<'_> {
             pid: task.pid(),
             cpu: t.cpu.0,
             seq: t.bpf.seq,
-            at_ns: t.bpf.queued_ns,
+            at_ns: t.bpf.runnable_ns,
             used_ns: t.bpf.used_ns,
             burst_ns: t.bpf.burst_ns,
             switches: t.account.switches,
@@ -326,7 +326,7 @@ impl Machine<'_> {
     fn sleepers_credit_ns(&self, d: usize) -> u64 {
         let (slice_ns, dom) = (self.limits.slice_ns, &self.domains[d]);
         let few = u64::from(abi::limits_CROWD_PER_CPU) * dom.cpus.len() as u64;
-        slice_ns * few / few.max(dom.queued as u64)
+        slice_ns * few / few.max(dom.nr_queued as u64)
     }
 
     pub(super) fn note_unnotified(&mut self, task: TaskId, d: usize) {
@@ -359,7 +359,7 @@ impl Machine<'_> {
         self.prepare_program(task);
         self.leave_forbidden_cpu(task);
         self.set_home(task, home);
-        let (vtime, slice_ns) = (self.domains[home].waiting_vtime, self.limits.slice_ns);
+        let (vtime, slice_ns) = (self.domains[home].net_vtime, self.limits.slice_ns);
         let t = &mut self.tasks[task.index()].bpf;
         (t.vtime, t.usual_ns) = (vtime, slice_ns);
         self.become_runnable(task);

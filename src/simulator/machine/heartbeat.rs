@@ -17,11 +17,11 @@ impl Machine<'_> {
                 self.kick_idle(d, 1);
             }
             if has_tasks {
-                let order = self.domains[d].ready_order;
-                self.domains[d].ready_turns = self.feed_starved(waiting, ready, order);
+                let vtime = self.domains[d].ready_vtime;
+                self.domains[d].ready_boosts = self.feed_starved(waiting, ready, vtime);
             }
         }
-        self.look_at_loads();
+        self.sample_loads();
         if !self.limits.no_steal && self.domains.len() > 1 {
             self.level_loads();
         }
@@ -30,9 +30,9 @@ impl Machine<'_> {
             let (bound, own) = (DsqId::Bound(cpu.0), DsqId::Own(cpu.0));
             if self.has_tasks(bound) || self.has_tasks(own) {
                 self.kick(cpu);
-                let turns = self.feed_starved(bound, own, self.cpus[cpu.index()].own_order);
+                let boosts = self.feed_starved(bound, own, self.cpus[cpu.index()].own_vtime);
                 let c = &mut self.cpus[cpu.index()];
-                c.own_turns = c.own_turns.max(turns);
+                c.own_boosts = c.own_boosts.max(boosts);
             }
         }
         self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);

@@ -25,13 +25,13 @@ impl Machine<'_> {
         }
         if t.home != NO_DOMAIN {
             let from = &mut self.domains[t.home as usize];
-            t.vtime = t.vtime.wrapping_sub(from.waiting_vtime);
+            t.vtime = t.vtime.wrapping_sub(from.net_vtime);
             from.tasks -= 1;
             from.counts.moved_out += 1;
             self.domains[home].counts.moved_in += 1;
         }
         let to = &mut self.domains[home];
-        t.vtime = t.vtime.wrapping_add(to.waiting_vtime);
+        t.vtime = t.vtime.wrapping_add(to.net_vtime);
         to.tasks += 1;
         t.home = home as u32;
         t.away = 0;
@@ -138,13 +138,13 @@ impl Machine<'_> {
     }
 
     /// Sums up the weights of the tasks of each domain, and its load from that.
-    pub(super) fn look_at_loads(&mut self) {
+    pub(super) fn sample_loads(&mut self) {
         for d in 0..self.domains.len() {
             let weight =
                 self.weight_of(DsqId::Ready(d as u32)) + self.weight_of(DsqId::Waiting(d as u32));
             self.domains[d].queue_weight = weight;
             let (ready, waiting) = (DsqId::Ready(d as u32), DsqId::Waiting(d as u32));
-            self.domains[d].queued = self.dsq(ready).len() + self.dsq(waiting).len();
+            self.domains[d].nr_queued = self.dsq(ready).len() + self.dsq(waiting).len();
             self.domains[d].weight = weight;
         }
         for cpu in self.online.iter() {

@@ -98,15 +98,15 @@ pub(super) struct Dom {
     carried_out: u32,
     to_ready: u32,
     starved_since_ns: u64,
-    ready_order: u64,
-    front: u64,
-    paced: bool,
+    ready_vtime: u64,
+    policy_vtime: u64,
+    keeps_vtime: bool,
     /// So many from READY go before all others.
-    ready_turns: u32,
-    waiting_vtime: u64,
+    ready_boosts: u32,
+    net_vtime: u64,
     weight: u64,
     queue_weight: u64,
-    queued: usize,
+    nr_queued: usize,
     load: u64,
     move_to: usize,
     moves: u32,
@@ -119,9 +119,9 @@ pub(super) struct Dom {
 
 impl Dom {
     /// A decided task begins to run.
-    fn move_front(&mut self, order: u64) {
-        if super::before(self.front, order) {
-            self.front = order;
+    fn advance_policy_vtime(&mut self, vtime: u64) {
+        if super::before(self.policy_vtime, vtime) {
+            self.policy_vtime = vtime;
         }
     }
 }
@@ -211,14 +211,14 @@ impl<'a> Machine<'a> {
             carried_out: 0,
             to_ready: 0,
             starved_since_ns: 0,
-            ready_order: 0,
-            front: 0,
-            paced: false,
-            ready_turns: 0,
-            waiting_vtime: 0,
+            ready_vtime: 0,
+            policy_vtime: 0,
+            keeps_vtime: false,
+            ready_boosts: 0,
+            net_vtime: 0,
             weight: 0,
             queue_weight: 0,
-            queued: 0,
+            nr_queued: 0,
             load: 0,
             move_to: 0,
             moves: 0,
@@ -387,16 +387,16 @@ impl<'a> Machine<'a> {
         self.lock(id);
         self.inserted += 1;
         let inserted = self.inserted;
-        let place = self.dsq_mut(id).insert(task, vtime, inserted);
+        let position = self.dsq_mut(id).insert(task, vtime, inserted);
         let task = &mut self.tasks[task.index()];
         debug_assert!(task.on.is_none());
-        task.on = Some((id, place));
+        task.on = Some((id, position));
     }
 
     fn remove(&mut self, task: TaskId) {
-        if let Some((id, place)) = self.tasks[task.index()].on.take() {
+        if let Some((id, position)) = self.tasks[task.index()].on.take() {
             self.lock(id);
-            self.dsq_mut(id).remove(task, place);
+            self.dsq_mut(id).remove(task, position);
         }
     }
 

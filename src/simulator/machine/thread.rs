@@ -290,17 +290,17 @@ impl Machine<'_> {
     fn round(&mut self, d: usize, cpu: CpuId) {
         let dom = &self.domains[d];
         let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
-        let (idle_here, ready, front, since_ns): (CpuSet, usize, u64, u64) =
-            (dom.idle, dom.ready, dom.front, dom.thread.state_since_ns);
-        let queued = dom.queued;
+        let (idle_here, ready, vtime, since_ns): (CpuSet, usize, u64, u64) =
+            (dom.idle, dom.ready, dom.policy_vtime, dom.thread.state_since_ns);
+        let nr_queued = dom.nr_queued;
         let scheduler = &mut self.schedulers[d];
         let queues = scheduler.seam();
         queues.idle_elsewhere.copy_from_slice(&self.idle_counts);
         queues.room = room;
         queues.idle = idle_here;
         queues.ready = ready;
-        queues.front = front;
-        queues.queued = queued;
+        queues.front = vtime;
+        queues.queued = nr_queued;
         queues.now_ns = since_ns;
         // A message is there when the path that writes it has come so far.
         let now_ns = self.now_ns;
