@@ -18,7 +18,7 @@ pub enum Event {
     /// What a CPU was doing is done, or its tick ends a slice; void if the CPU has been at something else since.
     Due { cpu: CpuId, plan: u64 },
     /// A CPU that was kicked looks for work.
-    Look(CpuId),
+    Kicked(CpuId),
     /// A domain thread that was asleep is woken.
     ThreadWake(DomainId),
     /// The kernel's side looks after what was forgotten.

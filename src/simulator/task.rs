@@ -128,7 +128,7 @@ pub struct Account {
     /// The CPU it ran on last.
     pub ran_on: Option<CpuId>,
     /// Which stay on a queue this is, for the trace.
-    pub stay: u64,
+    pub flow: u64,
 }
 
 impl SimTask {

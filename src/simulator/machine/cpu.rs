@@ -37,13 +37,13 @@ pub struct Cpu {
     /// When it was switched in.
     pub started_ns: u64,
     /// The stay in the waiting state that led to this run, if there was one.
-    pub stay: Option<u64>,
+    pub flow: Option<u64>,
     /// Tells the planned event that is not void.
     plan: u64,
     /// Until when it is busy with a path through the kernel, if nothing runs.
     pub in_kernel_until_ns: u64,
     /// Whether it was kicked while idle.
-    pub will_look: bool,
+    pub kick_pending: bool,
     /// The kernel's local queue.
     pub local: VecDeque<Who>,
     /// Since when it has been idle.
@@ -79,10 +79,10 @@ impl Cpu {
                 current: None,
                 since_ns: 0,
                 started_ns: 0,
-                stay: None,
+                flow: None,
                 plan: 0,
                 in_kernel_until_ns: 0,
-                will_look: false,
+                kick_pending: false,
                 local: VecDeque::new(),
                 idle_since_ns: super::START_NS,
                 own_vtime: 0,
@@ -99,7 +99,7 @@ impl Cpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// It was idle.
-    Nobody,
+    Idle,
     /// It blocks or ends.
     Blocked(Who),
     /// It could go on.
@@ -189,12 +189,12 @@ impl Machine<'_> {
             self.stopping(who, false);
             self.leave(cpu, who);
         }
-        if self.stays(leaving, cpu) {
+        if self.keeps_cpu(leaving, cpu) {
             return;
         }
         if self.cpus[cpu.index()].local.is_empty() {
             self.dispatch(cpu, leaving);
-            if self.stays(leaving, cpu) {
+            if self.keeps_cpu(leaving, cpu) {
                 return;
             }
         }
@@ -218,13 +218,13 @@ impl Machine<'_> {
     }
 
     /// Whether what has the CPU keeps it: it has a slice, and has not changed its own affinity.
-    fn stays(&mut self, leaving: Leaving, cpu: CpuId) -> bool {
+    fn keeps_cpu(&mut self, leaving: Leaving, cpu: CpuId) -> bool {
         let Leaving::Runnable(who) = leaving else { return false };
-        let may_stay = match who {
+        let allowed = match who {
             Who::Task(task) => self.tasks[task.index()].may_use(cpu),
             Who::Thread(_) => true,
         };
-        if !may_stay || *self.slice_left(who) == 0 {
+        if !allowed || *self.slice_left(who) == 0 {
             return false;
         }
         let at_ns = self.at();
@@ -261,7 +261,7 @@ impl Machine<'_> {
         self.mark_idle(cpu, true);
         let c = &mut self.cpus[cpu.index()];
         c.in_kernel_until_ns = at_ns;
-        if leaving == Leaving::Nobody {
+        if leaving == Leaving::Idle {
             // It was idle all along, so ops.update_idle is not called; but it may have been claimed for a task that
             // came to its local queue meanwhile.
             return;
@@ -284,7 +284,7 @@ impl Machine<'_> {
         match who {
             Who::Task(task) => self.running(task, cpu),
             Who::Thread(domain) => {
-                self.cpus[cpu.index()].stay = None;
+                self.cpus[cpu.index()].flow = None;
                 self.thread_running(domain.index(), cpu);
             }
         }
@@ -337,7 +337,7 @@ impl Machine<'_> {
         if t.bpf.waits_on.is_some() && t.bpf.carried.at_ns != 0 {
             t.bpf.carried.at_ns += at_ns - t.bpf.runnable_ns;
         }
-        self.cpus[cpu.index()].stay = t.bpf.waits_on.map(|_| t.account.stay);
+        self.cpus[cpu.index()].flow = t.bpf.waits_on.map(|_| t.account.flow);
         t.bpf.waits_on = None;
         t.bpf.ready_on = None;
         self.cpus[cpu.index()].weight = t.weight;

@@ -36,7 +36,7 @@ impl Machine<'_> {
     }
 
     fn run_thread(&mut self, cpu: CpuId, d: usize) -> bool {
-        if !self.domains[d].thread.is_queued() || !self.domains[d].thread.may_use(cpu) {
+        if !self.domains[d].thread.is_on_queue() || !self.domains[d].thread.may_use(cpu) {
             return false;
         }
         self.domains[d].thread.go_to(cpu);
@@ -63,7 +63,7 @@ impl Machine<'_> {
         let parked_ns = self.at().saturating_sub(thread.state_since_ns);
         thread.state == ThreadState::Parked
             && parked_ns >= self.limits.patience_ns
-            && (parked_ns > PARKED_MAX_NS || thread.untaken_bytes > 0)
+            && (parked_ns > PARKED_MAX_NS || thread.notice_bytes > 0)
     }
 
     /// Step 4: whether waiting tasks run without a decision.
@@ -90,11 +90,12 @@ impl Machine<'_> {
     /// Whether the thread does not run, and had the time to come since it was called or put aside.
     fn is_away(&self, d: usize) -> bool {
         let thread = &self.domains[d].thread;
-        let late = |since_ns: u64| self.at().saturating_sub(since_ns) > self.limits.patience_ns;
+        let out_of_patience =
+            |since_ns: u64| self.at().saturating_sub(since_ns) > self.limits.patience_ns;
         match thread.state {
             ThreadState::Running => false,
-            ThreadState::Asleep => late(thread.called_ns),
-            _ => late(thread.state_since_ns) && late(thread.called_ns),
+            ThreadState::Asleep => out_of_patience(thread.called_ns),
+            _ => out_of_patience(thread.state_since_ns) && out_of_patience(thread.called_ns),
         }
     }
 

@@ -45,12 +45,12 @@ pub fn message_bytes(message: &Sent) -> usize {
 }
 
 /// How many bytes of messages a domain of `cpus` CPUs can leave untaken.
-pub fn queued_bytes(cpus: usize) -> usize {
+pub fn notice_ring_bytes(cpus: usize) -> usize {
     ring_bytes(cpus, size_of::<abi::queued>()) as usize
 }
 
 /// How many decisions of a domain of `cpus` CPUs can wait to be carried out.
-pub fn decided_room(cpus: usize) -> usize {
+pub fn decision_room(cpus: usize) -> usize {
     ring_bytes(cpus, size_of::<abi::decided>()) as usize / record_bytes::<abi::decided>()
 }
 
@@ -178,8 +178,8 @@ impl Machine<'_> {
             Some(cpu) => DsqId::Bound(cpu.0),
             None => DsqId::Waiting(d as u32),
         };
-        self.stays += 1;
-        let stay = self.stays;
+        self.flows += 1;
+        let flow = self.flows;
         let t = &mut self.tasks[task.index()];
         if before(t.bpf.vtime, floor) {
             t.bpf.vtime = floor;
@@ -193,14 +193,14 @@ impl Machine<'_> {
         t.bpf.waits_on = Some(id);
         t.bpf.ready_on = None;
         t.slice_left_ns = slice_ns;
-        t.account.stay = stay;
+        t.account.flow = flow;
         let key = net_key(&t.bpf, t.weight, credit_ns);
         t.bpf.dsq_vtime = key;
         let wakeup = cause != Cause::Preempted;
         let started_ns = self.at();
         if self.notify(task, d, wakeup, bound.is_some()) {
             self.domains[d].counts.queued += 1;
-            self.trace_queued(task, started_ns);
+            self.trace_notice(task, started_ns);
         } else {
             self.note_unnotified(task, d);
         }
@@ -222,8 +222,8 @@ impl Machine<'_> {
     /// A task is ready at once, by a decision that stands.
     fn stand(&mut self, task: TaskId, d: usize) {
         self.settle_unnotified(task);
-        self.stays += 1;
-        let (at_ns, stay, vtime) = (self.at(), self.stays, self.domains[d].policy_vtime);
+        self.flows += 1;
+        let (at_ns, flow, vtime) = (self.at(), self.flows, self.domains[d].policy_vtime);
         let id = DsqId::Ready(d as u32);
         let t = &mut self.tasks[task.index()];
         let b = &mut t.bpf;
@@ -247,12 +247,12 @@ impl Machine<'_> {
         b.dsq_vtime = b.policy_vtime;
         let vtime = b.policy_vtime;
         t.slice_left_ns = b.slice_ns;
-        t.account.stay = stay;
+        t.account.flow = flow;
         self.domains[d].counts.standing += 1;
         self.insert(task, id, vtime);
     }
 
-    fn message(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {
+    fn notice(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {
         let t = &self.tasks[task.index()];
         let flag = |set: bool, flag: u32| if set { flag as u16 } else { 0 };
         let mut comm = [0; 16];
@@ -292,33 +292,33 @@ impl Machine<'_> {
             true => record_bytes::<abi::queued_part>(),
             false => record_bytes::<abi::queued>(),
         };
-        let room = queued_bytes(self.domains[d].cpus.len());
-        if self.domains[d].thread.untaken_bytes + bytes > room {
+        let room = notice_ring_bytes(self.domains[d].cpus.len());
+        if self.domains[d].thread.notice_bytes + bytes > room {
             return false;
         }
         // Whoever reserves a record holds the ring's lock meanwhile.
         let wait_ns = self.domains[d].thread.ring_locked_until_ns.saturating_sub(started_ns);
         self.spend(wait_ns + self.costs.queue);
-        let mut queued = self.message(task, wakeup, bound);
+        let mut notice = self.notice(task, wakeup, bound);
         let sent = match part {
             true => {
-                queued.flags |= abi::queued_flags_QUEUED_PART as u16;
+                notice.flags |= abi::queued_flags_QUEUED_PART as u16;
                 let cpus = *self.tasks[task.index()].cpus.unwrap_or(self.online).words();
-                Sent::Part(Box::new(abi::queued_part { queued, cpus }))
+                Sent::Part(Box::new(abi::queued_part { queued: notice, cpus }))
             }
-            false => Sent::Plain(queued),
+            false => Sent::Plain(notice),
         };
         self.schedulers[d].seam().sent.push_back(sent);
         let at_ns = self.at();
         let thread_wake_ns = self.costs.thread_wake;
         let dom = &mut self.domains[d];
-        dom.thread.untaken_bytes += bytes;
+        dom.thread.notice_bytes += bytes;
         dom.thread.ring_locked_until_ns = at_ns;
         if std::mem::take(&mut dom.thread.sleeping) {
             dom.thread.called_ns = at_ns;
             self.events.at(at_ns + thread_wake_ns, Event::ThreadWake(DomainId(d as u32)));
         }
-        self.notice(d, at_ns);
+        self.interrupt_spin(d, at_ns);
         true
     }
 

@@ -12,7 +12,7 @@ impl Machine<'_> {
         for d in 0..self.domains.len() {
             let (waiting, ready) = (DsqId::Waiting(d as u32), DsqId::Ready(d as u32));
             let has_tasks = self.has_tasks(waiting) || self.has_tasks(ready);
-            let waits = has_tasks || self.domains[d].thread.is_queued();
+            let waits = has_tasks || self.domains[d].thread.is_on_queue();
             if waits && !self.domains[d].idle.is_empty() {
                 self.kick_idle(d, 1);
             }

@@ -73,7 +73,7 @@ impl Machine<'_> {
         self.domains[d].idle.insert(cpu);
         if !self.ready[d].is_empty()
             || !self.own[cpu.index()].is_empty()
-            || self.domains[d].thread.is_queued()
+            || self.domains[d].thread.is_on_queue()
         {
             self.kick(cpu);
         }
@@ -83,9 +83,9 @@ impl Machine<'_> {
     pub(super) fn kick(&mut self, cpu: CpuId) {
         let at_ns = self.at() + self.costs.kick;
         let c = &mut self.cpus[cpu.index()];
-        if c.current.is_none() && !c.will_look {
-            c.will_look = true;
-            self.events.at(at_ns, Event::Look(cpu));
+        if c.current.is_none() && !c.kick_pending {
+            c.kick_pending = true;
+            self.events.at(at_ns, Event::Kicked(cpu));
         }
     }
 
@@ -164,12 +164,12 @@ impl Machine<'_> {
     }
 
     /// A CPU that was kicked looks for work: it is idle, or what it runs has been made to give way.
-    pub(super) fn look(&mut self, cpu: CpuId) {
-        self.cpus[cpu.index()].will_look = false;
+    pub(super) fn kicked(&mut self, cpu: CpuId) {
+        self.cpus[cpu.index()].kick_pending = false;
         match self.cpus[cpu.index()].current {
             None => {
                 self.enter(cpu);
-                self.schedule(cpu, Leaving::Nobody);
+                self.schedule(cpu, Leaving::Idle);
             }
             Some(Who::Task(task)) if self.tasks[task.index()].slice_left_ns == 0 => {
                 self.account(cpu);

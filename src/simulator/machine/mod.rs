@@ -12,7 +12,7 @@
 //! Invariant: as in the kernel, every runnable task is on exactly one queue or CPU; time never goes back.
 
 mod cpu;
-mod decided;
+mod decisions;
 mod dispatch;
 mod enqueue;
 mod heartbeat;
@@ -154,7 +154,7 @@ pub struct Machine<'a> {
     ready: Vec<Dsq>,
     waiting: Vec<Dsq>,
     inserted: u64,
-    stays: u64,
+    flows: u64,
     meetings: Meetings,
     pub(super) measures: Measures,
     trace: Option<Trace>,
@@ -267,7 +267,7 @@ impl<'a> Machine<'a> {
             ready: queues(domains.len()),
             waiting: queues(domains.len()),
             inserted: 0,
-            stays: 0,
+            flows: 0,
             trace,
             idleness: setup.inspect.map(Idleness::new),
         })
@@ -308,7 +308,7 @@ impl<'a> Machine<'a> {
             Event::Start(task) => self.start(task),
             Event::Alarm(task) => self.alarm(task),
             Event::Due { cpu, plan } => self.due(cpu, plan),
-            Event::Look(cpu) => self.look(cpu),
+            Event::Kicked(cpu) => self.kicked(cpu),
             Event::ThreadWake(domain) => self.wake_thread(domain),
             Event::Heartbeat => self.heartbeat(),
             Event::Inspect => self.inspect(),

@@ -192,7 +192,7 @@ impl Machine<'_> {
             }
             let t = &self.tasks[task.index()];
             let step = self.workload.groups[t.group].phases[t.program.phase].steps[t.program.step];
-            let after = self.take_step(task, step);
+            let after = self.do_step(task, step);
             if !self.next_step(task) {
                 self.tasks[task.index()].program.ended = true;
             }
@@ -252,7 +252,7 @@ impl Machine<'_> {
         (ns as f64 * by) as u64
     }
 
-    fn take_step(&mut self, task: TaskId, step: Step) -> After {
+    fn do_step(&mut self, task: TaskId, step: Step) -> After {
         if let Step::Run(ns) = step {
             return After::Run(self.jittered(ns));
         }
@@ -261,8 +261,8 @@ impl Machine<'_> {
             Step::Run(ns) => return After::Run(ns),
             Step::Sleep(ns) => return After::SleepUntil(self.at() + self.jittered(ns)),
             Step::Timer(timer) => return self.wait_for_timer(task, timer),
-            Step::Lock(mutex) => return self.take_mutex(task, mutex),
-            Step::Unlock(mutex) => self.give_mutex(task, mutex),
+            Step::Lock(mutex) => return self.lock_mutex(task, mutex),
+            Step::Unlock(mutex) => self.unlock_mutex(task, mutex),
             Step::Wait(meeting) => return self.wait_at(task, meeting),
             Step::Sync(meeting) => {
                 self.signal(task, meeting.condition);
@@ -310,7 +310,7 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    fn take_mutex(&mut self, task: TaskId, mutex: usize) -> After {
+    fn lock_mutex(&mut self, task: TaskId, mutex: usize) -> After {
         let mutex = &mut self.meetings.mutexes[mutex];
         if mutex.owner.is_some() {
             mutex.line.push_back(task);
@@ -320,7 +320,7 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    fn give_mutex(&mut self, task: TaskId, number: usize) {
+    fn unlock_mutex(&mut self, task: TaskId, number: usize) {
         let mutex = &mut self.meetings.mutexes[number];
         if mutex.owner != Some(task) {
             return;
@@ -332,7 +332,7 @@ impl Machine<'_> {
     }
 
     fn wait_at(&mut self, task: TaskId, meeting: Meeting) -> After {
-        self.give_mutex(task, meeting.mutex);
+        self.unlock_mutex(task, meeting.mutex);
         self.meetings.conditions[meeting.condition].line.push_back((task, Some(meeting.mutex)));
         After::Block
     }

@@ -10,7 +10,7 @@
 
 use super::Machine;
 use super::cpu::Leaving;
-use super::enqueue::{decided_room, message_bytes, queued_bytes};
+use super::enqueue::{decision_room, message_bytes, notice_ring_bytes};
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::scheduler::Left;
@@ -31,8 +31,8 @@ pub enum ThreadState {
 
 /// Where it is in fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Bed,
+enum Whereabouts {
+    Asleep,
     /// In the queue THREAD.
     Queue,
     /// On a CPU, or first on its local queue.
@@ -69,7 +69,7 @@ pub struct Submitted {
 pub struct Thread {
     pub state: ThreadState,
     pub state_since_ns: u64,
-    place: Place,
+    whereabouts: Whereabouts,
     pub cpu: CpuId,
     /// It has a CPU to itself, which it is bound to.
     dedicated: bool,
@@ -83,10 +83,10 @@ pub struct Thread {
     /// Its bell was rung.
     bell: bool,
     /// The bytes of the messages in the ring.
-    pub untaken_bytes: usize,
+    pub notice_bytes: usize,
     pub ring_locked_until_ns: u64,
     /// Decisions that have not been carried out.
-    decided: VecDeque<Submitted>,
+    submitted: VecDeque<Submitted>,
     pub draining_until_ns: u64,
 }
 
@@ -96,7 +96,7 @@ impl Thread {
         Thread {
             state: ThreadState::Asleep,
             state_since_ns: super::START_NS,
-            place: Place::Bed,
+            whereabouts: Whereabouts::Asleep,
             cpu: dedicated.or(domain.cpus.first()).expect("a domain has a CPU"),
             dedicated: dedicated.is_some(),
             left_ns: 0,
@@ -105,16 +105,16 @@ impl Thread {
             sleeping: dedicated.is_none(),
             called_ns: 0,
             bell: false,
-            untaken_bytes: 0,
+            notice_bytes: 0,
             ring_locked_until_ns: 0,
-            decided: VecDeque::new(),
+            submitted: VecDeque::new(),
             draining_until_ns: 0,
         }
     }
 
     /// Whether it is in the queue THREAD.
-    pub fn is_queued(&self) -> bool {
-        self.place == Place::Queue
+    pub fn is_on_queue(&self) -> bool {
+        self.whereabouts == Whereabouts::Queue
     }
 
     /// Whether it may run on a CPU of its domain.
@@ -124,18 +124,18 @@ impl Thread {
 
     /// A CPU takes it.
     pub fn go_to(&mut self, cpu: CpuId) {
-        self.place = Place::Cpu;
+        self.whereabouts = Whereabouts::Cpu;
         self.cpu = cpu;
     }
 
     /// Whether there are decisions that were submitted by a moment.
     pub fn has_undrained(&self, at_ns: u64) -> bool {
-        self.decided.front().is_some_and(|submitted| submitted.at_ns <= at_ns)
+        self.submitted.front().is_some_and(|submitted| submitted.at_ns <= at_ns)
     }
 
     /// The next of them.
     pub fn next_decision(&mut self, at_ns: u64) -> Option<Submitted> {
-        self.has_undrained(at_ns).then(|| self.decided.pop_front()).flatten()
+        self.has_undrained(at_ns).then(|| self.submitted.pop_front()).flatten()
     }
 }
 
@@ -162,7 +162,7 @@ impl Machine<'_> {
     }
 
     /// Something has come that the thread of a domain sees if it spins.
-    pub(super) fn notice(&mut self, d: usize, at_ns: u64) {
+    pub(super) fn interrupt_spin(&mut self, d: usize, at_ns: u64) {
         let thread = &mut self.domains[d].thread;
         if thread.doing == Doing::Spinning {
             thread.doing = Doing::Coming;
@@ -184,7 +184,7 @@ impl Machine<'_> {
             }
             return;
         }
-        if self.domains[d].thread.place != Place::Bed {
+        if self.domains[d].thread.whereabouts != Whereabouts::Asleep {
             return;
         }
         self.domains[d].thread.bell = false;
@@ -206,7 +206,7 @@ impl Machine<'_> {
     /// The thread has found no idle CPU, or has yielded or used up its slice.
     pub(super) fn park_thread(&mut self, d: usize, cpu: CpuId) {
         self.set_thread_state(d, ThreadState::Parked);
-        self.domains[d].thread.place = Place::Queue;
+        self.domains[d].thread.whereabouts = Whereabouts::Queue;
         self.domains[d].thread.slice_left_ns = self.limits.slice_ns;
         self.kick_if_idle(cpu);
     }
@@ -239,12 +239,12 @@ impl Machine<'_> {
             Doing::Round(Left::Nothing) => {
                 let thread = &mut self.domains[d].thread;
                 let rung = std::mem::take(&mut thread.bell);
-                if thread.untaken_bytes > 0 || rung {
+                if thread.notice_bytes > 0 || rung {
                     self.come_again(d);
                     self.plan(cpu);
                 } else {
                     thread.sleeping = true;
-                    thread.place = Place::Bed;
+                    thread.whereabouts = Whereabouts::Asleep;
                     self.schedule(cpu, Leaving::Blocked(who));
                 }
             }
@@ -262,7 +262,7 @@ impl Machine<'_> {
             self.come_again(d);
             return self.plan(cpu);
         }
-        let has_messages = thread.untaken_bytes > 0;
+        let has_messages = thread.notice_bytes > 0;
         let scheduler = &self.schedulers[d];
         if has_messages || scheduler.is_waiting() || scheduler.is_called() {
             return self.round(d, cpu);
@@ -289,7 +289,7 @@ impl Machine<'_> {
     /// A round of the domain's scheduler.
     fn round(&mut self, d: usize, cpu: CpuId) {
         let dom = &self.domains[d];
-        let room = decided_room(dom.cpus.len()).saturating_sub(dom.thread.decided.len());
+        let room = decision_room(dom.cpus.len()).saturating_sub(dom.thread.submitted.len());
         let (idle_here, ready, vtime, since_ns): (CpuSet, usize, u64, u64) =
             (dom.idle, dom.ready, dom.policy_vtime, dom.thread.state_since_ns);
         let nr_queued = dom.nr_queued;
@@ -306,7 +306,7 @@ impl Machine<'_> {
         let now_ns = self.now_ns;
         let (there, later): (VecDeque<_>, VecDeque<_>) =
             queues.sent.drain(..).partition(|message| message.queued().at_ns <= now_ns);
-        let taken = there.len();
+        let drained = there.len();
         queues.sent = there;
         let left = scheduler.round();
         let queues = scheduler.seam();
@@ -317,38 +317,38 @@ impl Machine<'_> {
 
         // Takes all, then decides one by one.
         let begun_ns = self.now_ns;
-        let mut at_ns = begun_ns + taken as u64 * self.costs.consume;
+        let mut at_ns = begun_ns + drained as u64 * self.costs.consume;
         let decide_ns = self.costs.decide_among(decided.len()) + self.costs.submit;
         for decision in &decided {
             let begun_ns = at_ns;
             at_ns += decide_ns;
             let submitted = Submitted { begun_ns, at_ns, decision: *decision };
-            self.domains[d].thread.decided.push_back(submitted);
+            self.domains[d].thread.submitted.push_back(submitted);
         }
         at_ns += called.len() as u64 * self.costs.bell;
         at_ns += self.costs.step;
         for thief in called {
             self.domains[thief.index()].thread.bell = true;
-            if self.domains[thief.index()].thread.place == Place::Bed {
+            if self.domains[thief.index()].thread.whereabouts == Whereabouts::Asleep {
                 // Its bell is one of the two that it waits for.
                 self.events.at(at_ns + self.costs.thread_wake, Event::ThreadWake(thief));
             }
-            self.notice(thief.index(), at_ns);
+            self.interrupt_spin(thief.index(), at_ns);
         }
-        let in_vain = taken == 0 && decided.is_empty();
+        let in_vain = drained == 0 && decided.is_empty();
         if self.domains[d].thread.dedicated && in_vain {
             at_ns = begun_ns + SPIN_NS;
         } else {
-            let first_ns = begun_ns + taken as u64 * self.costs.consume;
+            let first_ns = begun_ns + drained as u64 * self.costs.consume;
             self.trace_round(d, begun_ns..at_ns, &decided, first_ns, decide_ns);
         }
         self.measures.domains[d].rounds += 1;
-        self.measures.scheduling_events += taken as u64;
+        self.measures.scheduling_events += drained as u64;
         debug_assert!(
-            self.domains[d].thread.untaken_bytes <= queued_bytes(self.domains[d].cpus.len())
+            self.domains[d].thread.notice_bytes <= notice_ring_bytes(self.domains[d].cpus.len())
         );
         let thread = &mut self.domains[d].thread;
-        thread.untaken_bytes = later_bytes;
+        thread.notice_bytes = later_bytes;
         thread.doing = Doing::Round(left);
         thread.left_ns = at_ns - begun_ns;
         self.plan(cpu);

@@ -17,12 +17,12 @@ impl Machine<'_> {
     }
 
     /// A message was written, from `from_ns` until now.
-    pub(super) fn trace_queued(&mut self, task: TaskId, from_ns: u64) {
+    pub(super) fn trace_notice(&mut self, task: TaskId, from_ns: u64) {
         let (Some(cpu), to_ns) = (self.here, self.at()) else { return };
         self.with_trace(|machine, trace| {
             let name = format!("queue {}", machine.name(Who::Task(task)));
             trace.slice(cpu_track(cpu), &name, from_ns, to_ns);
-            trace.flow(cpu_track(cpu), 's', from_ns, machine.tasks[task.index()].account.stay);
+            trace.flow(cpu_track(cpu), 's', from_ns, machine.tasks[task.index()].account.flow);
         });
     }
 
@@ -49,14 +49,14 @@ impl Machine<'_> {
     /// The decision that was taken from `from_ns` on has been carried out.
     pub(super) fn trace_carried_out(&mut self, d: usize, task: TaskId, from_ns: u64) {
         self.with_trace(|machine, trace| {
-            trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.stay);
+            trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.flow);
         });
     }
 
     /// What has run on a CPU leaves it, or the simulation ends.
     pub(super) fn trace_run(&mut self, cpu: CpuId) {
         let c = &self.cpus[cpu.index()];
-        let (Some(who), from_ns, stay, to_ns) = (c.current, c.started_ns, c.stay, self.now_ns)
+        let (Some(who), from_ns, flow, to_ns) = (c.current, c.started_ns, c.flow, self.now_ns)
         else {
             return;
         };
@@ -65,8 +65,8 @@ impl Machine<'_> {
         }
         self.with_trace(|machine, trace| {
             trace.slice(cpu_track(cpu), &machine.name(who), from_ns, to_ns);
-            if let Some(stay) = stay {
-                trace.flow(cpu_track(cpu), 'f', from_ns, stay);
+            if let Some(flow) = flow {
+                trace.flow(cpu_track(cpu), 'f', from_ns, flow);
             }
         });
     }

@@ -183,7 +183,7 @@ impl Machine<'_> {
         };
         self.domains[d].counts.preempted += 1;
         self.tasks[running.index()].slice_left_ns = 0;
-        self.events.at(self.at() + self.costs.kick, Event::Look(cpu));
+        self.events.at(self.at() + self.costs.kick, Event::Kicked(cpu));
     }
 
     /// A task that was queued in domain `from` runs on a CPU of another one.
