@@ -5,7 +5,7 @@
 use super::TaskId;
 use std::collections::BTreeSet;
 
-/// Which queue; the names are those of `bpf/maps.bpf.h`.
+/// The name of a queue, as in `bpf/state.bpf.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DsqId {
     /// Decided, for this CPU.
@@ -18,8 +18,8 @@ pub enum DsqId {
     Waiting(u32),
 }
 
-/// A task's place in a queue. Virtual times lie within half of what a number holds of each other and start at 0, so
-/// their order is that of signed numbers.
+/// A task's position in a queue. Virtual times start at 0, and any two differ by less than half of
+/// the range of `u64`, so signed numbers compare as they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     vtime: i64,
@@ -30,7 +30,7 @@ pub struct Position {
 #[derive(Default)]
 pub struct Dsq {
     tasks: BTreeSet<(Position, TaskId)>,
-    /// Until when somebody holds its lock.
+    /// When its lock becomes free.
     pub locked_until_ns: u64,
 }
 
@@ -42,7 +42,7 @@ impl Dsq {
         position
     }
 
-    /// Takes a task out that is there.
+    /// Removes a task, which must be there.
     pub fn remove(&mut self, task: TaskId, position: Position) {
         let was_there = self.tasks.remove(&(position, task));
         debug_assert!(was_there, "{task:?} is not where it should be");

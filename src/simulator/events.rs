@@ -1,7 +1,7 @@
-//! What is going to happen, in the order of virtual time.
+//! The events that are planned, sorted by virtual time.
 //!
-//! Invariant: of two events at the same time the one that was planned first happens first, so a run is the same every
-//! time.
+//! Invariant: of two events at the same time the one that was planned first happens first, so every
+//! run of a seed is the same.
 
 use super::TaskId;
 use crate::ids::{CpuId, DomainId};
@@ -11,19 +11,19 @@ use std::collections::BinaryHeap;
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
-    /// The next task that is there from the start is created.
+    /// A task of the initial ones is created.
     Start(TaskId),
     /// A task has slept long enough.
     Alarm(TaskId),
-    /// What a CPU was doing is done, or its tick ends a slice; void if the CPU has been at something else since.
+    /// A CPU's current work ends, or its tick ends a slice; void if the CPU has changed its plan.
     Due { cpu: CpuId, plan: u64 },
-    /// A CPU that was kicked looks for work.
+    /// A kick reaches its CPU.
     Kicked(CpuId),
     /// A domain thread that was asleep is woken.
     ThreadWake(DomainId),
-    /// The kernel's side looks after what was forgotten.
+    /// The BPF side's heartbeat.
     Heartbeat,
-    /// The machine is looked over for CPUs that are idle beside waiting tasks.
+    /// The machine is checked for CPUs that are idle while tasks wait.
     Inspect,
 }
 

@@ -1,7 +1,8 @@
-//! A task of the simulated machine: what the kernel and the BPF side know of it, and how far its program is.
+//! A task of the simulated machine: what the kernel and the BPF side know of it, and how far its
+//! program is.
 //!
-//! Invariant: a runnable task that does not run is on exactly one queue: a DSQ ([`SimTask::on`]) or the local queue of
-//! a CPU.
+//! Invariant: a runnable task that does not run is on exactly one queue: a DSQ ([`SimTask::on`]) or
+//! the local queue of a CPU.
 
 use super::dsq::{DsqId, Position};
 use super::workload::Loops;
@@ -12,7 +13,7 @@ use crate::ids::CpuId;
 /// No domain, in the fields that BPF keeps as numbers.
 pub const NO_DOMAIN: u32 = abi::none_NO_DOMAIN;
 
-/// Where a task is in its life.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not yet created.
@@ -33,16 +34,16 @@ pub struct SimTask {
     /// Its group in the workload.
     pub group: usize,
     pub state: State,
-    /// The CPU it is on or was on last.
+    /// The CPU that it is on or was on last.
     pub cpu: CpuId,
-    /// Which CPUs it may use; `None`: all, of which there are several.
+    /// The CPUs that it may use; `None`: all, of which there are several.
     pub cpus: Option<CpuSet>,
     pub weight: u32,
     /// CPU time left until its program goes on.
     pub left_ns: u64,
     /// What is left of its slice.
     pub slice_left_ns: u64,
-    /// The queue it is on.
+    /// The DSQ that it is on, and its position there.
     pub on: Option<(DsqId, Position)>,
     pub program: Program,
     pub bpf: TaskCtx,
@@ -54,19 +55,19 @@ pub struct SimTask {
 pub struct Program {
     pub phase: usize,
     pub step: usize,
-    /// Passes left through the current phase, after this one; `None`: for ever.
+    /// Passes left through the current phase, after this one; `None`: without end.
     pub phase_left: Option<u64>,
     /// Passes left through all phases.
     pub loops_left: Option<u64>,
     /// Whether the phase's CPUs and priority have been set.
     pub entered: bool,
-    /// Whether its last step has been taken.
+    /// Whether its last step is done.
     pub ended: bool,
     /// The next beat of each of its own timers.
     pub timers: Vec<Option<u64>>,
 }
 
-/// What is left after the first of so many passes.
+/// The passes that are left after the first; `None`: without end.
 pub fn passes_left(loops: Loops) -> Option<u64> {
     match loops {
         Loops::Times(times) => Some(times - 1),
@@ -74,7 +75,8 @@ pub fn passes_left(loops: Loops) -> Option<u64> {
     }
 }
 
-/// What the BPF side knows of a task; the fields are those of `struct task_ctx` in `bpf/maps.bpf.h`.
+/// What the BPF side knows of a task; the fields are those of `struct task_ctx` in
+/// `bpf/state.bpf.h`.
 #[derive(Debug)]
 pub struct TaskCtx {
     pub seq: u64,
@@ -90,7 +92,7 @@ pub struct TaskCtx {
     pub carried: abi::carried,
     pub slice_ns: u64,
     pub policy_vtime: u64,
-    /// Its place in the queue that it is on (`dsq_vtime` of the kernel's task).
+    /// Its key in the DSQ that it is on (`dsq_vtime` of the kernel's task).
     pub dsq_vtime: u64,
     pub policy_vtime_used_ns: u64,
     pub vtime_rate: u32,
@@ -115,19 +117,19 @@ pub struct TaskCtx {
 /// What the simulator itself counts of a task.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// CPU time, with what moving and switching cost it.
+    /// CPU time, with the costs of its moves and switches.
     pub ran_ns: u64,
     /// Time runnable and not running.
     pub waited_ns: u64,
     /// When it was created.
     pub born_ns: u64,
-    /// Since when it has been runnable and not running.
+    /// When it last became runnable.
     pub runnable_since_ns: u64,
     /// Voluntary context switches, as the kernel counts them.
     pub switches: u64,
-    /// The CPU it ran on last.
+    /// The CPU that it ran on last.
     pub ran_on: Option<CpuId>,
-    /// Which stay on a queue this is, for the trace.
+    /// The trace's flow of its current wait on a queue, or of the last.
     pub flow: u64,
 }
 

@@ -1,10 +1,12 @@
-//! A CPU: what runs on it, for how long, and what comes next. The kernel's `__schedule()` and tick, and the callbacks
-//! of `bpf/task.bpf.h`.
+//! A CPU: what runs on it, for how long, and what comes next. It models the kernel's `__schedule()`
+//! and tick, and the callbacks of `bpf/task.bpf.h`.
 //!
-//! As in the kernel, a slice ends at a tick; a CPU whose task has used up its slice asks ops.dispatch while the task
-//! is still there, and only if something else is found does it stop and go to ops.enqueue.
+//! As in the kernel, a slice ends at a tick. A CPU whose task has used up its slice calls
+//! ops.dispatch while the task is still there. Only if that finds another task does the first one
+//! stop and go to ops.enqueue.
 //!
-//! Invariant: a CPU that has something to run has exactly one event planned ([`Event::Due`]) that is not void.
+//! Invariant: a CPU that has something to run has exactly one planned event ([`Event::Due`]) that
+//! is not void.
 
 use super::Machine;
 use super::enqueue::Cause;
@@ -30,33 +32,33 @@ pub struct Cpu {
     pub l3: CpuSet,
     /// The CPUs of its NUMA node.
     pub node: CpuSet,
-    /// What runs.
+    /// The task or thread that runs.
     pub current: Option<Who>,
-    /// From when on it has been running, as far as it has been accounted for.
+    /// The moment up to which its run is accounted for.
     pub since_ns: u64,
     /// When it was switched in.
     pub started_ns: u64,
-    /// The stay in the waiting state that led to this run, if there was one.
+    /// The trace's flow of the wait that led to this run, if there was one.
     pub flow: Option<u64>,
-    /// Tells the planned event that is not void.
+    /// The number of the planned event that is not void.
     plan: u64,
-    /// Until when it is busy with a path through the kernel, if nothing runs.
+    /// When its current path through the kernel ends, if nothing runs.
     pub in_kernel_until_ns: u64,
-    /// Whether it was kicked while idle.
+    /// Whether it was kicked while idle and the kick has not arrived.
     pub kick_pending: bool,
     /// The kernel's local queue.
     pub local: VecDeque<Who>,
-    /// Since when it has been idle.
+    /// When it last became idle.
     pub idle_since_ns: u64,
     pub own_vtime: u64,
     pub weight: u32,
     pub net_next: bool,
-    /// So many from its own queue go before all others.
+    /// The number of tasks from its own queue that run before all others.
     pub own_boosts: u32,
 }
 
 impl Cpu {
-    /// The CPUs up to number `count`, all of them idle.
+    /// The CPUs below number `count`, all of them idle.
     pub fn all(
         topology: &Topology,
         domains: &Domains,
@@ -95,7 +97,7 @@ impl Cpu {
     }
 }
 
-/// What has the CPU when it looks for something else.
+/// What has the CPU when it schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// It was idle.
@@ -121,7 +123,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Brings the account of what runs on a CPU up to this moment.
+    /// Accounts for what runs on a CPU, up to this moment.
     pub(super) fn account(&mut self, cpu: CpuId) {
         let now_ns = self.now_ns;
         let c = &mut self.cpus[cpu.index()];
@@ -139,7 +141,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Plans what happens next on a CPU: the end of a run, or the tick that ends its slice.
+    /// Plans the next event of a CPU: the end of a run, or the tick that ends its slice.
     pub(super) fn plan(&mut self, cpu: CpuId) {
         let Some(who) = self.cpus[cpu.index()].current else { return };
         let since_ns = self.cpus[cpu.index()].since_ns;
@@ -151,7 +153,7 @@ impl Machine<'_> {
         self.events.at(end_ns.min(tick_ns).max(self.now_ns), Event::Due { cpu, plan: c.plan });
     }
 
-    /// The end of an interrupt on a CPU, which goes on with what it did so much later.
+    /// The end of an interrupt on a CPU, which delays what the CPU did before.
     pub(super) fn end_interrupt(&mut self, cpu: CpuId) {
         self.account(cpu);
         let at_ns = self.at();
@@ -217,7 +219,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether what has the CPU keeps it: it has a slice, and has not changed its own affinity.
+    /// Whether what has the CPU keeps it: it has a slice, and its affinity allows the CPU.
     fn keeps_cpu(&mut self, leaving: Leaving, cpu: CpuId) -> bool {
         let Leaving::Runnable(who) = leaving else { return false };
         let allowed = match who {
@@ -246,7 +248,8 @@ impl Machine<'_> {
         }
     }
 
-    /// A task that may no longer use its CPU is first moved to another: the kernel's migration thread.
+    /// Moves a task that may no longer use its CPU to another, as the kernel's migration thread
+    /// does.
     pub(super) fn leave_forbidden_cpu(&mut self, task: TaskId) {
         let t = &mut self.tasks[task.index()];
         if let Some(cpus) = t.cpus.filter(|cpus| !cpus.contains(t.cpu)) {
@@ -262,8 +265,8 @@ impl Machine<'_> {
         let c = &mut self.cpus[cpu.index()];
         c.in_kernel_until_ns = at_ns;
         if leaving == Leaving::Idle {
-            // It was idle all along, so ops.update_idle is not called; but it may have been claimed for a task that
-            // came to its local queue meanwhile.
+            // It was idle all along, so the kernel does not call ops.update_idle. It may have been
+            // claimed for a task that came to its local queue meanwhile.
             return;
         }
         c.idle_since_ns = at_ns;
@@ -291,7 +294,7 @@ impl Machine<'_> {
         self.plan(cpu);
     }
 
-    /// ops.running of a task, and what the move costs it.
+    /// ops.running of a task, and the cost of its move.
     fn running(&mut self, task: TaskId, cpu: CpuId) {
         self.measures.scheduling_events += 1;
         let at_ns = self.at();
@@ -344,7 +347,7 @@ impl Machine<'_> {
         self.note_place(task, here);
     }
 
-    /// A task that has run elsewhere finds its caches cold.
+    /// A task that ran on another CPU finds its caches cold.
     fn pay_for_move(&mut self, task: TaskId, cpu: CpuId) {
         let ran_on = self.tasks[task.index()].account.ran_on.replace(cpu);
         let Some(from) = ran_on.filter(|&from| from != cpu) else { return };
@@ -393,7 +396,7 @@ impl Machine<'_> {
         t.burst_ns = 0;
     }
 
-    /// As `charge()` of `bpf/maps.bpf.h`.
+    /// As `charge()` of `bpf/vtime.bpf.h`.
     pub(super) fn charge(&mut self, task: TaskId) {
         let now_ns = self.now_ns;
         let t = &mut self.tasks[task.index()];

@@ -1,8 +1,8 @@
-//! How decisions are carried out: `bpf/decided.bpf.h` and `bpf/preempt.bpf.h`.
+//! How CPUs carry out decisions: `bpf/decisions.bpf.h`.
 //!
-//! Not modelled: a decision that overtakes its own task's ops.enqueue (here that is one step), and decisions with
-//! wrong values, which the schedulers do not make; one that names a CPU that is not the task's or the domain's is
-//! bounced.
+//! Not modelled: a decision that overtakes its own task's ops.enqueue, which is one step here; and
+//! decisions with wrong values, which the schedulers do not make. A decision whose CPU is not one
+//! of the task and of the domain is bounced.
 
 use super::Machine;
 use super::thread::Submitted;
@@ -12,7 +12,7 @@ use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::{TaskId, Who, before};
 
-/// A thread that submits without end is not served for longer than so many drains in a row.
+/// The most drains in a row that one CPU makes for a thread.
 const DRAINS_MAX: u32 = 4;
 
 fn preempts(decision: &abi::decided) -> bool {
@@ -26,12 +26,12 @@ impl Machine<'_> {
         thread.has_undrained(at_ns) || thread.draining_until_ns > at_ns
     }
 
-    /// Step 1 of ops.dispatch.
+    /// Step 1 of ops.dispatch: drains the decisions and carries them out.
     pub(super) fn drain_decided(&mut self, d: usize, cpu: CpuId) {
         if !self.domains[d].thread.has_undrained(self.at()) {
             return;
         }
-        // One CPU at a time; whoever comes meanwhile goes on without.
+        // One CPU drains at a time; the others go on without.
         if self.domains[d].thread.draining_until_ns > self.at() {
             return;
         }
@@ -78,7 +78,7 @@ impl Machine<'_> {
                 || self.may_run_in(task, decision.domain as usize))
     }
 
-    /// The queue that a sound decision means, and the CPU that is to look at it.
+    /// The queue that a sound decision names, and the CPU that is to check it.
     fn destination(&mut self, waits_on: DsqId, decision: &abi::decided) -> (DsqId, Option<CpuId>) {
         if let DsqId::Bound(cpu) = waits_on {
             return (DsqId::Own(cpu), Some(CpuId(cpu)));
@@ -142,7 +142,7 @@ impl Machine<'_> {
         t.slice_left_ns = decision.slice_ns;
         let (notified, runnable_ns) = (t.bpf.notified, t.bpf.runnable_ns);
         self.remove(task);
-        // Before the first, if that is earlier still.
+        // A preempting task goes before the head, even if the head's key is smaller.
         let vtime = match self.dsq(to).head() {
             Some(head) if preempts(decision) && !before(decision.order, head) => {
                 head.wrapping_sub(1)
@@ -159,7 +159,7 @@ impl Machine<'_> {
         dom.carried_out += 1;
         if decision.domain != notified {
             self.note_theft(notified as usize, decision.domain as usize);
-            // What an idle CPU has asked for may go home again.
+            // A task for which an idle CPU has asked keeps its home.
             if self.tasks[task.index()].bpf.asked_seq != decision.seq {
                 self.set_home(task, decision.domain as usize);
             }
@@ -172,7 +172,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What runs on a CPU gives way to what has just been put first into the CPU's own queue.
+    /// The task that runs on a CPU gives way to the new head of the CPU's own queue.
     fn preempt(&mut self, d: usize, cpu: CpuId, here: CpuId) {
         self.cpus[cpu.index()].own_boosts += 1;
         if cpu == here {
@@ -186,7 +186,7 @@ impl Machine<'_> {
         self.events.at(self.at() + self.costs.kick, Event::Kicked(cpu));
     }
 
-    /// A task that was queued in domain `from` runs on a CPU of another one.
+    /// A task that waited in domain `from` moves to domain `to`, which may be the same.
     pub(super) fn note_theft(&mut self, from: usize, to: usize) {
         if from != to {
             self.domains[from].counts.stolen_out += 1;

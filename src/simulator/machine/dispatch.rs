@@ -1,4 +1,5 @@
-//! A CPU asks for work: `bpf/dispatch.bpf.h`, step by step.
+//! A CPU asks for work: `bpf/dispatch.bpf.h`, step by step, with `bpf/safety_net.bpf.h` and
+//! `bpf/steal.bpf.h`.
 
 use super::Machine;
 use super::cpu::Leaving;
@@ -8,17 +9,18 @@ use crate::ids::{CpuId, DomainId};
 use crate::simulator::dsq::DsqId;
 use crate::simulator::{TaskId, Who, before};
 
-/// A parked thread goes before the ready tasks after this time even if it seems to have no work.
+/// A thread parked for longer runs before the ready tasks, even if it seems to have no work.
 const PARKED_MAX_NS: u64 = 100_000_000;
 
-/// A thread that runs keeps a CPU waiting for so many times its patience at most.
+/// The longest that a running thread keeps a CPU waiting, in times of its patience.
 const WORK_PATIENCES: u64 = 4;
 
-/// At most so many tasks of another domain are looked at for one to ask for.
+/// The most tasks of another domain that a CPU checks for one to ask for.
 const ASKS_MAX: usize = 8;
 
 impl Machine<'_> {
-    /// Takes over the first task of a queue that may run on a CPU: `scx_bpf_dsq_move_to_local()`.
+    /// Moves the first task of a queue that may run on a CPU to its local queue:
+    /// `scx_bpf_dsq_move_to_local()`.
     fn run_from(&mut self, cpu: CpuId, id: DsqId) -> bool {
         if !self.has_tasks(id) {
             return false;
@@ -57,7 +59,7 @@ impl Machine<'_> {
         self.run_from(cpu, first) || self.run_from(cpu, second)
     }
 
-    /// Whether the parked thread has kept messages waiting for longer than its patience.
+    /// Whether the parked thread has kept notices waiting for longer than its patience.
     fn thread_is_due(&self, d: usize) -> bool {
         let thread = &self.domains[d].thread;
         let parked_ns = self.at().saturating_sub(thread.state_since_ns);
@@ -79,15 +81,16 @@ impl Machine<'_> {
             return starved_ns > self.limits.stall_ns;
         }
         match self.domains[d].thread.state {
-            // It sleeps, and nobody is about to carry out what it has decided.
+            // It sleeps, and no CPU is about to carry out its decisions.
             ThreadState::Asleep if self.is_away(d) && !self.is_undrained(d) => true,
-            // One that is at work comes to an end soon.
+            // A round ends soon.
             ThreadState::Running => starved_ns > patience_ns * WORK_PATIENCES,
             _ => starved_ns > patience_ns,
         }
     }
 
-    /// Whether the thread does not run, and had the time to come since it was called or put aside.
+    /// Whether the thread does not run, although its patience has passed since it was called and
+    /// since it last left its CPU.
     fn is_away(&self, d: usize) -> bool {
         let thread = &self.domains[d].thread;
         let out_of_patience =
@@ -111,7 +114,7 @@ impl Machine<'_> {
         self.run_from_either(cpu, bound, waiting, bound_first)
     }
 
-    /// While tasks wait that no decision will come for, the net has every second turn.
+    /// While tasks wait of which no thread was notified, the safety net runs every second time.
     fn run_unnotified(&mut self, cpu: CpuId, d: usize) -> bool {
         let dom = &self.domains[d];
         if dom.unnotified == 0 {
@@ -126,8 +129,8 @@ impl Machine<'_> {
         *net_next && self.run_waiting(cpu, d)
     }
 
-    /// Runs what goes before everybody else, without being compared: what a decision has made the running task give way
-    /// to, and starved tasks.
+    /// Runs the tasks that go before all others whatever their keys: those for which a decision
+    /// preempted the running task, and starved ones.
     fn run_first(&mut self, cpu: CpuId, d: usize) -> bool {
         let c = &mut self.cpus[cpu.index()];
         if c.own_boosts > 0 {
@@ -142,7 +145,8 @@ impl Machine<'_> {
         self.run_from(cpu, DsqId::Ready(d as u32))
     }
 
-    /// Whether the thread comes when it is called: it runs, or it sleeps and was not called in vain.
+    /// Whether the thread responds: it runs, or it sleeps and no call has gone unanswered for
+    /// longer than its patience.
     fn is_at_hand(&self, d: usize) -> bool {
         let thread = &self.domains[d].thread;
         match thread.state {
@@ -155,8 +159,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Asks the thread of domain `d` to decide for the first waiting task of domain `other` that may run on `cpu` and that
-    /// nobody was asked for yet; whether there was one.
+    /// Asks the thread of domain `d` to decide for the first waiting task of domain `other` that
+    /// may run on `cpu` and for which no thread was asked yet. False if there is none.
     fn ask_for(&mut self, other: usize, d: usize, cpu: CpuId) -> bool {
         let may_ask = |task: &TaskId| {
             let t = &self.tasks[task.index()];
@@ -203,7 +207,7 @@ impl Machine<'_> {
         false
     }
 
-    /// Whether the running task, its slice used up, is still the first in its policy's order.
+    /// Whether the running task, its slice used up, still has the smallest key of its policy.
     fn goes_on(&mut self, prev: TaskId, cpu: CpuId, d: usize) -> bool {
         let t = &self.tasks[prev.index()];
         if !t.may_use(cpu) || t.bpf.vtime_rate == 0 || t.bpf.decided_by != d as u32 {
@@ -276,7 +280,8 @@ impl Machine<'_> {
         !self.limits.strict && !self.limits.no_steal && !dedicated && self.run_from_others(cpu, d)
     }
 
-    /// ops.dispatch. Afterwards the CPU's local queue has a task, or `leaving` has a slice, or there is nothing to do.
+    /// ops.dispatch. Afterwards the CPU's local queue has a task, or `leaving` has a slice, or
+    /// there is nothing to do.
     pub(super) fn dispatch(&mut self, cpu: CpuId, leaving: Leaving) {
         self.measures.scheduling_events += 1;
         self.spend(self.costs.dispatch);
@@ -287,7 +292,8 @@ impl Machine<'_> {
         if self.run_next(cpu, self.domain_of(cpu), prev) {
             return;
         }
-        // There is nothing that it could take: whoever had it goes on, at nobody's cost if nobody waits.
+        // The CPU has found nothing, so the task or thread that had it goes on. Its run is free if
+        // no task waits.
         let slice_ns = self.limits.slice_ns;
         match leaving {
             Leaving::Runnable(Who::Task(task)) if self.tasks[task.index()].may_use(cpu) => {

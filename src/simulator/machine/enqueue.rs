@@ -1,4 +1,5 @@
-//! A task becomes runnable, and its domain thread is told: `bpf/enqueue.bpf.h` and `bpf/queued.bpf.h`.
+//! A task becomes runnable, and its domain thread is notified: `bpf/select_cpu.bpf.h`,
+//! `bpf/enqueue.bpf.h`, `bpf/standing.bpf.h` and `bpf/notify.bpf.h`.
 //!
 //! Invariant: after [`Machine::enqueue`] the task is on exactly one queue.
 
@@ -13,7 +14,7 @@ use crate::simulator::events::Event;
 use crate::simulator::task::{NO_DOMAIN, State, TaskCtx};
 use crate::simulator::{TaskId, Who, before};
 
-/// Where a task waits in the order of the safety net.
+/// A task's key in the safety net.
 fn net_key(t: &TaskCtx, weight: u32, credit_ns: u64) -> u64 {
     let burst_ns = t.usual_ns.max(t.burst_ns).min(credit_ns);
     let nice_0 = u64::from(DEFAULT_WEIGHT);
@@ -23,40 +24,40 @@ fn net_key(t: &TaskCtx, weight: u32, credit_ns: u64) -> u64 {
 /// How a task came to be runnable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It woke up; ops.select_cpu has looked for an idle CPU.
+    /// It woke up; ops.select_cpu has searched for an idle CPU.
     Wakeup,
-    /// It was just created; likewise.
+    /// It was created; ops.select_cpu has searched for an idle CPU.
     Fork,
-    /// It gave way, or may no longer use the CPU it was on.
+    /// It was preempted, or may no longer use the CPU that it was on.
     Preempted,
 }
 
-/// The records of a ring, with their headers, take so many bytes.
+/// The bytes of a record of a ring, with its header.
 fn record_bytes<T>() -> usize {
     size_of::<T>() + 8
 }
 
-/// How many bytes a message takes of its ring.
-pub fn message_bytes(message: &Sent) -> usize {
-    match message {
+/// The bytes of a notice in its ring.
+pub fn notice_bytes(notice: &Sent) -> usize {
+    match notice {
         Sent::Plain(_) => record_bytes::<abi::queued>(),
         Sent::Part(_) => record_bytes::<abi::queued_part>(),
     }
 }
 
-/// How many bytes of messages a domain of `cpus` CPUs can leave untaken.
+/// The bytes of notices for which a domain of `cpus` CPUs has room.
 pub fn notice_ring_bytes(cpus: usize) -> usize {
     ring_bytes(cpus, size_of::<abi::queued>()) as usize
 }
 
-/// How many decisions of a domain of `cpus` CPUs can wait to be carried out.
+/// The decisions of a domain of `cpus` CPUs that can wait for a drain.
 pub fn decision_room(cpus: usize) -> usize {
     ring_bytes(cpus, size_of::<abi::decided>()) as usize / record_bytes::<abi::decided>()
 }
 
 impl Machine<'_> {
-    /// A blocked task becomes runnable: the kernel's try_to_wake_up(). `waker` is what runs on the CPU where this
-    /// happens, whether or not it has to do with it.
+    /// A blocked task becomes runnable: the kernel's try_to_wake_up(). `waker` is the task that
+    /// runs on the CPU of the wake-up, even if an interrupt wakes the task.
     pub(super) fn wake(&mut self, task: TaskId, waker: Option<TaskId>) {
         debug_assert_eq!(self.tasks[task.index()].state, State::Blocked);
         self.spend(self.costs.wake);
@@ -83,7 +84,7 @@ impl Machine<'_> {
         t.account.runnable_since_ns = at_ns;
     }
 
-    /// ops.select_cpu: an idle CPU for a task, at home or elsewhere.
+    /// ops.select_cpu: claims an idle CPU for a task, at home or elsewhere.
     pub(super) fn select_cpu(&mut self, task: TaskId, prev: CpuId, cause: Cause) -> Option<CpuId> {
         self.measures.scheduling_events += 1;
         let home = self.home_of(task);
@@ -103,14 +104,15 @@ impl Machine<'_> {
         Some(cpu)
     }
 
-    /// The same where ops.select_cpu was not asked: the task has been preempted, or may no longer use its CPU.
+    /// Claims an idle CPU for a task for which the kernel has not called ops.select_cpu: it was
+    /// preempted, or may no longer use its CPU.
     fn claim_again(&mut self, task: TaskId, home: usize, prev: CpuId) -> Option<CpuId> {
         let elsewhere = !self.limits.strict && !self.limits.no_steal;
         self.claim_idle(Some(task), home, prev)
             .or_else(|| elsewhere.then(|| self.claim_idle_elsewhere(task, home, prev)).flatten())
     }
 
-    /// Whether a task may not pass by others although a CPU is idle.
+    /// Whether a task must wait behind others although a CPU is idle.
     fn must_queue(&self, cpu: CpuId, d: usize) -> bool {
         let here = [
             DsqId::Waiting(d as u32),
@@ -121,7 +123,7 @@ impl Machine<'_> {
         self.limits.strict && here.into_iter().any(|id| self.has_tasks(id))
     }
 
-    /// Runs a task on a CPU that was claimed for it: no decision is needed.
+    /// Runs a task on a CPU that was claimed for it, without a decision.
     pub(super) fn bypass(&mut self, task: TaskId, cpu: CpuId) {
         let slice_ns = self.limits.slice_ns;
         let t = &mut self.tasks[task.index()];
@@ -208,7 +210,7 @@ impl Machine<'_> {
         self.kick_if_idle(cpu);
     }
 
-    /// Whether the last decision for a task holds for this wake-up too.
+    /// Whether the last decision for a task stands for this wake-up too.
     fn stands(&self, task: TaskId, d: usize) -> bool {
         let t = &self.tasks[task.index()];
         let since_ns = self.at().saturating_sub(t.bpf.stands_since_ns);
@@ -219,7 +221,7 @@ impl Machine<'_> {
             && since_ns < self.limits.standing_ns
     }
 
-    /// A task is ready at once, by a decision that stands.
+    /// Makes a task ready at once, by a decision that stands.
     fn stand(&mut self, task: TaskId, d: usize) {
         self.settle_unnotified(task);
         self.flows += 1;
@@ -282,7 +284,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Tells the thread of domain `d` that a task waits; false if there is no room for the message.
+    /// Notifies the thread of domain `d` that a task waits; false if its ring has no room.
     pub(super) fn notify(&mut self, task: TaskId, d: usize, wakeup: bool, bound: bool) -> bool {
         let started_ns = self.at();
         let t = &self.tasks[task.index()];
@@ -296,7 +298,7 @@ impl Machine<'_> {
         if self.domains[d].thread.notice_bytes + bytes > room {
             return false;
         }
-        // Whoever reserves a record holds the ring's lock meanwhile.
+        // A CPU that reserves a record holds the ring's lock meanwhile.
         let wait_ns = self.domains[d].thread.ring_locked_until_ns.saturating_sub(started_ns);
         self.spend(wait_ns + self.costs.queue);
         let mut notice = self.notice(task, wakeup, bound);
@@ -322,7 +324,7 @@ impl Machine<'_> {
         true
     }
 
-    /// What a sleeper is owed at most, in the order of the safety net.
+    /// The most credit that a sleeper has in the safety net.
     fn sleepers_credit_ns(&self, d: usize) -> u64 {
         let (slice_ns, dom) = (self.limits.slice_ns, &self.domains[d]);
         let few = u64::from(abi::limits_CROWD_PER_CPU) * dom.cpus.len() as u64;
@@ -349,7 +351,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Creates a task on CPU `cpu`, whose creator lives in domain `home`.
+    /// Creates a task on CPU `cpu`; the home of its creator is domain `home`.
     pub(super) fn create(&mut self, task: TaskId, cpu: CpuId, home: usize) {
         let at_ns = self.at();
         let t = &mut self.tasks[task.index()];

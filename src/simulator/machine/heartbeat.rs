@@ -1,5 +1,5 @@
-//! What is done now and then rather than on the way of a task: `bpf/heartbeat.bpf.h`. The rescue of tasks whose CPU a
-//! higher class has taken is left out, since there is no such class.
+//! The heartbeat, apart from the path of any task: `bpf/heartbeat.bpf.h`. The simulated machine has
+//! no higher scheduling class, so there is no rescue of tasks that one has preempted.
 
 use super::Machine;
 use crate::ids::CpuId;
@@ -7,7 +7,8 @@ use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 
 impl Machine<'_> {
-    /// Finds tasks that wait beside an idle CPU and those that have waited for too long, and levels the loads.
+    /// Finds tasks that wait although a CPU is idle and tasks that have waited for too long, and
+    /// levels the loads.
     pub(super) fn heartbeat(&mut self) {
         for d in 0..self.domains.len() {
             let (waiting, ready) = (DsqId::Waiting(d as u32), DsqId::Ready(d as u32));

@@ -1,4 +1,4 @@
-//! Where a task has its home, and when that changes: `bpf/home.bpf.h`.
+//! Which domain is a task's home, and when that changes: `bpf/home.bpf.h` and `bpf/balance.bpf.h`.
 
 use super::Machine;
 use crate::policy::DEFAULT_WEIGHT;
@@ -6,18 +6,21 @@ use crate::simulator::TaskId;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::task::NO_DOMAIN;
 
+/// A task that runs in the same other domain this many times in a row moves its home there.
 const AWAY_MAX: u32 = 4;
+/// A task that wakers of the same other home wake this many times in a row moves its home there.
 const PULLS_MAX: u32 = 8;
-/// Loads are leveled when one exceeds the other by a quarter of it.
+/// Loads are leveled when one exceeds the other by this part of itself.
 const LOAD_MARGIN: u64 = 4;
-/// So many tasks at least may move from a domain between two looks, or this part of what is too much.
+/// The fewest tasks that may move from a domain between two samples of the loads.
 const MOVES_MIN: u32 = 4;
+/// The part of a domain's excess that may move between two samples.
 const MOVES_PART: u64 = 4;
-/// A load is told from so many tasks of a queue, and scaled to its length.
+/// The most tasks of a queue from which its weight is estimated.
 const LOAD_SAMPLE: usize = 32;
 
 impl Machine<'_> {
-    /// Moves a task's home; its virtual time goes along relative to where both domains stand.
+    /// Moves a task's home; its virtual time keeps its distance from that of the domain.
     pub(super) fn set_home(&mut self, task: TaskId, home: usize) {
         let t = &mut self.tasks[task.index()].bpf;
         if t.home == home as u32 {
@@ -43,7 +46,7 @@ impl Machine<'_> {
         cpus.is_none_or(|cpus| self.domains[d].cpus.intersects(cpus))
     }
 
-    /// The home domain of a task, after making sure that it has a CPU that the task may use.
+    /// The home domain of a task, which moves first if it has no CPU that the task may use.
     pub(super) fn home_of(&mut self, task: TaskId) -> usize {
         let t = &self.tasks[task.index()];
         let home = t.bpf.home as usize;
@@ -61,7 +64,7 @@ impl Machine<'_> {
         here
     }
 
-    /// A task is switched in, in domain `d`.
+    /// A CPU of domain `d` switches a task in.
     pub(super) fn note_place(&mut self, task: TaskId, d: usize) {
         let no_steal = self.limits.no_steal;
         let t = &mut self.tasks[task.index()].bpf;
@@ -98,7 +101,7 @@ impl Machine<'_> {
         }
         t.pulls = 0;
         let (here, there) = (t.home as usize, there as usize);
-        // Not into a crowd.
+        // It does not move to the longer queue.
         if self.ready[there].len() > self.ready[here].len() || !self.may_run_in(task, there) {
             return;
         }
@@ -106,7 +109,7 @@ impl Machine<'_> {
         self.tasks[waker.index()].bpf.pulls = 0;
     }
 
-    /// A task waits again, after waking up or not: one of those that level the loads?
+    /// A task waits again, after waking up or not: moves its home if that levels the loads.
     pub(super) fn maybe_level(&mut self, task: TaskId, woken: bool) {
         let t = &self.tasks[task.index()];
         let (home, weight) = (t.bpf.home as usize, u64::from(t.weight));
@@ -125,7 +128,7 @@ impl Machine<'_> {
         self.set_home(task, to);
     }
 
-    /// The sum of the weights of a queue, told from its first tasks.
+    /// The sum of the weights of a queue, estimated from its first tasks.
     fn weight_of(&mut self, id: DsqId) -> u64 {
         let dsq = self.dsq(id);
         let length = dsq.len();
@@ -137,7 +140,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Sums up the weights of the tasks of each domain, and its load from that.
+    /// Sums up the weights of the tasks of each domain, and computes its load from that.
     pub(super) fn sample_loads(&mut self) {
         for d in 0..self.domains.len() {
             let weight =
@@ -156,7 +159,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Lets the fullest domain in which tasks wait give some of them to the emptiest.
+    /// Lets the fullest domain in which tasks wait move some of them to the emptiest.
     pub(super) fn level_loads(&mut self) {
         let (mut least, mut most) = (u64::MAX, 0);
         let (mut emptiest, mut fullest) = (None, None);
@@ -173,7 +176,7 @@ impl Machine<'_> {
             && from != to
             && most.saturating_sub(least) > most / LOAD_MARGIN
         {
-            // The weight that makes the two even.
+            // The weight whose move makes the two even.
             let cpus = |d: usize| self.domains[d].cpus.len() as u64;
             let even = (most - least) * cpus(from) * cpus(to) / (cpus(from) + cpus(to));
             let moves = even / (u64::from(DEFAULT_WEIGHT) * MOVES_PART);

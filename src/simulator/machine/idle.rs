@@ -1,8 +1,9 @@
-//! Which CPUs are idle, and which of them a task gets: `bpf/idle.bpf.h`, and the kernel's own choice below it
-//! (`scx_select_cpu_dfl`, kernel/sched/ext_idle.c).
+//! Which CPUs are idle, and which of them a task gets: `bpf/idle.bpf.h`, and the kernel's own
+//! choice below it (`scx_select_cpu_dfl`, kernel/sched/ext_idle.c).
 //!
-//! Invariant: `cores` holds the CPUs all of whose SMT siblings are in `cpus`. A domain's `idle` is changed only when a
-//! CPU really goes idle or leaves that state; a CPU that was claimed is in it until then.
+//! Invariant: `cores` holds the CPUs all of whose SMT siblings are in `cpus`. A domain's `idle`
+//! changes only when a CPU goes idle or leaves that state; a CPU that was claimed is in it until
+//! then.
 
 use super::Machine;
 use super::cpu::Leaving;
@@ -44,7 +45,7 @@ impl Idle {
 }
 
 impl Machine<'_> {
-    /// The kernel takes a CPU for idle, or no longer does.
+    /// The kernel marks a CPU as idle or as busy.
     pub(super) fn mark_idle(&mut self, cpu: CpuId, idle: bool) {
         let siblings = &self.cpus[cpu.index()].siblings;
         match idle {
@@ -53,7 +54,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Takes a CPU that is idle: `scx_bpf_test_and_clear_cpu_idle()`.
+    /// Claims a CPU if it is idle: `scx_bpf_test_and_clear_cpu_idle()`.
     pub(super) fn claim(&mut self, cpu: CpuId) -> bool {
         self.idle.remove(cpu, &self.cpus[cpu.index()].siblings)
     }
@@ -79,7 +80,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Makes an idle CPU look for work.
+    /// Makes an idle CPU call ops.dispatch.
     pub(super) fn kick(&mut self, cpu: CpuId) {
         let at_ns = self.at() + self.costs.kick;
         let c = &mut self.cpus[cpu.index()];
@@ -97,7 +98,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Claims an idle CPU of domain `d` for a task (`None`: for the domain's thread).
+    /// Claims an idle CPU of domain `d` for a task, or for the domain's thread (`None`).
     pub(super) fn claim_idle(
         &mut self,
         task: Option<TaskId>,
@@ -135,7 +136,7 @@ impl Machine<'_> {
             .or_else(|| cpus.first())
     }
 
-    /// The same in the nearest of the other domains that has one.
+    /// Claims an idle CPU of the nearest other domain that has one.
     pub(super) fn claim_idle_elsewhere(
         &mut self,
         task: TaskId,
@@ -152,7 +153,7 @@ impl Machine<'_> {
         })
     }
 
-    /// Wakes up to `most` idle CPUs of a domain, so that they look at its queues.
+    /// Kicks up to `most` idle CPUs of a domain, so that they check its queues.
     pub(super) fn kick_idle(&mut self, d: usize, most: u32) {
         for _ in 0..most {
             let idle = self.domains[d].usable.intersection(&self.idle.cpus);
@@ -163,7 +164,8 @@ impl Machine<'_> {
         }
     }
 
-    /// A CPU that was kicked looks for work: it is idle, or what it runs has been made to give way.
+    /// A kick reaches its CPU, which schedules if it is idle or if a decision has ended the slice
+    /// of its task.
     pub(super) fn kicked(&mut self, cpu: CpuId) {
         self.cpus[cpu.index()].kick_pending = false;
         match self.cpus[cpu.index()].current {

@@ -1,30 +1,32 @@
-//! Looks the machine over for what must not be: a CPU that is idle beside a task that waits and may run there.
+//! Checks the machine for what must not be: a CPU that is idle while a task waits that may run
+//! there.
 //!
-//! Invariant: it changes nothing but its own record.
+//! Invariant: it changes only its own record.
 
 use super::Machine;
 use crate::simulator::events::Event;
 use crate::simulator::task::State;
 use std::time::Duration;
 
-/// How long a CPU has been idle, and a task that it could have run has waited, at the same time.
+/// How long a CPU was idle while a task waited that it could have run.
 #[derive(Clone, Debug)]
 pub struct Idleness {
     every: Duration,
-    /// The longest that was seen (nanoseconds), to within the time between two looks, on CPUs of the domain
-    /// whose thread was told of the task.
+    /// The longest such time (nanoseconds), to within the time between two checks, on CPUs of the
+    /// domain whose thread was notified of the task.
     pub at_home_ns: u64,
-    /// The same on CPUs of other domains, for tasks that may run anywhere (others are not offered to them).
+    /// The longest on CPUs of other domains, for tasks that may run anywhere; other tasks are not
+    /// offered to them.
     pub elsewhere_ns: u64,
 }
 
 impl Idleness {
-    /// Nothing seen yet, and a look so often.
+    /// A record without a finding, and the time between two checks.
     pub fn new(every: Duration) -> Idleness {
         Idleness { every, at_home_ns: 0, elsewhere_ns: 0 }
     }
 
-    /// Time between two looks (nanoseconds).
+    /// The time between two checks (nanoseconds).
     pub fn every_ns(&self) -> u64 {
         (self.every.as_nanos() as u64).max(1)
     }
@@ -59,7 +61,7 @@ impl Machine<'_> {
         self.idleness = Some(idleness);
     }
 
-    /// What has been seen, if the machine was looked over.
+    /// The findings, if the machine is checked.
     pub fn idleness(&self) -> Option<&Idleness> {
         self.idleness.as_ref()
     }

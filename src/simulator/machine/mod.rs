@@ -1,15 +1,28 @@
-//! The simulated machine: its CPUs, the kernel's part of scheduling and the BPF side, in virtual time.
+//! The simulated machine: its CPUs, the kernel's part of scheduling and the BPF side, in virtual
+//! time.
 //!
-//! The domains' schedulers are the real ones ([`crate::domains::scheduler`]); what lies below their seam is modelled
-//! here, one file for each of `bpf/`: [`enqueue`] (enqueue.bpf.h, queued.bpf.h), [`decided`] (and preempt.bpf.h),
-//! [`dispatch`], [`idle`], [`home`], [`heartbeat`], [`starved`], [`cpu`] (task.bpf.h and the kernel's `__schedule`);
-//! [`thread`] is the life of a domain thread (run/thread.rs, kernel/seam.rs), [`program`] what tasks do,
-//! [`inspect`] looks the machine over, [`tracing`] writes the trace.
+//! The domains' schedulers are the real ones ([`crate::domains::scheduler`]). What lies below their
+//! seam is modelled here:
 //!
-//! A path through the kernel (a wake-up, a look for work, ...) is carried out at one moment, and what it costs adds up
-//! in `spent_ns`: whatever follows from it happens so much later.
+//! | module | models |
+//! |---|---|
+//! | [`enqueue`] | select_cpu.bpf.h, enqueue.bpf.h, standing.bpf.h, notify.bpf.h |
+//! | [`decisions`] | decisions.bpf.h |
+//! | [`dispatch`] | dispatch.bpf.h, safety_net.bpf.h, steal.bpf.h |
+//! | [`starved`] | the starved tasks of safety_net.bpf.h |
+//! | [`idle`] | idle.bpf.h |
+//! | [`home`] | home.bpf.h, balance.bpf.h |
+//! | [`heartbeat`] | heartbeat.bpf.h |
+//! | [`cpu`] | task.bpf.h, vtime.bpf.h, the kernel's `__schedule` |
+//! | [`thread`] | domain_thread.bpf.h, run/thread.rs, kernel/seam.rs |
 //!
-//! Invariant: as in the kernel, every runnable task is on exactly one queue or CPU; time never goes back.
+//! [`program`] is what tasks do, [`inspect`] checks the machine, [`tracing`] writes the trace.
+//!
+//! A path through the kernel, such as a wake-up or a dispatch, happens at one moment. Its costs add
+//! up in `spent_ns`, and its consequences happen that much later.
+//!
+//! Invariant: as in the kernel, every runnable task is on exactly one queue or CPU; time never goes
+//! back.
 
 mod cpu;
 mod decisions;
@@ -49,13 +62,13 @@ pub use inspect::Idleness;
 use program::Meetings;
 use thread::Thread;
 
-/// When a run begins. Not 0, which stands for "never" in the messages.
+/// When a run begins. Not 0, which stands for "never" in the notices.
 pub const START_NS: u64 = 1_000_000_000;
 
-/// Numbers of the options that the paths through the kernel need.
+/// The options that the paths through the kernel need.
 struct Limits {
     slice_ns: u64,
-    /// Of those that run undecided.
+    /// The slices of tasks that run undecided.
     slices: policy::Slices,
     patience_ns: u64,
     stall_ns: u64,
@@ -87,10 +100,10 @@ const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
     activations: 0,
 };
 
-/// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/intf.h`.
+/// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/abi.h`.
 pub(super) struct Dom {
     cpus: CpuSet,
-    /// Those that tasks may use: all but the one that is dedicated to its thread.
+    /// The CPUs that tasks may use: all except the one that is dedicated to its thread.
     usable: CpuSet,
     nearest: Box<[DomainId]>,
     idle: CpuSet,
@@ -101,7 +114,7 @@ pub(super) struct Dom {
     ready_vtime: u64,
     policy_vtime: u64,
     keeps_vtime: bool,
-    /// So many from READY go before all others.
+    /// The number of tasks from READY that run before all others.
     ready_boosts: u32,
     net_vtime: u64,
     weight: u64,
@@ -118,7 +131,7 @@ pub(super) struct Dom {
 }
 
 impl Dom {
-    /// A decided task begins to run.
+    /// A decided task begins to run: the policy's virtual time is not before its key.
     fn advance_policy_vtime(&mut self, vtime: u64) {
         if super::before(self.policy_vtime, vtime) {
             self.policy_vtime = vtime;
@@ -134,26 +147,28 @@ pub struct Machine<'a> {
     random: fastrand::Rng,
     jitter: f64,
     now_ns: u64,
-    /// What the path through the kernel that is under way has cost so far.
+    /// What the current path through the kernel has cost so far.
     spent_ns: u64,
-    /// The CPU it is on, where that matters.
+    /// The CPU of that path, where that matters.
     here: Option<CpuId>,
     events: Events,
     cpus: Vec<Cpu>,
     online: CpuSet,
     idle: Idle,
     pub(super) domains: Vec<Dom>,
-    /// How many CPUs each domain's `idle` has.
+    /// The number of CPUs in each domain's `idle`.
     idle_counts: Vec<usize>,
     schedulers: Vec<Scheduler<Queues>>,
     pub(super) tasks: Vec<SimTask>,
-    /// How many tasks have not ended.
+    /// The number of tasks that have not ended.
     alive: usize,
     own: Vec<Dsq>,
     bound: Vec<Dsq>,
     ready: Vec<Dsq>,
     waiting: Vec<Dsq>,
+    /// The number of insertions into DSQs.
     inserted: u64,
+    /// The number of waits on a queue, each of which is a flow in the trace.
     flows: u64,
     meetings: Meetings,
     pub(super) measures: Measures,
@@ -165,7 +180,8 @@ impl<'a> Machine<'a> {
     /// A machine on which nothing runs yet.
     ///
     /// # Errors
-    /// If the workload names CPUs that the machine does not have, or a domain has no CPU to dedicate.
+    /// If the workload names CPUs that the machine does not have, or a domain has no CPU to
+    /// dedicate.
     pub fn new(
         topology: &Topology,
         domains: &Domains,
@@ -273,7 +289,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Lets the machine run for a time, or until all tasks have ended.
+    /// Runs the machine for a time, or until all tasks have ended.
     ///
     /// # Errors
     /// If the trace cannot be written.
@@ -315,7 +331,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Accounts for what is still running or waiting at the end.
+    /// Accounts for the tasks that still run or wait at the end.
     fn close(&mut self, ended_ns: u64) -> Result<()> {
         self.now_ns = ended_ns;
         self.spent_ns = 0;
@@ -335,12 +351,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The moment that a path through the kernel has reached.
+    /// The moment at which the current path through the kernel is.
     fn at(&self) -> u64 {
         self.now_ns + self.spent_ns
     }
 
-    /// A path through the kernel begins on a CPU, when what the CPU does in the kernel already is done.
+    /// A path through the kernel begins on a CPU, after the one that the CPU is in already.
     fn enter(&mut self, cpu: CpuId) {
         let c = &self.cpus[cpu.index()];
         let running_ns = if c.current.is_some() { c.since_ns } else { 0 };

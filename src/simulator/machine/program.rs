@@ -1,7 +1,7 @@
 //! What tasks do: the steps of their group's phases, and how they wait for each other.
 //!
-//! Simplified: a mutex goes to whoever has waited longest (the kernel's futexes let others in between), and giving
-//! back a mutex that a task does not hold means nothing.
+//! Simplified: a mutex goes to the task that has waited longest, where the kernel's futexes let
+//! other tasks in between. Unlocking a mutex that a task does not hold does nothing.
 //!
 //! Invariant: a blocked task has an alarm, or stands in exactly one line of [`Meetings`].
 
@@ -14,7 +14,7 @@ use crate::simulator::workload::{Meeting, Phase, Step, Timer, TimerStep, Workloa
 use crate::simulator::{TaskId, Who};
 use std::collections::VecDeque;
 
-/// Steps without a run are gone through at one moment until they have cost so much.
+/// The cost up to which steps without a run happen at one moment.
 const AT_ONCE_NS: u64 = 10_000;
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct Mutex {
 
 #[derive(Default)]
 struct Condition {
-    /// Who waits, and the mutex that it wants back.
+    /// The tasks that wait, and the mutex that each wants back.
     line: VecDeque<(TaskId, Option<usize>)>,
 }
 
@@ -51,7 +51,7 @@ pub struct Meetings {
 }
 
 impl Meetings {
-    /// Where nobody waits yet.
+    /// The meetings of a workload, with no task in line.
     pub fn new(workload: &Workload) -> Meetings {
         fn some<T: Default>(count: usize) -> Vec<T> {
             std::iter::repeat_with(T::default).take(count).collect()
@@ -66,24 +66,24 @@ impl Meetings {
     }
 }
 
-/// What comes of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     /// The next step.
     GoOn,
-    /// The CPU is used for so long.
+    /// The task uses the CPU for this time.
     Run(u64),
     /// Sleep until this moment.
     SleepUntil(u64),
     /// Wait for another task.
     Block,
-    /// Give way.
+    /// Yield the CPU.
     Yield,
 }
 
 impl Machine<'_> {
-    /// Creates the next of the tasks that are there from the start, on the first CPU, where the program that starts
-    /// them runs.
+    /// Creates the next of the initial tasks on the first CPU, where the program that starts them
+    /// runs.
     pub(super) fn start(&mut self, task: TaskId) {
         let cpu = self.online.first().expect("a machine has a CPU");
         self.enter(cpu);
@@ -97,7 +97,7 @@ impl Machine<'_> {
         self.end_interrupt(cpu);
     }
 
-    /// A task's sleep is over: an interrupt on the CPU where it ran last.
+    /// A task's sleep ends, by an interrupt on the CPU where it ran last.
     pub(super) fn alarm(&mut self, task: TaskId) {
         let cpu = self.tasks[task.index()].cpu;
         self.enter(cpu);
@@ -126,7 +126,7 @@ impl Machine<'_> {
         &self.workload.groups[t.group].phases[t.program.phase]
     }
 
-    /// Sets the CPUs and the priority of a phase; whether the task may stay on its CPU.
+    /// Sets the CPUs and the priority of a phase. True if the task may remain on its CPU.
     fn enter_phase(&mut self, task: TaskId) -> bool {
         let (cpus, priority) = (self.phase(task).cpus, self.phase(task).priority);
         let online = self.online;
@@ -136,12 +136,12 @@ impl Machine<'_> {
             t.weight = priority.weight();
         }
         let cpus = cpus.map_or(online, |cpus| cpus.intersection(&online));
-        // Where there is one CPU everybody is bound to it.
+        // On a machine of one CPU every task is bound to it.
         t.cpus = (cpus != online || cpus.len() == 1).then_some(cpus);
         t.may_use(t.cpu)
     }
 
-    /// The step after this one; false if the task has ended.
+    /// Moves on to the next step; false if the task has ended.
     fn next_step(&mut self, task: TaskId) -> bool {
         let groups = &self.workload.groups;
         let t = &mut self.tasks[task.index()];
@@ -216,7 +216,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Uses the CPU for a time, and for what the steps before it have cost.
+    /// Uses the CPU for a time and for the costs of the steps before.
     fn run_for(&mut self, task: TaskId, cpu: CpuId, ns: u64) {
         self.tasks[task.index()].left_ns = ns + self.spent_ns;
         self.plan(cpu);
@@ -290,8 +290,8 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    /// As rt-app: the first use sets the timer's first beat one period ahead; a relative timer that was missed goes on
-    /// from now.
+    /// As rt-app: the first use sets the timer's first beat one period ahead; a relative timer that
+    /// was missed goes on from now.
     fn wait_for_timer(&mut self, task: TaskId, step: TimerStep) -> After {
         let at_ns = self.at();
         let first_ns = self.tasks[task.index()].account.born_ns;
@@ -337,7 +337,8 @@ impl Machine<'_> {
         After::Block
     }
 
-    /// Wakes the first task that waits, which has its mutex then or stands in line for it; whether there was one.
+    /// Wakes the first task that waits for a condition, or puts it in line for its mutex if another
+    /// task holds that. False if no task waits.
     fn signal(&mut self, task: TaskId, condition: usize) -> bool {
         let Some((next, mutex)) = self.meetings.conditions[condition].line.pop_front() else {
             return false;

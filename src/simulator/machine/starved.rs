@@ -1,15 +1,15 @@
-//! Tasks that have waited for seconds go to the front: `bpf/starved.bpf.h`.
+//! Tasks that have waited for seconds move to the head of their queue: `bpf/safety_net.bpf.h`.
 
 use super::Machine;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::{TaskId, before};
 
-/// At most so many tasks at the end of a queue are looked at in one heartbeat.
+/// The most tasks at the end of a queue that one heartbeat checks.
 const STARVED_CHECKS_MAX: usize = 32;
 
 impl Machine<'_> {
-    /// Looks for starved tasks in two queues, those of waiting and of ready ones, and answers how many turns they are to
-    /// have before everybody else.
+    /// Finds starved tasks in two queues, of waiting and of ready tasks, and moves them to the head
+    /// of the latter. Returns how many of its tasks are to run before all others.
     pub(super) fn feed_starved(&mut self, waiting: DsqId, ready: DsqId, last_vtime: u64) -> u32 {
         let vtime = match self.dsq(ready).head() {
             Some(head) if !before(last_vtime, head) => head.wrapping_sub(1),

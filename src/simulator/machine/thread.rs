@@ -1,16 +1,19 @@
-//! The life of a domain thread: `run/thread.rs` and `kernel/seam.rs`, as a task of the simulated machine, and
-//! what `bpf/enqueue.bpf.h` does with it.
+//! The life of a domain thread: `run/thread.rs` and `kernel/seam.rs`, as a task of the simulated
+//! machine, and `bpf/domain_thread.bpf.h`.
 //!
-//! A round is the real [`Scheduler::round`](crate::domains::scheduler::Scheduler::round), at the moment it begins; what
-//! it decides is there for the kernel one after the other, as the costs of taking, deciding and submitting have it.
-//! Simplified: if the thread loses its CPU in the middle of a round, that does not put off what it has yet to submit;
-//! and one that spins on a CPU of its own, with tasks that cannot be decided yet, looks after them every [`SPIN_NS`].
+//! A round is the real [`Scheduler::round`](crate::domains::scheduler::Scheduler::round), at the
+//! moment it begins. The kernel sees its decisions one after the other, by the costs of draining,
+//! deciding and submitting.
 //!
-//! Invariant: a thread with messages it has not taken is awake, or has been woken.
+//! Simplified: a thread that loses its CPU in the middle of a round still submits in time. A thread
+//! that spins on a CPU of its own, with tasks that it cannot decide yet, polls them every
+//! [`SPIN_NS`].
+//!
+//! Invariant: a thread with notices in its ring is awake, or has been woken.
 
 use super::Machine;
 use super::cpu::Leaving;
-use super::enqueue::{decision_room, message_bytes, notice_ring_bytes};
+use super::enqueue::{decision_room, notice_bytes, notice_ring_bytes};
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::scheduler::Left;
@@ -20,7 +23,7 @@ use crate::simulator::events::Event;
 use crate::topology::Domain;
 use std::collections::VecDeque;
 
-/// Where a domain thread is, as BPF sees it.
+/// The state of a domain thread, as BPF sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThreadState {
     Asleep,
@@ -33,34 +36,34 @@ pub enum ThreadState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whereabouts {
     Asleep,
-    /// In the queue THREAD.
+    /// On the DSQ THREAD.
     Queue,
     /// On a CPU, or first on its local queue.
     Cpu,
 }
 
-/// What it does with the CPU time that it has been given.
+/// What it does with its CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     /// On its way to the next round.
     Coming,
     /// In a round, after which this is left.
     Round(Left),
-    /// It has a CPU of its own and nothing to do there.
+    /// It polls on a CPU of its own, with nothing to do.
     Spinning,
 }
 
-/// How often a thread that spins looks after tasks that it could not decide for.
+/// How often a thread that spins polls tasks that it could not decide.
 const SPIN_NS: u64 = 1000;
-/// Longer than any run: a thread that spins is noticed by what comes.
+/// Longer than any run: a thread spins until [`Machine::interrupt_spin`].
 const FOR_EVER_NS: u64 = u64::MAX / 4;
 
 /// A decision on its way.
 #[derive(Clone, Copy)]
 pub struct Submitted {
-    /// When the thread began to take it.
+    /// When the thread began to decide it.
     pub begun_ns: u64,
-    /// From when on the kernel can see it.
+    /// When the kernel begins to see it.
     at_ns: u64,
     pub decision: abi::decided,
 }
@@ -71,27 +74,28 @@ pub struct Thread {
     pub state_since_ns: u64,
     whereabouts: Whereabouts,
     pub cpu: CpuId,
-    /// It has a CPU to itself, which it is bound to.
+    /// It has a CPU to itself, to which it is bound.
     dedicated: bool,
     pub left_ns: u64,
     pub slice_left_ns: u64,
     doing: Doing,
-    /// It sleeps, and nobody has sent a message since.
+    /// It sleeps, and no notice has been sent since.
     pub sleeping: bool,
-    /// When a message woke it last.
+    /// When a notice woke it last.
     pub called_ns: u64,
     /// Its bell was rung.
     bell: bool,
-    /// The bytes of the messages in the ring.
+    /// The bytes of the notices in the ring.
     pub notice_bytes: usize,
     pub ring_locked_until_ns: u64,
-    /// Decisions that have not been carried out.
+    /// Decisions that no CPU has carried out.
     submitted: VecDeque<Submitted>,
     pub draining_until_ns: u64,
 }
 
 impl Thread {
-    /// The thread of a domain, waiting for its first message; or about to spin on the CPU that is dedicated to it.
+    /// The thread of a domain: it sleeps until its first notice, or is about to spin on the CPU
+    /// that is dedicated to it.
     pub fn new(domain: &Domain, dedicated: Option<CpuId>) -> Thread {
         Thread {
             state: ThreadState::Asleep,
@@ -112,7 +116,7 @@ impl Thread {
         }
     }
 
-    /// Whether it is in the queue THREAD.
+    /// Whether it is on the DSQ THREAD.
     pub fn is_on_queue(&self) -> bool {
         self.whereabouts == Whereabouts::Queue
     }
@@ -122,7 +126,7 @@ impl Thread {
         !self.dedicated || self.cpu == cpu
     }
 
-    /// A CPU takes it.
+    /// It moves to a CPU, or to its local queue.
     pub fn go_to(&mut self, cpu: CpuId) {
         self.whereabouts = Whereabouts::Cpu;
         self.cpu = cpu;
@@ -133,7 +137,7 @@ impl Thread {
         self.submitted.front().is_some_and(|submitted| submitted.at_ns <= at_ns)
     }
 
-    /// The next of them.
+    /// Pops the first decision that was submitted by a moment.
     pub fn next_decision(&mut self, at_ns: u64) -> Option<Submitted> {
         self.has_undrained(at_ns).then(|| self.submitted.pop_front()).flatten()
     }
@@ -161,7 +165,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Something has come that the thread of a domain sees if it spins.
+    /// Ends the spinning of a domain's thread, which has something to do from `at_ns` on.
     pub(super) fn interrupt_spin(&mut self, d: usize, at_ns: u64) {
         let thread = &mut self.domains[d].thread;
         if thread.doing == Doing::Spinning {
@@ -171,7 +175,8 @@ impl Machine<'_> {
         }
     }
 
-    /// The thread of a domain wakes up: ops.select_cpu and ops.enqueue for it. Or it spins, and sees that it has work.
+    /// The thread of a domain wakes up: ops.select_cpu and ops.enqueue for it. A dedicated thread
+    /// only sees that it has work.
     pub(super) fn wake_thread(&mut self, domain: DomainId) {
         let d = domain.index();
         let thread = &self.domains[d].thread;
@@ -203,7 +208,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The thread has found no idle CPU, or has yielded or used up its slice.
+    /// Parks a thread that has found no idle CPU, has yielded, or has used up its slice.
     pub(super) fn park_thread(&mut self, d: usize, cpu: CpuId) {
         self.set_thread_state(d, ThreadState::Parked);
         self.domains[d].thread.whereabouts = Whereabouts::Queue;
@@ -229,7 +234,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The thread has done what it was doing.
+    /// The thread has finished what it was doing.
     pub(super) fn thread_goes_on(&mut self, d: usize, cpu: CpuId) {
         let who = Who::Thread(DomainId(d as u32));
         match self.domains[d].thread.doing {
@@ -251,8 +256,8 @@ impl Machine<'_> {
         }
     }
 
-    /// A pass through the loop of a thread that has a CPU of its own: it never sleeps, and leaves the CPU only to make
-    /// the kernel look at its decisions.
+    /// A pass through the loop of a thread that has a CPU of its own. It never sleeps, and yields
+    /// the CPU only to make the kernel drain its decisions.
     fn spin(&mut self, d: usize, cpu: CpuId) {
         let thread = &self.domains[d].thread;
         if let Doing::Round(_) = thread.doing {
@@ -262,9 +267,9 @@ impl Machine<'_> {
             self.come_again(d);
             return self.plan(cpu);
         }
-        let has_messages = thread.notice_bytes > 0;
+        let has_notices = thread.notice_bytes > 0;
         let scheduler = &self.schedulers[d];
-        if has_messages || scheduler.is_waiting() || scheduler.is_called() {
+        if has_notices || scheduler.is_waiting() || scheduler.is_called() {
             return self.round(d, cpu);
         }
         let thread = &mut self.domains[d].thread;
@@ -302,20 +307,20 @@ impl Machine<'_> {
         queues.front = vtime;
         queues.queued = nr_queued;
         queues.now_ns = since_ns;
-        // A message is there when the path that writes it has come so far.
+        // A notice is there from the moment at which the path through the kernel writes it.
         let now_ns = self.now_ns;
         let (there, later): (VecDeque<_>, VecDeque<_>) =
-            queues.sent.drain(..).partition(|message| message.queued().at_ns <= now_ns);
+            queues.sent.drain(..).partition(|notice| notice.queued().at_ns <= now_ns);
         let drained = there.len();
         queues.sent = there;
         let left = scheduler.round();
         let queues = scheduler.seam();
-        let later_bytes = later.iter().map(message_bytes).sum();
+        let later_bytes = later.iter().map(notice_bytes).sum();
         queues.sent = later;
         let decided = std::mem::take(&mut queues.decided);
         let called = queues.called.take();
 
-        // Takes all, then decides one by one.
+        // The thread drains all notices, then decides one by one.
         let begun_ns = self.now_ns;
         let mut at_ns = begun_ns + drained as u64 * self.costs.consume;
         let decide_ns = self.costs.decide_among(decided.len()) + self.costs.submit;
@@ -330,7 +335,7 @@ impl Machine<'_> {
         for thief in called {
             self.domains[thief.index()].thread.bell = true;
             if self.domains[thief.index()].thread.whereabouts == Whereabouts::Asleep {
-                // Its bell is one of the two that it waits for.
+                // It waits for its bell and for notices.
                 self.events.at(at_ns + self.costs.thread_wake, Event::ThreadWake(thief));
             }
             self.interrupt_spin(thief.index(), at_ns);

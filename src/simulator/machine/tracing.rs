@@ -8,7 +8,7 @@ use crate::simulator::{TaskId, Who};
 use std::ops::Range;
 
 impl Machine<'_> {
-    /// Hands the trace out while something is written.
+    /// Lends the trace to `write`, if there is one.
     fn with_trace(&mut self, write: impl FnOnce(&Self, &mut Trace)) {
         if let Some(mut trace) = self.trace.take() {
             write(self, &mut trace);
@@ -16,7 +16,7 @@ impl Machine<'_> {
         }
     }
 
-    /// A message was written, from `from_ns` until now.
+    /// A CPU has written a notice, from `from_ns` until now.
     pub(super) fn trace_notice(&mut self, task: TaskId, from_ns: u64) {
         let (Some(cpu), to_ns) = (self.here, self.at()) else { return };
         self.with_trace(|machine, trace| {
@@ -26,7 +26,8 @@ impl Machine<'_> {
         });
     }
 
-    /// A round of a domain thread, and in it the decisions, each of which takes `decide_ns` from `first_ns` on.
+    /// A round of a domain thread, and in it the decisions, of `decide_ns` each, from `first_ns`
+    /// on.
     pub(super) fn trace_round(
         &mut self,
         d: usize,
@@ -46,14 +47,14 @@ impl Machine<'_> {
         });
     }
 
-    /// The decision that was taken from `from_ns` on has been carried out.
+    /// A CPU has carried out the decision that the thread began at `from_ns`.
     pub(super) fn trace_carried_out(&mut self, d: usize, task: TaskId, from_ns: u64) {
         self.with_trace(|machine, trace| {
             trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.flow);
         });
     }
 
-    /// What has run on a CPU leaves it, or the simulation ends.
+    /// A task or thread leaves its CPU, or the simulation ends.
     pub(super) fn trace_run(&mut self, cpu: CpuId) {
         let c = &self.cpus[cpu.index()];
         let (Some(who), from_ns, flow, to_ns) = (c.current, c.started_ns, c.flow, self.now_ns)
