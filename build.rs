@@ -1,5 +1,5 @@
 //! Compiles the BPF side and generates its skeleton and the Rust view of the header that both sides
-//! share.
+//! share; and says which build this is.
 //!
 //! Invariant: what is built follows from bpf/, the compiler and the features alone. The folder of the
 //! checkout and the target folder leave no trace in the BPF objects.
@@ -42,6 +42,8 @@ fn main() -> Result<()> {
     for (source, object) in TESTS {
         compiler.object(source, &out.join(object))?;
     }
+    println!("cargo:rustc-env=SCX_MANYLAND_BUILD_ID={}", build_id());
+    println!("cargo:rustc-env=SCX_MANYLAND_FEATURES={}", features());
     Ok(())
 }
 
@@ -150,4 +152,44 @@ fn flags(headers: &Path) -> Result<Vec<String>> {
         format!("-ffile-prefix-map={headers}=scx_cargo"),
     ]);
     Ok(flags)
+}
+
+/// The commit that is built: from the environment where the source has no git, or from git.
+fn build_id() -> String {
+    println!("cargo:rerun-if-env-changed=SCX_MANYLAND_BUILD_ID");
+    let given = env::var("SCX_MANYLAND_BUILD_ID").ok().filter(|id| !id.is_empty());
+    given.or_else(commit).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn commit() -> Option<String> {
+    // Without one of its own, git would answer for a checkout that this folder happens to be in.
+    if !Path::new(".git").exists() {
+        return None;
+    }
+    // HEAD names a branch, whose commit is in a file of its own or in a line of packed-refs.
+    let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
+    for file in ["HEAD", "logs/HEAD", &branch, "packed-refs"] {
+        let path = git(&["rev-parse", "--git-path", file])?;
+        // A file that is missing would count as changed in every build.
+        if Path::new(&path).exists() {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short", "HEAD"])
+}
+
+/// What git answers. The checkout may belong to another user than the one who builds.
+fn git(args: &[&str]) -> Option<String> {
+    let out = Command::new("git").args(["-c", "safe.directory=*"]).args(args).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+fn features() -> String {
+    let mut features: Vec<_> = env::vars()
+        .filter_map(|(name, _)| name.strip_prefix("CARGO_FEATURE_").map(str::to_lowercase))
+        .filter(|feature| feature != "default")
+        .map(|feature| feature.replace('_', "-"))
+        .collect();
+    features.sort();
+    features.join(" ")
 }

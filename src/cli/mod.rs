@@ -19,12 +19,21 @@ use std::process::ExitCode;
 
 const PROGRAM: &str = env!("CARGO_BIN_NAME");
 
+/// Which build this is, as far as build.rs knows: a bug report starts with it.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("SCX_MANYLAND_BUILD_ID"),
+    ") features: ",
+    env!("SCX_MANYLAND_FEATURES"),
+);
+
 /// A CPU scheduler in user space, with one scheduling thread for each last-level cache.
 ///
 /// Without a command, schedules this machine until Ctrl-C: needs root and a kernel with
 /// sched_ext. Whatever happens to it, the kernel's own scheduler takes over.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(version = VERSION, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Subcommands>,
@@ -131,6 +140,19 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_tells_the_build_and_the_features() {
+        let answer =
+            |option| Cli::try_parse_from(["scx_manyland", option]).unwrap_err().to_string();
+        let version = answer("--version");
+        assert_eq!(version, answer("-V"));
+        let start = concat!("scx_manyland ", env!("CARGO_PKG_VERSION"), " (");
+        let (id, features) =
+            version.strip_prefix(start).unwrap().split_once(") features: ").unwrap();
+        assert!(!id.is_empty() && !id.contains(char::is_whitespace), "{version}");
+        assert!(features.split_whitespace().any(|feature| feature == "program"), "{version}");
     }
 
     #[test]
