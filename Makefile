@@ -31,7 +31,7 @@ soak: ## All faults mixed at random: make soak MINUTES=30 SEED=1
 	@MINUTES="$(MINUTES)" SEED="$(SEED)" tools/soak
 
 fuzz: ## Fuzz what reads data from outside: make fuzz SECONDS=60 (needs nightly Rust and cargo-fuzz)
-	@SECONDS="$(SECONDS)" tools/fuzz
+	@tools/fuzz $(SECONDS)
 
 deny: ## Licences, sources and known holes of all crates (needs cargo-deny)
 	@tools/deny
