@@ -1,6 +1,8 @@
 //! How many instructions user space needs for a decision: `make bench`. Counted by valgrind's callgrind, so they repeat
 //! whatever else the machine does. The queues are in memory; those of the kernel are in `decision.rs`.
 
+#![allow(missing_docs, reason = "gungraun's macros make public items")]
+
 mod bench_domain;
 
 use bench_domain::{decide_all, domains, scheduler};

@@ -4,6 +4,6 @@
 //! them at compile time.
 
 #![allow(non_camel_case_types, non_upper_case_globals, missing_docs, dead_code)]
-#![allow(clippy::all)]
+#![allow(clippy::all, clippy::pedantic, clippy::restriction)]
 
 include!(concat!(env!("OUT_DIR"), "/intf.rs"));

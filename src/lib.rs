@@ -29,9 +29,6 @@
 //! of a task goes through them in this order: `bpf/` (the kernel's side), `kernel`, `domains`,
 //! `policy`, `domains`, `kernel`, `bpf/`. `run` runs it all.
 
-#![warn(missing_docs)]
-#![warn(unsafe_op_in_unsafe_fn)]
-
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod abi;

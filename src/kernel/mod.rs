@@ -16,7 +16,7 @@ pub mod seam;
 pub mod shared;
 
 /// The generated skeleton of the BPF side.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
 }
