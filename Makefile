@@ -15,7 +15,13 @@ run-here: ## Run the scheduler on this machine, until Ctrl-C (as root)
 build: setup ## Build the scheduler: target/release/scx_manyland
 	@BPF_CLANG=$$(tools/clang) cargo build --release
 
-test: ## Formatting, lints, and all tests, those in guests included
+check: ## Formatting, lints, and the tests that need neither root nor a guest
+	@tools/check
+
+format: ## Format the Rust code and the BPF side's C
+	@tools/format
+
+test: ## All of check, the documentation, and the tests in guests
 	@tools/test
 
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take some minutes
@@ -54,4 +60,4 @@ plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build compare compare-simulator deny fuzz help measure-costs plot-scale reliability run run-here setup soak test test-kernels test-large try
+.PHONY: bench build check compare compare-simulator deny format fuzz help measure-costs plot-scale reliability run run-here setup soak test test-kernels test-large try
