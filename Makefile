@@ -24,7 +24,7 @@ format: ## Format the Rust code and the BPF side's C
 test: ## All of check, the documentation, and the tests in guests
 	@tools/test
 
-test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, which take some minutes
+test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minutes long
 	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored large::
 
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
@@ -42,7 +42,7 @@ fuzz: ## Fuzz what reads data from outside: make fuzz SECONDS=60 (needs nightly 
 deny: ## Licences, sources and known holes of all crates (needs cargo-deny)
 	@tools/deny
 
-compare: ## Compare the kernel's own scheduler and ours, taking turns in a guest (tools/compare says more)
+compare: ## Compare the kernel's own scheduler and ours, alternately, in a guest (tools/compare says more)
 	@tools/compare
 
 bench: ## What a decision costs on this machine, in time and in instructions, part by part

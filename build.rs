@@ -78,7 +78,7 @@ impl Compiler {
             .clang(&self.clang)
             .clang_args(&self.flags)
             .reference_obj(true)
-            // There is no such program: a skeleton that nobody reads needs no formatting.
+            // There is no such program: the skeleton needs no formatting.
             .rustfmt("no-rustfmt")
             .build()
             .with_context(|| format!("cannot compile {source}"))?;

@@ -1,5 +1,5 @@
-# What the scripts in tools/ share: words to the user, the cache folder, and apt with suites of its own.
-# Sourced, not run.
+# What the scripts in tools/ share: words to the user, the cache folder, and apt with suites of its
+# own. Sourced, not run.
 # shellcheck shell=sh
 
 # Where downloads are kept, outside the checkout.
@@ -27,8 +27,8 @@ as_root() {
 # A field of /etc/os-release.
 os_release() { (. /etc/os-release && eval "echo \"\${$1:-}\""); }
 
-# Copies the machine's own Debian source entry into folder $1 with its suites replaced by $2, so that the same mirror and
-# the same keys are used. Fails if the machine has no such entry.
+# Copies the machine's own Debian source entry into folder $1 with its suites replaced by $2, so
+# that the same mirror and the same keys are used. Fails if the machine has no such entry.
 copy_debian_source() {
     [ "$(os_release ID)" = debian ] || return 1
     ours="$(os_release VERSION_CODENAME) stable testing unstable sid"
@@ -70,8 +70,9 @@ copy_debian_source() {
     return 1
 }
 
-# Makes folder $1 a configuration for apt that knows only the machine's Debian mirror with the suites $2. The machine's own
-# sources and lists are neither read nor changed by what runs with it. Fails if the machine has no Debian source.
+# Makes folder $1 a configuration for apt that knows only the machine's Debian mirror with the
+# suites $2. The machine's own sources and lists are neither read nor changed by what runs with it.
+# Fails if the machine has no Debian source.
 private_apt_config() {
     copy_debian_source "$1/parts" "$2" || return
     mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
