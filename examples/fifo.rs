@@ -12,11 +12,11 @@ static ALLOCATOR: DomainAllocator = DomainAllocator;
 struct Fifo(VecDeque<Task>);
 
 impl Policy for Fifo {
-    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+    fn enqueue(&mut self, task: Task, _: &Context) {
         self.0.push_back(task);
     }
 
-    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, _: &Context) -> Option<Choice> {
         self.0.pop_front().map(|task| task.run_for(Duration::from_millis(5)))
     }
 

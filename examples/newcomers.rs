@@ -42,14 +42,14 @@ impl Newcomers {
 }
 
 impl Policy for Newcomers {
-    fn enqueue(&mut self, mut task: Task, _: &dyn Context) {
+    fn enqueue(&mut self, mut task: Task, _: &Context) {
         // Taken, so that a task that goes to another domain undecided is not charged again there.
         let used_ns = std::mem::take(&mut task.used_ns);
         task.memo[0] = task.memo[0].saturating_add(used_ns);
         self.waiting.push_back(task);
     }
 
-    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, _: &Context) -> Option<Choice> {
         let task = self.waiting.pop_front()?;
         Some(task.run_for(self.slice(&task)))
     }
@@ -72,13 +72,13 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use scx_manyland::ids::Pid;
-    use scx_manyland::policy::FixedContext;
+    use scx_manyland::policy::Context;
 
     const SLICES: Slices =
         Slices { base: Duration::from_millis(5), min: Duration::from_micros(500) };
 
-    fn policy() -> (Newcomers, FixedContext) {
-        (Newcomers::new(SLICES), FixedContext::with_cpus(1))
+    fn policy() -> (Newcomers, Context) {
+        (Newcomers::new(SLICES), Context::with_cpus(1))
     }
 
     /// The task after it has run for some time and wants to go on.

@@ -73,14 +73,14 @@ impl Ruled {
 }
 
 impl Policy for Ruled {
-    fn enqueue(&mut self, mut task: Task, context: &dyn Context) {
+    fn enqueue(&mut self, mut task: Task, context: &Context) {
         if let Some(weight) = self.rules.read().weight_of(task.name()) {
             task.weight = weight;
         }
         self.order.enqueue(task, context);
     }
 
-    fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, context: &Context) -> Option<Choice> {
         self.order.next(context)
     }
 
@@ -216,7 +216,7 @@ fn watch(book: Arc<Book>) -> Result<RecommendedWatcher> {
 mod tests {
     use super::*;
     use scx_manyland::ids::Pid;
-    use scx_manyland::policy::FixedContext;
+    use scx_manyland::policy::Context;
     use std::fs;
     use std::time::{Duration, Instant};
     use tempfile::tempdir;
@@ -258,7 +258,7 @@ mod tests {
 
     /// How often each of two tasks that never sleep is chosen in so many turns.
     fn turns(policy: &mut Ruled, count: usize) -> [usize; 2] {
-        let context = FixedContext::with_cpus(1);
+        let context = Context::with_cpus(1);
         policy.enqueue(named(0, "game"), &context);
         policy.enqueue(named(1, "cc1"), &context);
         let mut turns = [0; 2];

@@ -3,8 +3,7 @@
 //! The allocator of this test program counts the calls of each thread, so that the test harness's
 //! own threads do not disturb the count.
 
-use scx_manyland::cpuset::CpuSet;
-use scx_manyland::ids::{DomainId, Pid};
+use scx_manyland::ids::Pid;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::policy::run_queue::{RESERVED, RunQueue};
 use scx_manyland::policy::{Context, Policy, Slices, Task};
@@ -53,41 +52,6 @@ fn calls_during(work: impl FnOnce()) -> usize {
     CALLS.get() - before
 }
 
-/// A domain whose decided tasks are `ready` in number.
-struct Domain {
-    ready: usize,
-}
-
-impl Context for Domain {
-    fn domain(&self) -> DomainId {
-        DomainId(0)
-    }
-
-    fn cpus(&self) -> &CpuSet {
-        const { &CpuSet::EMPTY }
-    }
-
-    fn cpus_of(&self, _: &Task) -> CpuSet {
-        CpuSet::EMPTY
-    }
-
-    fn now_ns(&self) -> u64 {
-        0
-    }
-
-    fn ready(&self) -> usize {
-        self.ready
-    }
-
-    fn front(&self) -> u64 {
-        0
-    }
-
-    fn queued(&self) -> usize {
-        0
-    }
-}
-
 fn task(number: usize) -> Task {
     Task { used_ns: 1000 * number as u64, ..Task::new(Pid(number as i32)) }
 }
@@ -130,9 +94,10 @@ fn no_shipped_policy_allocates_within_its_capacity() {
     let slices = Slices { base: Duration::from_millis(20), min: Duration::from_millis(1) };
     for kind in PolicyKind::ALL {
         let mut policy = kind.build(slices);
+        let mut domain = Context::with_cpus(1);
         let calls = calls_during(|| {
             for _ in 0..3 {
-                let mut domain = Domain { ready: 0 };
+                domain.ready = 0;
                 (0..RESERVED).for_each(|number| policy.enqueue(task(number), &domain));
                 while policy.next(&domain).is_some() {
                     domain.ready += 1;

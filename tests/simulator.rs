@@ -210,11 +210,11 @@ fn tasks_bound_to_a_cpu_share_it_whether_they_sleep_or_not() {
 struct ByPid(BTreeMap<Pid, Task>);
 
 impl Policy for ByPid {
-    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+    fn enqueue(&mut self, task: Task, _: &Context) {
         self.0.insert(task.pid, task);
     }
 
-    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, _: &Context) -> Option<Choice> {
         let (pid, task) = self.0.pop_first()?;
         Some(task.run_for(Duration::from_millis(5)).at_virtual_time(pid.0 as u64))
     }

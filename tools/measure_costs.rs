@@ -8,7 +8,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 use scx_manyland::policy::kind::PolicyKind;
-use scx_manyland::policy::{FixedContext, Policy, Slices, Task};
+use scx_manyland::policy::{Context, Policy, Slices, Task};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::thread;
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
 fn decide(tasks: u32) -> Result<f64> {
     let slices = Slices { base: Duration::from_millis(5), min: Duration::from_micros(500) };
     let mut policy = PolicyKind::default().build(slices);
-    let context = FixedContext::with_cpus(1);
+    let context = Context::with_cpus(1);
     let repeat = 100_000 / tasks;
     let took = best(|| {
         let begun = Instant::now();

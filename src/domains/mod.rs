@@ -8,10 +8,9 @@
 //! its bell; what it had not decided by then the kernel still holds.
 //!
 //! Below the scheduler lies the [`seam`]. The scheduler's parts are [`placement`] (which CPU),
-//! [`lookahead`] (how many at once), [`affinity`] (CPU sets), [`handover`] (stealing) and [`latency`]
+//! [`lookahead`] (how many at once), [`handover`] (stealing) and [`latency`]
 //! (how long it took). [`queues`] is a seam in memory, for the simulator and for tests.
 
-pub mod affinity;
 pub mod handover;
 pub mod latency;
 pub mod lookahead;

@@ -12,7 +12,6 @@
 //! Invariant: a task that was taken is in the policy, or in the public deque (or stolen from there),
 //! or decided and submitted, or (one at most) held here because the queue was full.
 
-use super::affinity::Affinities;
 use super::handover::Exchange;
 use super::lookahead::Lookahead;
 use super::placement::Placement;
@@ -65,7 +64,8 @@ pub enum Left {
 pub struct Scheduler<S> {
     seam: S,
     policy: Box<dyn Policy>,
-    view: View,
+    /// What the policy sees.
+    context: Context,
     placement: Placement,
     lookahead: Lookahead,
     board: Arc<Board>,
@@ -79,93 +79,42 @@ pub struct Scheduler<S> {
     held: Option<abi::decided>,
 }
 
-/// What a policy may see of its domain.
-struct View {
-    domain: DomainId,
-    cpus: CpuSet,
-    affinities: Affinities,
-    now_ns: u64,
-    ready: usize,
-    front: u64,
-    queued: usize,
-}
-
-impl Context for View {
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-
-    fn cpus(&self) -> &CpuSet {
-        &self.cpus
-    }
-
-    fn cpus_of(&self, task: &Task) -> CpuSet {
-        match task.affinity {
-            Affinity::Whole => self.cpus,
-            Affinity::One(cpu) => [cpu].into_iter().collect(),
-            Affinity::Part { slot, tag } => {
-                self.affinities.recall(slot, tag).copied().unwrap_or(self.cpus)
-            }
+/// The task that a message tells of.
+fn task(message: &Message<'_>, context: &mut Context) -> Task {
+    let queued = message.queued();
+    let carried = &queued.carried;
+    let cpu = CpuId(queued.cpu);
+    let affinity = match message {
+        Message::Part(part) => context.restrict_to(&CpuSet::from_words(part.cpus)),
+        Message::Plain(_) if has(queued.flags, abi::queued_flags_QUEUED_BOUND) => {
+            Affinity::One(cpu)
         }
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
-    fn ready(&self) -> usize {
-        self.ready
-    }
-
-    fn front(&self) -> u64 {
-        self.front
-    }
-
-    fn queued(&self) -> usize {
-        self.queued
-    }
-}
-
-impl View {
-    /// The task that a message tells of.
-    fn task(&mut self, message: &Message<'_>) -> Task {
-        let queued = message.queued();
-        let carried = &queued.carried;
-        let cpu = CpuId(queued.cpu);
-        let affinity = match message {
-            Message::Part(part) => {
-                self.affinities.remember(CpuSet::from_words(part.cpus).intersection(&self.cpus))
-            }
-            Message::Plain(_) if has(queued.flags, abi::queued_flags_QUEUED_BOUND) => {
-                Affinity::One(cpu)
-            }
-            Message::Plain(_) => Affinity::Whole,
-        };
-        let known = carried.at_ns != 0;
-        Task {
-            pid: Pid(queued.pid as i32),
-            seq: queued.seq,
-            comm: queued.comm.map(|c| c as u8),
-            cgroup: CgroupId(queued.cgroup),
-            weight: queued.weight,
-            prev_cpu: cpu,
-            affinity,
-            queued_at_ns: queued.at_ns,
-            used_ns: queued.used_ns.wrapping_sub(carried.used_ns),
-            burst_ns: queued.burst_ns,
-            voluntary_switches: match known {
-                true => queued.switches.wrapping_sub(carried.switches) as u32,
-                false => 0,
-            },
-            since_last_ns: match known {
-                true => queued.at_ns.saturating_sub(carried.at_ns),
-                false => 0,
-            },
-            anywhere: has(queued.flags, abi::queued_flags_QUEUED_ANYWHERE),
-            wakeup: has(queued.flags, abi::queued_flags_QUEUED_WAKEUP),
-            memo: carried.memo,
-            told: Told { used_ns: queued.used_ns, switches: queued.switches },
-        }
+        Message::Plain(_) => Affinity::Whole,
+    };
+    let known = carried.at_ns != 0;
+    Task {
+        pid: Pid(queued.pid as i32),
+        seq: queued.seq,
+        comm: queued.comm.map(|c| c as u8),
+        cgroup: CgroupId(queued.cgroup),
+        weight: queued.weight,
+        prev_cpu: cpu,
+        affinity,
+        queued_at_ns: queued.at_ns,
+        used_ns: queued.used_ns.wrapping_sub(carried.used_ns),
+        burst_ns: queued.burst_ns,
+        voluntary_switches: match known {
+            true => queued.switches.wrapping_sub(carried.switches) as u32,
+            false => 0,
+        },
+        since_last_ns: match known {
+            true => queued.at_ns.saturating_sub(carried.at_ns),
+            false => 0,
+        },
+        anywhere: has(queued.flags, abi::queued_flags_QUEUED_ANYWHERE),
+        wakeup: has(queued.flags, abi::queued_flags_QUEUED_WAKEUP),
+        memo: carried.memo,
+        told: Told { used_ns: queued.used_ns, switches: queued.switches },
     }
 }
 
@@ -188,15 +137,7 @@ impl<S: Seam> Scheduler<S> {
         Self {
             seam,
             policy,
-            view: View {
-                domain: domain.id,
-                cpus: usable,
-                affinities: Affinities::new(),
-                now_ns: 0,
-                ready: 0,
-                front: 0,
-                queued: 0,
-            },
+            context: Context::new(domain.id, usable),
             placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
             board,
@@ -220,16 +161,13 @@ impl<S: Seam> Scheduler<S> {
 
     /// Whether another domain has called this one to steal.
     pub fn is_called(&self) -> bool {
-        let me = self.view.domain.index();
+        let me = self.context.domain.index();
         self.board.exchange.as_ref().is_some_and(|exchange| exchange.is_called(me))
     }
 
     /// Takes all messages and decides. Answers what is left to do.
     pub fn round(&mut self) -> Left {
-        self.view.now_ns = self.view.now_ns.max(self.seam.now_ns());
-        self.view.ready = self.seam.ready();
-        self.view.front = self.seam.front();
-        self.view.queued = self.seam.queued().max(self.view.ready + self.seam.pending());
+        self.observe();
         let left_over = self.take_back();
         self.take();
         self.steal();
@@ -237,7 +175,7 @@ impl<S: Seam> Scheduler<S> {
             return Left::Waiting;
         }
         self.decide(!left_over);
-        self.board.virtual_times[self.view.domain.index()]
+        self.board.virtual_times[self.context.domain.index()]
             .store(self.policy.virtual_time(), Ordering::Relaxed);
         match self.is_waiting() {
             true => Left::Waiting,
@@ -245,21 +183,30 @@ impl<S: Seam> Scheduler<S> {
         }
     }
 
+    /// Fills the policy's view of the domain.
+    fn observe(&mut self) {
+        let Self { seam, context, .. } = self;
+        context.now_ns = context.now_ns.max(seam.now_ns());
+        context.ready = seam.ready();
+        context.front = seam.front();
+        context.queued = seam.queued().max(context.ready + seam.pending());
+    }
+
     fn take(&mut self) {
-        let Self { seam, policy, view, board, .. } = self;
+        let Self { seam, policy, context, board, .. } = self;
         seam.take(|message| {
-            let mut task = view.task(&message);
-            view.now_ns = view.now_ns.max(task.queued_at_ns);
+            let mut task = task(&message, context);
+            context.now_ns = context.now_ns.max(task.queued_at_ns);
             let decided_by = message.queued().decided_by;
             if decided_by != abi::none_NO_DOMAIN as u16 {
                 let source = DomainId(u32::from(decided_by));
-                if source != view.domain
+                if source != context.domain
                     && let Some(time) = board.virtual_time(source)
                 {
                     policy.adopt(&mut task, time);
                 }
             }
-            policy.enqueue(task, view);
+            policy.enqueue(task, context);
         });
     }
 
@@ -267,7 +214,7 @@ impl<S: Seam> Scheduler<S> {
     fn take_back(&mut self) -> bool {
         let mut any = false;
         while let Some(task) = self.deque.take_back() {
-            self.policy.enqueue(task, &self.view);
+            self.policy.enqueue(task, &self.context);
             any = true;
         }
         any
@@ -276,14 +223,14 @@ impl<S: Seam> Scheduler<S> {
     /// Takes tasks of other domains, nearest first, for CPUs that have nothing to do here.
     fn steal(&mut self) {
         let Some(exchange) = &self.board.exchange else { return };
-        let me = self.view.domain.index();
+        let me = self.context.domain.index();
         if !exchange.is_called(me) {
             return;
         }
         exchange.answer(me);
-        let idle = self.seam.idle().intersection(&self.view.cpus).len();
+        let idle = self.seam.idle().intersection(&self.context.cpus).len();
         // The CPU that this thread is on will be idle too, unless something is ready for it.
-        let own = usize::from(self.shares_cpu && self.view.ready == 0);
+        let own = usize::from(self.shares_cpu && self.context.ready == 0);
         let mut room = (idle + own).saturating_sub(self.policy.waiting());
         for &victim in &self.nearest {
             let source = self.board.virtual_times[victim.index()].load(Ordering::Relaxed);
@@ -292,7 +239,7 @@ impl<S: Seam> Scheduler<S> {
             {
                 room -= 1;
                 self.policy.adopt(&mut task, source);
-                self.policy.enqueue(task, &self.view);
+                self.policy.enqueue(task, &self.context);
             }
         }
     }
@@ -330,38 +277,35 @@ impl<S: Seam> Scheduler<S> {
         if waiting == 0 {
             return;
         }
-        self.placement.start_batch(self.seam.idle().intersection(&self.view.cpus));
+        self.placement.start_batch(self.seam.idle().intersection(&self.context.cpus));
         if may_share {
             self.share();
         }
         let late = self.policy.decides_late();
         let mut budget = match late {
-            true => self.lookahead.budget(self.view.ready, self.placement.idle_count()),
+            true => self.lookahead.budget(self.context.ready, self.placement.idle_count()),
             false => waiting,
         };
         while budget > 0
-            && let Some(choice) = self.policy.next(&self.view)
+            && let Some(choice) = self.policy.next(&self.context)
         {
             budget -= 1;
             let decision = self.place(&choice);
-            self.view.ready += usize::from(decision.cpu == abi::none_NO_CPU);
+            self.context.ready += usize::from(decision.cpu == abi::none_NO_CPU);
             self.held = Some(decision);
             if !self.submit_held() {
                 break;
             }
         }
         if late {
-            self.lookahead.note(self.view.ready);
+            self.lookahead.note(self.context.ready);
         }
     }
 
     /// Turns a choice into a decision with a CPU, if there is an idle one.
     fn place(&mut self, choice: &Choice) -> abi::decided {
         let task = &choice.task;
-        let allowed = match task.affinity {
-            Affinity::Part { slot, tag } => self.view.affinities.recall(slot, tag),
-            _ => None,
-        };
+        let allowed = self.context.part(task.affinity);
         let preempt = if choice.preempt { abi::decided_flags_DECIDED_PREEMPT } else { 0 };
         let stands = match choice.reach {
             Some(_) if !choice.preempt && !self.policy.decides_late() => {
@@ -384,7 +328,7 @@ impl<S: Seam> Scheduler<S> {
             pid: task.pid.0 as u32,
             cpu,
             flags: flags | stands,
-            domain: self.view.domain.0,
+            domain: self.context.domain.0,
             pace: choice.pace.per_ns(task.weight),
             unused: 0,
             reach: choice.reach.unwrap_or(0),

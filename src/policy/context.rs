@@ -1,34 +1,121 @@
-//! What a policy may ask of its domain.
+//! What a policy sees of its domain.
+//!
+//! Invariant: a context is plain data. The domain's scheduler fills it before it calls the policy,
+//! and nothing in it changes during the call.
 
+use super::affinity::Affinities;
 use crate::cpuset::CpuSet;
-use crate::ids::DomainId;
-use crate::policy::Task;
+use crate::ids::{CpuId, DomainId};
+use crate::policy::{Affinity, Task};
+#[cfg(doc)]
+use crate::policy::{Choice, Pace};
 use std::time::Duration;
 
-/// What a policy may ask of its domain while it enqueues or decides. Nothing here makes a system
-/// call. [`FixedContext`] is one for tests.
-pub trait Context {
+/// A domain as a policy sees it while it enqueues or decides. The tests of a policy make one of
+/// their own and set the fields that matter to them:
+///
+/// ```
+/// use scx_manyland::ids::Pid;
+/// use scx_manyland::policy::{Choice, Context, Policy, Task, fifo::Fifo};
+/// use std::time::Duration;
+///
+/// let mut four_cpus = Context::with_cpus(4);
+/// four_cpus.ready = 3;
+/// let mut policy = Fifo::new(Duration::from_millis(5));
+/// policy.enqueue(Task::new(Pid(1)), &four_cpus);
+/// assert_eq!(policy.next(&four_cpus).map(|choice| choice.task.pid), Some(Pid(1)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Context {
     /// The domain.
-    fn domain(&self) -> DomainId;
+    pub domain: DomainId,
     /// The CPUs of the domain that tasks may be put on.
-    fn cpus(&self) -> &CpuSet;
-    /// The CPUs of the domain that the task may use. Where a set had to be forgotten, that is all
-    /// CPUs of the domain; the kernel's side checks every decision.
-    fn cpus_of(&self, task: &Task) -> CpuSet;
+    pub cpus: CpuSet,
     /// Now, on the clock of [`Task::queued_at_ns`]: the time of the newest message, or of the domain
     /// thread's last activation if that is later.
-    fn now_ns(&self) -> u64;
+    pub now_ns: u64,
     /// How many tasks of the domain are decided and not yet running.
-    fn ready(&self) -> usize;
+    pub ready: usize,
     /// The domain's front: the largest place in the order ([`Choice::order`]) of all tasks that have begun to run by a
     /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`Pace::VirtualTime`]) it moves on as
     /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
-    fn front(&self) -> u64;
+    pub front: u64,
     /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,
     /// or, if those are more, how many are ready now or have messages that the policy is yet to be told of.
-    fn queued(&self) -> usize;
+    pub queued: usize,
+    affinities: Affinities,
+}
+
+impl Context {
+    /// A domain that has these CPUs, at time 0, in which no task is ready.
+    pub fn new(domain: DomainId, cpus: CpuSet) -> Context {
+        let affinities = Affinities::new();
+        Context { domain, cpus, now_ns: 0, ready: 0, front: 0, queued: 0, affinities }
+    }
+
+    /// Domain 0 with the CPUs 0 to `count` - 1, at time 0, in which no task is ready.
+    ///
+    /// # Panics
+    /// If `count` is more than [`MAX_CPUS`](crate::cpuset::MAX_CPUS).
+    pub fn with_cpus(count: u32) -> Context {
+        Context::new(DomainId(0), (0..count).map(CpuId).collect())
+    }
+
+    /// The CPUs of the domain that the task may use. Where a set had to be forgotten, that is all
+    /// CPUs of the domain; the kernel's side checks every decision.
+    pub fn cpus_of(&self, task: &Task) -> CpuSet {
+        match task.affinity {
+            Affinity::One(cpu) => [cpu].into_iter().collect(),
+            _ => self.part(task.affinity).copied().unwrap_or(self.cpus),
+        }
+    }
+
     /// How long the task has waited in this stay.
-    fn waited(&self, task: &Task) -> Duration {
-        Duration::from_nanos(self.now_ns().saturating_sub(task.queued_at_ns))
+    pub fn waited(&self, task: &Task) -> Duration {
+        Duration::from_nanos(self.now_ns.saturating_sub(task.queued_at_ns))
+    }
+
+    /// The [`Task::affinity`] of a task that may use `cpus` only, as far as they are in the domain.
+    pub fn restrict_to(&mut self, cpus: &CpuSet) -> Affinity {
+        self.affinities.remember(cpus.intersection(&self.cpus))
+    }
+
+    /// The set of an [`Affinity::Part`], unless it had to be forgotten.
+    #[inline]
+    pub(crate) fn part(&self, affinity: Affinity) -> Option<&CpuSet> {
+        match affinity {
+            Affinity::Part { slot, tag } => self.affinities.recall(slot, tag),
+            Affinity::Whole | Affinity::One(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Pid;
+
+    #[test]
+    fn tells_how_long_a_task_has_waited() {
+        let mut context = Context::with_cpus(3);
+        context.now_ns = 5_000;
+        let mut task = Task::new(Pid(1));
+        task.queued_at_ns = 2_000;
+        assert_eq!(context.waited(&task), Duration::from_nanos(3_000));
+        task.queued_at_ns = 9_000;
+        assert_eq!(context.waited(&task), Duration::ZERO);
+    }
+
+    #[test]
+    fn tells_which_cpus_a_task_may_use() {
+        let mut context = Context::with_cpus(3);
+        let mut task = Task::new(Pid(1));
+        assert_eq!(context.cpus_of(&task), context.cpus);
+        task.affinity = Affinity::One(CpuId(2));
+        assert_eq!(context.cpus_of(&task), [CpuId(2)].into_iter().collect());
+        task.affinity = context.restrict_to(&[CpuId(1), CpuId(2), CpuId(7)].into_iter().collect());
+        assert_eq!(context.cpus_of(&task), [CpuId(1), CpuId(2)].into_iter().collect());
+        task.affinity = Affinity::Part { slot: 0, tag: 1 };
+        assert_eq!(context.cpus_of(&task), context.cpus, "the set was forgotten");
     }
 }

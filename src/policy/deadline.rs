@@ -38,14 +38,14 @@ impl Deadline {
 }
 
 impl Policy for Deadline {
-    fn enqueue(&mut self, mut task: Task, context: &dyn Context) {
+    fn enqueue(&mut self, mut task: Task, context: &Context) {
         let vruntime = self.fair.charge(&mut task, context);
         let burst_ns = task.burst_ns.min(LONGEST_BURST * self.fair.base_ns());
         let burst = self.fair.favour(burst_ns, task.weight);
         self.fair.push(vruntime.wrapping_add(burst), task);
     }
 
-    fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, context: &Context) -> Option<Choice> {
         self.fair.next(context)
     }
 
@@ -70,7 +70,7 @@ impl Policy for Deadline {
 mod tests {
     use super::*;
     use crate::ids::Pid;
-    use crate::policy::testing::{Behaviour, Decide, Idle, MS, SLICES, Simulation, decide_alone};
+    use crate::policy::testing::{Behaviour, Decide, MS, SLICES, Simulation, decide_alone, idle};
     use proptest::prelude::*;
 
     fn base_ns() -> u64 {
@@ -82,10 +82,10 @@ mod tests {
         let mut policy = Deadline::new(SLICES);
         let known = decide_alone(&mut policy, Task::new(Pid(0))).task;
         for (pid, burst_ns) in [(1, 9 * MS), (2, 3 * MS), (3, u64::MAX), (4, 0)] {
-            policy.enqueue(Task { pid: Pid(pid), burst_ns, ..known }, &Idle);
+            policy.enqueue(Task { pid: Pid(pid), burst_ns, ..known }, &idle());
         }
         let order: Vec<i32> =
-            std::iter::from_fn(|| policy.next(&Idle)).map(|choice| choice.task.pid.0).collect();
+            std::iter::from_fn(|| policy.next(&idle())).map(|choice| choice.task.pid.0).collect();
         assert_eq!(order, [4, 2, 1, 3]);
     }
 

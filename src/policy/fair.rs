@@ -100,7 +100,7 @@ impl FairQueue {
     /// Charges the task for what it used, brings its vruntime into the window around the front and
     /// returns it. What is charged is zeroed, so that a task that moves to another domain while it
     /// waits does not pay twice.
-    pub fn charge(&mut self, task: &mut Task, context: &dyn Context) -> u64 {
+    pub fn charge(&mut self, task: &mut Task, context: &Context) -> u64 {
         self.follow(context);
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
@@ -132,14 +132,14 @@ impl FairQueue {
 
     /// The task with the smallest key and its slice. All that are ready wait for the CPU as much as
     /// those that wait for a decision do, so they shorten the slice too.
-    pub fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+    pub fn next(&mut self, context: &Context) -> Option<Choice> {
         self.follow(context);
         let (key, mut task) = self.waiting.pop_min()?;
         let slice = if task.memo[1] & NEW != 0 {
             task.memo[1] &= !NEW;
             self.slices.min
         } else {
-            self.slices.shared_by(self.waiting.len() + context.ready())
+            self.slices.shared_by(self.waiting.len() + context.ready)
         };
         let choice = task.run_for(slice).at_virtual_time(key);
         // Who wakes up often soon does again; who uses up slices has the policy look at it each time.
@@ -185,22 +185,22 @@ impl FairQueue {
     }
 
     /// How many tasks wait for a CPU, and from how many on they are a crowd.
-    pub fn crowd(&self, context: &dyn Context) -> (u64, u64) {
-        let few = CROWD_PER_CPU * context.cpus().len().max(1) as u64;
-        ((self.len() + context.ready()) as u64, few)
+    pub fn crowd(&self, context: &Context) -> (u64, u64) {
+        let few = CROWD_PER_CPU * context.cpus.len().max(1) as u64;
+        ((self.len() + context.ready) as u64, few)
     }
 
     /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds. When many
     /// messages come at once, the first of them are of the crowd that the last ones make, so those that are yet to come count as well:
     /// the first would be owed more, and go before whoever wakes up a little later.
-    fn credit(&self, weight: u32, context: &dyn Context) -> u64 {
+    fn credit(&self, weight: u32, context: &Context) -> u64 {
         let (waiting, few) = self.crowd(context);
-        let waiting = waiting.max(context.queued() as u64);
+        let waiting = waiting.max(context.queued as u64);
         self.favour(self.base_ns() * few / waiting.max(few), weight)
     }
 
-    fn follow(&mut self, context: &dyn Context) {
-        self.front = Cyclic(context.front()).max(Cyclic(self.front)).0;
+    fn follow(&mut self, context: &Context) {
+        self.front = Cyclic(context.front).max(Cyclic(self.front)).0;
     }
 }
 

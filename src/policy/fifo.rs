@@ -28,11 +28,11 @@ impl Fifo {
 }
 
 impl Policy for Fifo {
-    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+    fn enqueue(&mut self, task: Task, _: &Context) {
         self.waiting.push_back(task);
     }
 
-    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, _: &Context) -> Option<Choice> {
         self.waiting.pop_front().map(|task| task.run_for(self.slice))
     }
 
@@ -45,7 +45,7 @@ impl Policy for Fifo {
 mod tests {
     use super::*;
     use crate::ids::Pid;
-    use crate::policy::testing::Idle;
+    use crate::policy::testing::idle;
     use proptest::prelude::*;
 
     proptest! {
@@ -53,12 +53,13 @@ mod tests {
         #[test]
         fn decides_in_exact_order_of_arrival(arrives in prop::collection::vec(any::<bool>(), 0..500)) {
             let mut fifo = Fifo::new(Duration::from_millis(5));
+            let idle = idle();
             let (mut arrived, mut decided) = (0, 0);
             for arrives in arrives {
                 if arrives {
-                    fifo.enqueue(Task::new(Pid(arrived)), &Idle);
+                    fifo.enqueue(Task::new(Pid(arrived)), &idle);
                     arrived += 1;
-                } else if let Some(choice) = fifo.next(&Idle) {
+                } else if let Some(choice) = fifo.next(&idle) {
                     prop_assert_eq!(choice.task.pid, Pid(decided));
                     prop_assert_eq!((choice.slice, choice.order), (fifo.slice, None));
                     decided += 1;

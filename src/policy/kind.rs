@@ -82,11 +82,11 @@ impl std::error::Error for UnknownPolicy {}
 
 /// So that a policy chosen at run time goes wherever one of the user's own does.
 impl<P: Policy + ?Sized> Policy for Box<P> {
-    fn enqueue(&mut self, task: Task, context: &dyn Context) {
+    fn enqueue(&mut self, task: Task, context: &Context) {
         (**self).enqueue(task, context);
     }
 
-    fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, context: &Context) -> Option<Choice> {
         (**self).next(context)
     }
 

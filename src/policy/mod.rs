@@ -40,12 +40,12 @@
 //! (or once it has run, moved or died without being asked), the handle is stale, and a decision for
 //! it is dropped by the kernel's side and counted.
 
+mod affinity;
 mod choice;
 mod context;
 pub mod deadline;
 mod fair;
 pub mod fifo;
-mod fixed;
 pub mod kind;
 pub mod run_queue;
 mod setup;
@@ -54,13 +54,13 @@ mod task;
 pub(crate) mod testing;
 pub mod vruntime;
 
+pub use affinity::Affinity;
 pub use choice::{Choice, Pace};
 pub use context::Context;
-pub use fixed::FixedContext;
 pub use setup::{Setup, Slices};
 #[doc(hidden)]
 pub use task::Told;
-pub use task::{Affinity, DEFAULT_WEIGHT, Memo, Task};
+pub use task::{DEFAULT_WEIGHT, Memo, Task};
 
 use std::sync::Arc;
 
@@ -92,11 +92,11 @@ pub trait Policy: Send {
     /// it decides or gives it away. If the safety net has run a task meanwhile, it can become
     /// runnable again while the policy still has it from before: the same pid, another
     /// [`Task::seq`]. Deciding for the older one does no harm.
-    fn enqueue(&mut self, task: Task, context: &dyn Context);
+    fn enqueue(&mut self, task: Task, context: &Context);
 
     /// The task to run next, or `None` if none waits (or if the policy wants to hold them back; it
     /// is asked again soon).
-    fn next(&mut self, context: &dyn Context) -> Option<Choice>;
+    fn next(&mut self, context: &Context) -> Option<Choice>;
 
     /// How many tasks wait for a decision of this policy. While it is not 0 the domain thread asks
     /// again and again; when it is, the thread sleeps until the next task comes.

@@ -1,7 +1,7 @@
 //! A task that waits for a decision.
 
 use crate::ids::{CgroupId, CpuId, Pid};
-use crate::policy::{Choice, Pace};
+use crate::policy::{Affinity, Choice, Pace};
 #[cfg(doc)]
 use crate::policy::{Context, Policy};
 use std::time::Duration;
@@ -63,22 +63,6 @@ pub struct Told {
 
 /// What a policy wants to remember of a task between two decisions.
 pub type Memo = [u64; 2];
-
-/// Which CPUs of its domain a task may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Affinity {
-    /// Every CPU of the domain.
-    Whole,
-    /// One CPU only.
-    One(CpuId),
-    /// Some of them; the key of [`Context::cpus_of`].
-    Part {
-        /// Where the set is remembered.
-        slot: u16,
-        /// Tells whether it still is.
-        tag: u32,
-    },
-}
 
 impl Task {
     /// A new, nameless task of nice 0 that may use the whole domain and has used nothing yet: the

@@ -5,8 +5,7 @@
 //! the order of their keys, as the kernel would run them.
 
 use crate::abi::limits_PACE_ONE as PACE_ONE;
-use crate::cpuset::CpuSet;
-use crate::ids::{CpuId, DomainId, Pid};
+use crate::ids::Pid;
 use crate::policy::run_queue::Cyclic;
 use crate::policy::{Choice, Context, Policy, Slices, Task};
 use std::time::Duration;
@@ -19,78 +18,14 @@ pub const SLICES: Slices =
     Slices { base: Duration::from_millis(20), min: Duration::from_millis(1) };
 
 /// A domain of one CPU in which nothing is ready, at time 0.
-pub struct Idle;
-
-impl Context for Idle {
-    fn domain(&self) -> DomainId {
-        DomainId(0)
-    }
-
-    fn cpus(&self) -> &CpuSet {
-        const { &CpuSet::from_words([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) }
-    }
-
-    fn cpus_of(&self, _: &Task) -> CpuSet {
-        [CpuId(0)].into_iter().collect()
-    }
-
-    fn now_ns(&self) -> u64 {
-        0
-    }
-
-    fn ready(&self) -> usize {
-        0
-    }
-
-    fn front(&self) -> u64 {
-        0
-    }
-
-    fn queued(&self) -> usize {
-        0
-    }
-}
-
-struct Ready {
-    now_ns: u64,
-    ready: usize,
-    front: u64,
-}
-
-impl Context for Ready {
-    fn domain(&self) -> DomainId {
-        Idle.domain()
-    }
-
-    fn cpus(&self) -> &CpuSet {
-        Idle.cpus()
-    }
-
-    fn cpus_of(&self, task: &Task) -> CpuSet {
-        Idle.cpus_of(task)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
-    fn ready(&self) -> usize {
-        self.ready
-    }
-
-    fn front(&self) -> u64 {
-        self.front
-    }
-
-    fn queued(&self) -> usize {
-        0
-    }
+pub fn idle() -> Context {
+    Context::with_cpus(1)
 }
 
 /// What the policy decides for a task if no other waits.
 pub fn decide_alone(policy: &mut impl Policy, task: Task) -> Choice {
-    policy.enqueue(task, &Idle);
-    policy.next(&Idle).expect("the task that waits")
+    policy.enqueue(task, &idle());
+    policy.next(&idle()).expect("the task that waits")
 }
 
 /// What a task does with its time.
@@ -147,9 +82,8 @@ struct Runner {
 pub struct Simulation<P> {
     policy: P,
     decide: Decide,
-    now_ns: u64,
-    /// The largest key that has started.
-    front: u64,
+    /// The time, how many are ready, and the largest key that has started.
+    context: Context,
     ready: Vec<Choice>,
     runners: Vec<Runner>,
     /// When which runner wakes up.
@@ -161,8 +95,7 @@ impl<P: Policy> Simulation<P> {
         Simulation {
             policy,
             decide,
-            now_ns: 0,
-            front: 0,
+            context: idle(),
             ready: Vec::new(),
             runners: Vec::new(),
             asleep: Vec::new(),
@@ -181,7 +114,7 @@ impl<P: Policy> Simulation<P> {
             total_ns: 0,
             longest_wait_ns: 0,
         });
-        self.enqueue(runner, self.now_ns, true);
+        self.enqueue(runner, self.context.now_ns, true);
         runner
     }
 
@@ -202,15 +135,16 @@ impl<P: Policy> Simulation<P> {
 
     /// Goes on for a time, up to the end of the slice that is running then.
     pub fn run_for(&mut self, ns: u64) {
-        let end_ns = self.now_ns + ns;
-        while self.now_ns < end_ns {
+        let end_ns = self.context.now_ns + ns;
+        while self.context.now_ns < end_ns {
             self.wake();
             self.decide();
             if self.ready.is_empty() {
                 let next = self.asleep.iter().map(|&(at_ns, _)| at_ns).min();
-                self.now_ns = next.unwrap_or(end_ns).min(end_ns);
+                self.context.now_ns = next.unwrap_or(end_ns).min(end_ns);
             } else {
                 let choice = self.ready.remove(0);
+                self.context.ready = self.ready.len();
                 self.run(choice);
             }
         }
@@ -218,7 +152,7 @@ impl<P: Policy> Simulation<P> {
 
     fn wake(&mut self) {
         self.asleep.sort_unstable();
-        let due = self.asleep.partition_point(|&(at_ns, _)| at_ns <= self.now_ns);
+        let due = self.asleep.partition_point(|&(at_ns, _)| at_ns <= self.context.now_ns);
         for (at_ns, runner) in self.asleep.drain(..due).collect::<Vec<_>>() {
             self.enqueue(runner, at_ns, true);
         }
@@ -226,29 +160,25 @@ impl<P: Policy> Simulation<P> {
 
     fn decide(&mut self) {
         loop {
-            let context = self.context();
             let enough = matches!(self.decide, Decide::Late) && !self.ready.is_empty();
-            let Some(choice) = (!enough).then(|| self.policy.next(&context)).flatten() else {
+            let Some(choice) = (!enough).then(|| self.policy.next(&self.context)).flatten() else {
                 return;
             };
             let runner = &mut self.runners[choice.task.pid.0 as usize];
             let stands = matches!(self.decide, Decide::Standing) && choice.reach.is_some();
             runner.stands = stands.then_some((choice, STANDS, 0));
-            runner.told_at_ns = Some(self.now_ns);
+            runner.told_at_ns = Some(self.context.now_ns);
             runner.task.memo = choice.task.memo;
             (runner.task.used_ns, runner.task.voluntary_switches) = (0, 0);
             self.make_ready(choice);
         }
     }
 
-    fn context(&self) -> Ready {
-        Ready { now_ns: self.now_ns, ready: self.ready.len(), front: self.front }
-    }
-
     fn make_ready(&mut self, choice: Choice) {
         let key = choice.order.map(Cyclic);
         let at = self.ready.partition_point(|other| other.order.map(Cyclic) <= key);
         self.ready.insert(at, choice);
+        self.context.ready = self.ready.len();
     }
 
     /// A task wakes up for which a decision stands: as `stand()` of `bpf/enqueue.bpf.h`.
@@ -263,7 +193,7 @@ impl<P: Policy> Simulation<P> {
         let pace = u64::from(choice.pace.per_ns(runner.task.weight));
         let key = key.wrapping_add(std::mem::take(used_ns) * pace / u64::from(PACE_ONE));
         *left -= 1;
-        choice.order = Some(Cyclic(key).max(Cyclic(self.front.wrapping_sub(reach))).0);
+        choice.order = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(reach))).0);
         let choice = *choice;
         self.make_ready(choice);
         true
@@ -274,20 +204,21 @@ impl<P: Policy> Simulation<P> {
         let runner = &mut self.runners[number];
         let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
         let order = choice.order.expect("policies here have an order");
-        self.front = Cyclic(order).max(Cyclic(self.front)).0;
+        self.context.front = Cyclic(order).max(Cyclic(self.context.front)).0;
         if let Some((_, _, used_ns)) = &mut runner.stands {
             *used_ns += ran_ns;
         }
-        runner.longest_wait_ns = runner.longest_wait_ns.max(self.now_ns - runner.task.queued_at_ns);
+        runner.longest_wait_ns =
+            runner.longest_wait_ns.max(self.context.now_ns - runner.task.queued_at_ns);
         runner.task.used_ns += ran_ns;
         runner.task.burst_ns += ran_ns;
         runner.total_ns += ran_ns;
-        self.now_ns += ran_ns;
+        self.context.now_ns += ran_ns;
         if runner.behaviour.run_ns() != u64::MAX {
             runner.left_ns -= ran_ns;
         }
         if runner.left_ns > 0 {
-            return self.enqueue(number, self.now_ns, false);
+            return self.enqueue(number, self.context.now_ns, false);
         }
         match runner.behaviour {
             Behaviour::Hog => unreachable!("a hog has always something left to run"),
@@ -295,7 +226,7 @@ impl<P: Policy> Simulation<P> {
                 runner.left_ns = run_ns;
                 runner.task.burst_ns = 0;
                 runner.task.voluntary_switches += 1;
-                self.asleep.push((self.now_ns + sleep_ns, number));
+                self.asleep.push((self.context.now_ns + sleep_ns, number));
             }
             Behaviour::ForkAndEnd { .. } => {
                 let (weight, behaviour) = (runner.task.weight, runner.behaviour);
@@ -314,6 +245,6 @@ impl<P: Policy> Simulation<P> {
         let runner = &mut self.runners[number];
         runner.task.since_last_ns = runner.told_at_ns.map_or(0, |told_at_ns| at_ns - told_at_ns);
         let task = runner.task;
-        self.policy.enqueue(task, &self.context());
+        self.policy.enqueue(task, &self.context);
     }
 }

@@ -46,7 +46,7 @@ impl Vruntime {
 }
 
 impl Policy for Vruntime {
-    fn enqueue(&mut self, mut task: Task, context: &dyn Context) {
+    fn enqueue(&mut self, mut task: Task, context: &Context) {
         let vruntime = self.fair.charge(&mut task, context);
         let rate_mhz = average(task.memo[1] & NOTE, task.voluntary_switches, task.since_last_ns);
         task.memo[1] = task.memo[1] & !NOTE | rate_mhz;
@@ -58,7 +58,7 @@ impl Policy for Vruntime {
         self.fair.push(vruntime.wrapping_sub(boost), task);
     }
 
-    fn next(&mut self, context: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, context: &Context) -> Option<Choice> {
         let choice = self.fair.next(context)?;
         let (waiting, few) = self.fair.crowd(context);
         // The boost it has got is too large for the next time, then.

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ids::Pid;
-use crate::policy::FixedContext;
+use crate::policy::Context;
 use crate::policy::fair::CROWD_PER_CPU;
-use crate::policy::testing::{Behaviour, Decide, Idle, MS, SLICES, Simulation, decide_alone};
+use crate::policy::testing::{Behaviour, Decide, MS, SLICES, Simulation, decide_alone, idle};
 use proptest::prelude::*;
 
 fn base_ns() -> u64 {
@@ -13,9 +13,9 @@ fn base_ns() -> u64 {
 
 /// How far from the virtual time a task waits, as a key.
 fn key_from_front(policy: &mut Vruntime, task: Task) -> i64 {
-    policy.enqueue(task, &Idle);
+    policy.enqueue(task, &idle());
     let front = policy.virtual_time();
-    policy.next(&Idle).unwrap().order.unwrap().wrapping_sub(front) as i64
+    policy.next(&idle()).unwrap().order.unwrap().wrapping_sub(front) as i64
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn a_task_that_gives_way_goes_before_one_that_merely_slept() {
 
 #[test]
 fn decisions_stand_for_those_who_wake_up_among_few() {
-    let four_cpus = FixedContext::with_cpus(4);
     let reach = |task: Task, ready: usize| {
-        let context = FixedContext { ready, ..four_cpus.clone() };
+        let mut context = Context::with_cpus(4);
+        context.ready = ready;
         let mut policy = Vruntime::new(SLICES);
         policy.enqueue(task, &context);
         policy.next(&context).unwrap().reach
@@ -108,14 +108,15 @@ fn a_sleeper_banks_no_more_than_one_base_slice() {
 
 #[test]
 fn a_sleepers_credit_shrinks_in_a_crowd_that_only_the_kernels_side_has_counted_yet() {
-    let among = |queued| FixedContext { queued, ..FixedContext::with_cpus(4) };
     let credit = |queued| {
+        let mut context = Context::with_cpus(4);
+        context.queued = queued;
         let mut policy = Vruntime::new(SLICES);
         let mut sleeper = decide_alone(&mut policy, Task::new(Pid(1))).task;
         policy.fair = policy.fair.starting_at(1_000_000 * MS);
         (sleeper.wakeup, sleeper.since_last_ns) = (true, u64::MAX);
-        policy.enqueue(sleeper, &among(queued));
-        let order = policy.next(&among(queued)).unwrap().order.unwrap();
+        policy.enqueue(sleeper, &context);
+        let order = policy.next(&context).unwrap().order.unwrap();
         (1_000_000 * MS).wrapping_sub(order)
     };
     let few = 4 * CROWD_PER_CPU as usize;
@@ -136,12 +137,12 @@ fn no_debt_is_larger_than_the_lightest_task_can_cause() {
 #[test]
 fn new_tasks_start_behind_the_front_with_a_minimal_slice() {
     let mut policy = Vruntime::new(SLICES);
-    policy.enqueue(Task::new(Pid(1)), &Idle);
-    let first = policy.next(&Idle).unwrap();
+    policy.enqueue(Task::new(Pid(1)), &idle());
+    let first = policy.next(&idle()).unwrap();
     assert_eq!(first.slice, SLICES.min);
     assert_eq!(first.order, Some(SLICES.min.as_nanos() as u64));
-    policy.enqueue(first.task, &Idle);
-    assert_eq!(policy.next(&Idle).unwrap().slice, SLICES.base);
+    policy.enqueue(first.task, &idle());
+    assert_eq!(policy.next(&idle()).unwrap().slice, SLICES.base);
     // What it ran while nobody decided is no debt.
     let run_late = Task { used_ns: 500 * MS, ..Task::new(Pid(2)) };
     assert_eq!(decide_alone(&mut Vruntime::new(SLICES), run_late).order, first.order);
@@ -190,11 +191,11 @@ fn a_task_that_moves_while_it_waits_pays_once() {
     let (mut here, mut there) = (Vruntime::new(SLICES), Vruntime::new(SLICES));
     let mut task = decide_alone(&mut here, Task::new(Pid(1))).task;
     (task.used_ns, task.voluntary_switches) = (3 * MS, 2);
-    here.enqueue(task, &Idle);
-    let once = here.next(&Idle).unwrap();
+    here.enqueue(task, &idle());
+    let once = here.next(&idle()).unwrap();
     there.fair = there.fair.starting_at(here.virtual_time());
-    there.enqueue(once.task, &Idle);
-    let twice = there.next(&Idle).unwrap();
+    there.enqueue(once.task, &idle());
+    let twice = there.next(&idle()).unwrap();
     assert_eq!((twice.order, twice.task.memo), (once.order, once.task.memo));
 }
 

@@ -91,13 +91,13 @@ struct Wishing {
 }
 
 impl Policy for Wishing {
-    fn enqueue(&mut self, task: Task, _: &dyn Context) {
+    fn enqueue(&mut self, task: Task, _: &Context) {
         let is_terrible = matches!(self.wish, Wish::Panic) && task.name() == TERRIBLE;
         assert!(!is_terrible, "a task is {TERRIBLE}");
         self.waiting.push_back(task);
     }
 
-    fn next(&mut self, _: &dyn Context) -> Option<Choice> {
+    fn next(&mut self, _: &Context) -> Option<Choice> {
         let choice = self.waiting.pop_front()?.run_for(self.slice);
         let (name, pid) = (choice.task.name(), choice.task.pid);
         Some(match self.wish {

@@ -4,14 +4,33 @@
 //! room for another is no loss: the kernel's side checks each decision against the task itself.
 
 use crate::cpuset::CpuSet;
-use crate::policy::Affinity;
+use crate::ids::CpuId;
+#[cfg(doc)]
+use crate::policy::Context;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Distinct sets in use at once are few (cpusets of containers, `taskset`): this many are kept.
 const SLOTS: usize = 256;
 
+/// Which CPUs of its domain a task may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// Every CPU of the domain.
+    Whole,
+    /// One CPU only.
+    One(CpuId),
+    /// Some of them; the key of [`Context::cpus_of`].
+    Part {
+        /// Where the set is remembered.
+        slot: u16,
+        /// Tells whether it still is.
+        tag: u32,
+    },
+}
+
 /// The table. A set's hash gives its slot and the tag that tells whether it is still there.
-pub struct Affinities {
+#[derive(Clone, Debug)]
+pub(super) struct Affinities {
     slots: Box<[(u32, CpuSet)]>,
 }
 
@@ -39,16 +58,9 @@ impl Affinities {
     }
 }
 
-impl Default for Affinities {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CpuId;
 
     fn recall(table: &Affinities, key: Affinity) -> Option<CpuSet> {
         match key {
