@@ -1,7 +1,8 @@
 //! A domain thread's scheduler as the benchmarks drive it, on any seam.
 
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::domains::scheduler::{Board, Left, Scheduler};
+use scx_manyland::domains::board::Board;
+use scx_manyland::domains::scheduler::{Left, Scheduler};
 use scx_manyland::domains::seam::Seam;
 use scx_manyland::domains::sync::Deque;
 use scx_manyland::options::RunOptions;

@@ -11,13 +11,17 @@
 //! [`lookahead`] (how many at once), [`handover`] (stealing) and [`latency`]
 //! (how long it took). [`queues`] is a seam in memory, for the simulator and for tests.
 
+pub mod board;
+mod decision;
 pub mod handover;
 pub mod latency;
 pub mod lookahead;
+mod message;
 pub mod placement;
 pub mod queues;
 pub mod scheduler;
 pub mod seam;
+mod stealing;
 #[cfg(test)]
 mod stealing_tests;
 pub mod sync;

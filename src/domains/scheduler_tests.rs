@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::domains::testing::{Kept, Queues, Sent, cpus, domains, places, scheduler};
+use crate::ids::{CpuId, Pid};
+use crate::policy::Choice;
 use crate::policy::deadline::Deadline;
 use crate::policy::fifo::Fifo;
 use crate::policy::vruntime::Vruntime;

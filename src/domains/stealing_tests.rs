@@ -1,7 +1,8 @@
 //! Stealing step by step: who is called, takes what, and returns what. (What holds for whole machines, on which nothing
 //! may be lost and no CPU idle beside a waiting task, is tried in `tests/simulator_properties.rs`.)
 
-use super::scheduler::{Board, Scheduler};
+use super::board::Board;
+use super::scheduler::Scheduler;
 use super::testing::{Kept, Queues, Sent, domains, places};
 use crate::abi;
 use crate::cpuset::CpuSet;

@@ -3,7 +3,8 @@
 //!
 //! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
-use super::scheduler::{Board, Scheduler};
+use super::board::Board;
+use super::scheduler::Scheduler;
 use crate::abi;
 use crate::cpuset::CpuSet;
 pub use crate::domains::queues::{Queues, Sent};

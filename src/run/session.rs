@@ -11,7 +11,7 @@
 
 use crate::alloc;
 use crate::cpuset::CpuSet;
-use crate::domains::scheduler::Board;
+use crate::domains::board::Board;
 use crate::domains::sync::Deque;
 use crate::ids::{CpuId, Pid};
 use crate::kernel::exit::Exit;

@@ -6,7 +6,8 @@
 
 use crate::alloc;
 use crate::cpuset::CpuSet;
-use crate::domains::scheduler::{Board, Left, Scheduler};
+use crate::domains::board::Board;
+use crate::domains::scheduler::{Left, Scheduler};
 use crate::domains::sync::Deque;
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::kernel::seam::BpfSeam;
