@@ -7,23 +7,10 @@ use crate::policy::{Affinity, Choice};
 
 impl<S: Seam> Scheduler<S> {
     /// Turns a choice into a decision with a CPU, if there is an idle one.
-    pub(super) fn place(&mut self, choice: &Choice) -> abi::decided {
+    #[inline]
+    pub(super) fn decision(&mut self, choice: &Choice) -> abi::decided {
         let task = &choice.task;
-        let allowed = self.context.part(task.affinity);
-        let preempt = if choice.preempt { abi::decided_flags_DECIDED_PREEMPT } else { 0 };
-        let stands = match choice.reach {
-            Some(_) if !choice.preempt && !self.policy.decides_late() => {
-                abi::decided_flags_DECIDED_STANDS
-            }
-            _ => 0,
-        };
-        let (cpu, flags) = match (task.affinity, choice.cpu) {
-            (Affinity::One(cpu), _) | (_, Some(cpu)) => (cpu.0, preempt),
-            _ => match self.placement.take(task.prev_cpu, allowed) {
-                Some(cpu) => (cpu.0, abi::decided_flags_DECIDED_IDLE),
-                None => (abi::none_NO_CPU, 0),
-            },
-        };
+        let (cpu, flags) = self.cpu_for(choice);
         self.sequence += 1;
         abi::decided {
             seq: task.seq,
@@ -31,7 +18,7 @@ impl<S: Seam> Scheduler<S> {
             order: choice.order.unwrap_or(self.sequence),
             pid: task.pid.0 as u32,
             cpu,
-            flags: flags | stands,
+            flags: flags | self.standing_flag(choice),
             domain: self.context.domain.0,
             pace: choice.pace.per_ns(task.weight),
             unused: 0,
@@ -44,4 +31,35 @@ impl<S: Seam> Scheduler<S> {
             },
         }
     }
+
+    /// The CPU of the task and how it gets it: the one it is bound to, the one that the policy wants,
+    /// an idle one, or none yet.
+    #[inline]
+    fn cpu_for(&mut self, choice: &Choice) -> (u32, u32) {
+        let task = &choice.task;
+        match (task.affinity, choice.cpu) {
+            (Affinity::One(cpu), _) | (_, Some(cpu)) if choice.preempt => {
+                (cpu.0, abi::decided_flags_DECIDED_PREEMPT)
+            }
+            (Affinity::One(cpu), _) | (_, Some(cpu)) => (cpu.0, 0),
+            _ => match self.placement.take(task.prev_cpu, self.context.part(task.affinity)) {
+                Some(cpu) => (cpu.0, abi::decided_flags_DECIDED_IDLE),
+                None => (abi::none_NO_CPU, 0),
+            },
+        }
+    }
+
+    #[inline]
+    fn standing_flag(&self, choice: &Choice) -> u32 {
+        match choice.reach {
+            Some(_) if !choice.preempt && !self.policy.decides_late() => {
+                abi::decided_flags_DECIDED_STANDS
+            }
+            _ => 0,
+        }
+    }
 }
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

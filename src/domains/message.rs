@@ -59,3 +59,47 @@ pub(super) fn decided_by(message: &Message<'_>) -> Option<DomainId> {
     let id = message.queued().decided_by;
     (id != abi::none_NO_DOMAIN as u16).then(|| DomainId(u32::from(id)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domains::testing::{Kept, Sent, Witness, decide, enqueued, scheduler};
+
+    #[test]
+    fn totals_become_what_is_new_since_the_last_decision() {
+        let (witness, log) = Witness::new();
+        let mut scheduler = scheduler(2, Box::new(witness));
+        // Near the end of what the counters hold, so that they wrap around.
+        let mut task = Kept { used_ns: u64::MAX - 10, switches: u64::MAX - 1, ..Kept::new(7) };
+        let first = decide(&mut scheduler, Sent::Plain(task.queue(1000)));
+        task.carry_out(&first);
+        task.used_ns = task.used_ns.wrapping_add(500);
+        task.switches = task.switches.wrapping_add(3);
+        // This decision comes too late, and the task runs and waits again.
+        decide(&mut scheduler, Sent::Plain(task.queue(3000)));
+        task.used_ns += 40;
+        task.switches += 2;
+        let third = decide(&mut scheduler, Sent::Plain(task.queue(4500)));
+        task.carry_out(&third);
+        decide(&mut scheduler, Sent::Plain(task.queue(4600)));
+
+        let seen: Vec<_> = enqueued(&log)
+            .iter()
+            .map(|t| (t.used_ns, t.voluntary_switches, t.since_last_ns, t.memo[0]))
+            .collect();
+        let joined = u64::MAX - 10;
+        assert_eq!(seen, [(joined, 0, 0, 0), (500, 3, 2000, 1), (540, 5, 3500, 1), (0, 0, 100, 2)]);
+        assert_eq!(third.carried.memo, [2, u64::MAX - 1]);
+        assert_eq!((third.carried.used_ns, third.carried.at_ns), (529, 4500));
+    }
+
+    #[test]
+    fn a_message_older_than_the_last_decision_is_no_time_ago() {
+        let (witness, log) = Witness::new();
+        let mut scheduler = scheduler(1, Box::new(witness));
+        let mut task = Kept::new(1);
+        let first = decide(&mut scheduler, Sent::Plain(task.queue(1000)));
+        task.carry_out(&first);
+        decide(&mut scheduler, Sent::Plain(task.queue(900)));
+        assert_eq!(enqueued(&log)[1].since_last_ns, 0);
+    }
+}

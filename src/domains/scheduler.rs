@@ -158,7 +158,7 @@ impl<S: Seam> Scheduler<S> {
             && let Some(choice) = self.policy.next(&self.context)
         {
             budget -= 1;
-            let decision = self.place(&choice);
+            let decision = self.decision(&choice);
             self.context.ready += usize::from(decision.cpu == abi::none_NO_CPU);
             self.held = Some(decision);
             if !self.submit_held() {

@@ -4,14 +4,17 @@
 //! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
 use super::board::Board;
-use super::scheduler::Scheduler;
+use super::scheduler::{Left, Scheduler};
 use crate::abi;
 use crate::cpuset::CpuSet;
 pub use crate::domains::queues::{Queues, Sent};
-use crate::ids::CpuId;
-use crate::policy::Policy;
+use crate::ids::{CpuId, Pid};
+use crate::policy::{Choice, Context, Policy, Task};
 use crate::topology::preference::Place;
 use crate::topology::{Domain, Domains, Granularity, Source, Topology};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A task as the BPF side knows it.
 #[derive(Clone, Copy)]
@@ -100,4 +103,97 @@ pub fn scheduler(cpus: usize, policy: Box<dyn Policy>) -> Scheduler<Queues> {
 /// The CPUs of these numbers.
 pub fn cpus(numbers: impl IntoIterator<Item = u32>) -> CpuSet {
     numbers.into_iter().map(CpuId).collect()
+}
+
+/// What a policy has been told, in order.
+pub type Log = Arc<Mutex<Vec<Call>>>;
+
+pub enum Call {
+    Adopted { pid: Pid, source: u64 },
+    Enqueued(Task),
+}
+
+/// First in, first out; writes down what it is told, and leaves a count in the memo.
+pub struct Witness {
+    waiting: VecDeque<Task>,
+    pub late: bool,
+    pub cpu: Option<CpuId>,
+    pub preempt: bool,
+    pub reach: Option<u64>,
+    pub virtual_time: u64,
+    log: Log,
+}
+
+impl Witness {
+    pub fn new() -> (Self, Log) {
+        let log = Log::default();
+        let waiting = VecDeque::new();
+        let witness = Self {
+            waiting,
+            late: false,
+            cpu: None,
+            preempt: false,
+            reach: None,
+            virtual_time: 0,
+            log: log.clone(),
+        };
+        (witness, log)
+    }
+}
+
+impl Policy for Witness {
+    fn enqueue(&mut self, task: Task, _: &Context) {
+        self.log.lock().unwrap().push(Call::Enqueued(task));
+        self.waiting.push_back(task);
+    }
+
+    fn next(&mut self, _: &Context) -> Option<Choice> {
+        let mut task = self.waiting.pop_front()?;
+        task.memo = [task.memo[0] + 1, u64::MAX - task.memo[0]];
+        let choice = task.run_for(Duration::from_millis(1));
+        Some(Choice { cpu: self.cpu, preempt: self.preempt, reach: self.reach, ..choice })
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn decides_late(&self) -> bool {
+        self.late
+    }
+
+    fn virtual_time(&self) -> u64 {
+        self.virtual_time
+    }
+
+    fn adopt(&mut self, task: &mut Task, source: u64) {
+        self.log.lock().unwrap().push(Call::Adopted { pid: task.pid, source });
+    }
+}
+
+pub fn enqueued(log: &Log) -> Vec<Task> {
+    let told = log.lock().unwrap();
+    let tasks = told.iter().filter_map(|told| match told {
+        Call::Enqueued(task) => Some(*task),
+        Call::Adopted { .. } => None,
+    });
+    tasks.collect()
+}
+
+pub fn adopted(log: &Log) -> Vec<(Pid, u64)> {
+    let told = log.lock().unwrap();
+    let adopted = told.iter().filter_map(|told| match told {
+        Call::Adopted { pid, source } => Some((*pid, *source)),
+        Call::Enqueued(_) => None,
+    });
+    adopted.collect()
+}
+
+/// Lets the scheduler decide one message, and answers the decision.
+pub fn decide(scheduler: &mut Scheduler<Queues>, message: Sent) -> abi::decided {
+    scheduler.seam().sent.push_back(message);
+    assert_eq!(scheduler.round(), Left::Nothing);
+    let decided = std::mem::take(&mut scheduler.seam().decided);
+    let [decision] = decided[..] else { panic!("{} decisions", decided.len()) };
+    decision
 }
