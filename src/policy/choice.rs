@@ -17,7 +17,7 @@ pub struct Choice {
     /// Its place among the ready tasks of the domain: lower runs earlier (compared as the kernel
     /// compares time stamps, so that it may wrap around). `None`: in the order of the decisions.
     /// A policy uses either all `Some` or all `None`.
-    pub order: Option<u64>,
+    pub key: Option<u64>,
     /// What happens at the end of the slice while others are ready.
     pub pace: Pace,
     /// The CPU the policy wants it on, which is to be one of [`Context::cpus_of`]: the task waits
@@ -43,7 +43,7 @@ pub enum Pace {
     /// Unknown: at the end of its slice the task gives way to whoever is ready.
     #[default]
     GivesWay,
-    /// [`Choice::order`] is virtual time: it grows by 100 over the task's weight for each
+    /// [`Choice::key`] is virtual time: it grows by 100 over the task's weight for each
     /// nanosecond.
     VirtualTime,
 }
@@ -60,13 +60,13 @@ impl Pace {
 
 impl Choice {
     /// The same choice with a place among the ready tasks.
-    pub fn ordered_by(self, order: u64) -> Choice {
-        Choice { order: Some(order), ..self }
+    pub fn with_key(self, key: u64) -> Choice {
+        Choice { key: Some(key), ..self }
     }
 
     /// The same choice with its place in the order being virtual time, which passes while it runs.
-    pub fn at_virtual_time(self, order: u64) -> Choice {
-        Choice { pace: Pace::VirtualTime, ..self.ordered_by(order) }
+    pub fn at_virtual_time(self, key: u64) -> Choice {
+        Choice { pace: Pace::VirtualTime, ..self.with_key(key) }
     }
 
     /// The same choice on a preferred CPU.

@@ -36,7 +36,7 @@ pub struct Context {
     pub now_ns: u64,
     /// How many tasks of the domain are decided and not yet running.
     pub ready: usize,
-    /// The domain's front: the largest place in the order ([`Choice::order`]) of all tasks that have begun to run by a
+    /// The domain's front: the largest place in the order ([`Choice::key`]) of all tasks that have begun to run by a
     /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`Pace::VirtualTime`]) it moves on as
     /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
     pub front: u64,

@@ -110,7 +110,7 @@ mod tests {
         let mut policy = Deadline::new(SLICES);
         let sleeper = decide_alone(&mut policy, Task::new(Pid(1))).task;
         policy.fair = policy.fair.starting_at(1_000_000 * MS);
-        let key = decide_alone(&mut policy, sleeper).order.unwrap();
+        let key = decide_alone(&mut policy, sleeper).key.unwrap();
         assert_eq!(key, 1_000_000 * MS - (LONGEST_BURST + 1) * base_ns());
     }
 

@@ -61,7 +61,7 @@ mod tests {
                     arrived += 1;
                 } else if let Some(choice) = fifo.next(&idle) {
                     prop_assert_eq!(choice.task.pid, Pid(decided));
-                    prop_assert_eq!((choice.slice, choice.order), (fifo.slice, None));
+                    prop_assert_eq!((choice.slice, choice.key), (fifo.slice, None));
                     decided += 1;
                 } else {
                     prop_assert_eq!(arrived, decided);

@@ -104,12 +104,12 @@ pub trait Policy: Send {
 
     /// Whether the policy wants to choose at the last moment: it is then asked for no more tasks
     /// than the CPUs can take soon. Otherwise everything that waits is decided at once, and the
-    /// ready tasks are kept in the order of [`Choice::order`].
+    /// ready tasks are kept in the order of [`Choice::key`].
     fn decides_late(&self) -> bool {
         false
     }
 
-    /// Where the domain's virtual time stands, in the units of [`Choice::order`]; published, so that
+    /// Where the domain's virtual time stands, in the units of [`Choice::key`]; published, so that
     /// a task that comes from another domain can be placed relative to both. A policy without
     /// virtual time leaves it 0.
     fn virtual_time(&self) -> u64 {

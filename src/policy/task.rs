@@ -122,7 +122,7 @@ impl Task {
         Choice {
             task: self,
             slice,
-            order: None,
+            key: None,
             pace: Pace::default(),
             cpu: None,
             preempt: false,

@@ -175,8 +175,8 @@ impl<P: Policy> Simulation<P> {
     }
 
     fn make_ready(&mut self, choice: Choice) {
-        let key = choice.order.map(Cyclic);
-        let at = self.ready.partition_point(|other| other.order.map(Cyclic) <= key);
+        let key = choice.key.map(Cyclic);
+        let at = self.ready.partition_point(|other| other.key.map(Cyclic) <= key);
         self.ready.insert(at, choice);
         self.context.ready = self.ready.len();
     }
@@ -188,12 +188,12 @@ impl<P: Policy> Simulation<P> {
         if *left == 0 {
             return false;
         }
-        let key = choice.order.expect("it has virtual time");
+        let key = choice.key.expect("it has virtual time");
         let reach = choice.reach.expect("it stands");
         let pace = u64::from(choice.pace.per_ns(runner.task.weight));
         let key = key.wrapping_add(std::mem::take(used_ns) * pace / u64::from(PACE_ONE));
         *left -= 1;
-        choice.order = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(reach))).0);
+        choice.key = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(reach))).0);
         let choice = *choice;
         self.make_ready(choice);
         true
@@ -203,8 +203,8 @@ impl<P: Policy> Simulation<P> {
         let number = choice.task.pid.0 as usize;
         let runner = &mut self.runners[number];
         let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
-        let order = choice.order.expect("policies here have an order");
-        self.context.front = Cyclic(order).max(Cyclic(self.context.front)).0;
+        let key = choice.key.expect("policies here have keys");
+        self.context.front = Cyclic(key).max(Cyclic(self.context.front)).0;
         if let Some((_, _, used_ns)) = &mut runner.stands {
             *used_ns += ran_ns;
         }

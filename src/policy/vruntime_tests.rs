@@ -15,7 +15,7 @@ fn base_ns() -> u64 {
 fn key_from_front(policy: &mut Vruntime, task: Task) -> i64 {
     policy.enqueue(task, &idle());
     let front = policy.virtual_time();
-    policy.next(&idle()).unwrap().order.unwrap().wrapping_sub(front) as i64
+    policy.next(&idle()).unwrap().key.unwrap().wrapping_sub(front) as i64
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn a_sleepers_credit_shrinks_in_a_crowd_that_only_the_kernels_side_has_counted_y
         policy.fair = policy.fair.starting_at(1_000_000 * MS);
         (sleeper.wakeup, sleeper.since_last_ns) = (true, u64::MAX);
         policy.enqueue(sleeper, &context);
-        let order = policy.next(&context).unwrap().order.unwrap();
-        (1_000_000 * MS).wrapping_sub(order)
+        let key = policy.next(&context).unwrap().key.unwrap();
+        (1_000_000 * MS).wrapping_sub(key)
     };
     let few = 4 * CROWD_PER_CPU as usize;
     assert_eq!(credit(0), base_ns());
@@ -140,12 +140,12 @@ fn new_tasks_start_behind_the_front_with_a_minimal_slice() {
     policy.enqueue(Task::new(Pid(1)), &idle());
     let first = policy.next(&idle()).unwrap();
     assert_eq!(first.slice, SLICES.min);
-    assert_eq!(first.order, Some(SLICES.min.as_nanos() as u64));
+    assert_eq!(first.key, Some(SLICES.min.as_nanos() as u64));
     policy.enqueue(first.task, &idle());
     assert_eq!(policy.next(&idle()).unwrap().slice, SLICES.base);
     // What it ran while nobody decided is no debt.
     let run_late = Task { used_ns: 500 * MS, ..Task::new(Pid(2)) };
-    assert_eq!(decide_alone(&mut Vruntime::new(SLICES), run_late).order, first.order);
+    assert_eq!(decide_alone(&mut Vruntime::new(SLICES), run_late).key, first.key);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_task_that_moves_while_it_waits_pays_once() {
     there.fair = there.fair.starting_at(here.virtual_time());
     there.enqueue(once.task, &idle());
     let twice = there.next(&idle()).unwrap();
-    assert_eq!((twice.order, twice.task.memo), (once.order, once.task.memo));
+    assert_eq!((twice.key, twice.task.memo), (once.key, once.task.memo));
 }
 
 #[test]
