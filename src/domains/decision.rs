@@ -20,7 +20,7 @@ impl<S: Seam> Scheduler<S> {
             cpu,
             flags: flags | self.standing_flag(choice),
             domain: self.context.domain.0,
-            pace: choice.pace.per_ns(task.weight),
+            pace: choice.vtime_rate.per_ns(task.weight),
             unused: 0,
             reach: choice.reach.unwrap_or(0),
             carried: abi::carried {

@@ -19,7 +19,7 @@ pub struct Choice {
     /// A policy uses either all `Some` or all `None`.
     pub key: Option<u64>,
     /// What happens at the end of the slice while others are ready.
-    pub pace: Pace,
+    pub vtime_rate: VtimeRate,
     /// The CPU the policy wants it on, which is to be one of [`Context::cpus_of`]: the task waits
     /// for this CPU, in its place of the order, even if others are idle (but if the CPU asks for no
     /// task for some 0.2 s, because something real-time has taken it, say, whichever comes first
@@ -39,7 +39,7 @@ pub struct Choice {
 /// How a task's place in the order changes while it runs. A task whose place is still before that
 /// of every ready task when its slice ends gets the same slice again, without a new decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pace {
+pub enum VtimeRate {
     /// Unknown: at the end of its slice the task gives way to whoever is ready.
     #[default]
     GivesWay,
@@ -48,12 +48,12 @@ pub enum Pace {
     VirtualTime,
 }
 
-impl Pace {
+impl VtimeRate {
     /// The growth of the order for each nanosecond, in units of 1 over [`abi::limits_PACE_ONE`].
     pub(crate) fn per_ns(self, weight: u32) -> u32 {
         match self {
-            Pace::GivesWay => 0,
-            Pace::VirtualTime => abi::limits_PACE_ONE * DEFAULT_WEIGHT / weight.max(1),
+            VtimeRate::GivesWay => 0,
+            VtimeRate::VirtualTime => abi::limits_PACE_ONE * DEFAULT_WEIGHT / weight.max(1),
         }
     }
 }
@@ -66,7 +66,7 @@ impl Choice {
 
     /// The same choice with its place in the order being virtual time, which passes while it runs.
     pub fn at_virtual_time(self, key: u64) -> Choice {
-        Choice { pace: Pace::VirtualTime, ..self.with_key(key) }
+        Choice { vtime_rate: VtimeRate::VirtualTime, ..self.with_key(key) }
     }
 
     /// The same choice on a preferred CPU.

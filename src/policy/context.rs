@@ -8,7 +8,7 @@ use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::policy::{Affinity, Task};
 #[cfg(doc)]
-use crate::policy::{Choice, Pace};
+use crate::policy::{Choice, VtimeRate};
 use std::time::Duration;
 
 /// A domain as a policy sees it while it enqueues or decides. The tests of a policy make one of
@@ -37,7 +37,7 @@ pub struct Context {
     /// How many tasks of the domain are decided and not yet running.
     pub ready: usize,
     /// The domain's front: the largest place in the order ([`Choice::key`]) of all tasks that have begun to run by a
-    /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`Pace::VirtualTime`]) it moves on as
+    /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`VtimeRate::VirtualTime`]) it moves on as
     /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
     pub front: u64,
     /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,

@@ -34,7 +34,7 @@
 //!   credit. (Without it, tasks of more than average weight lose up to a tenth of their share on four CPUs.)
 //! - `lead`: two base slices and a tick, for the task's weight, and once more for the lightest weight
 //!   there is. While others wait nobody runs further ahead in one go: a task goes on
-//!   ([`Pace::VirtualTime`]) until it has passed the first that is ready, which may be a light one
+//!   ([`VtimeRate::VirtualTime`]) until it has passed the first that is ready, which may be a light one
 //!   that has just run. The kernel's side does not charge what is used while nobody waits.
 //!
 //! So a task with key `k` waits until the others have moved past `k`, for which each has at most
@@ -49,7 +49,7 @@
 
 use crate::abi;
 #[cfg(doc)]
-use crate::policy::Pace;
+use crate::policy::VtimeRate;
 use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
 use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
 use std::time::Duration;

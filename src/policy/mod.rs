@@ -55,7 +55,7 @@ pub(crate) mod testing;
 pub mod vruntime;
 
 pub use affinity::Affinity;
-pub use choice::{Choice, Pace};
+pub use choice::{Choice, VtimeRate};
 pub use context::Context;
 pub use setup::{Setup, Slices};
 #[doc(hidden)]

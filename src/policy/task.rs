@@ -1,7 +1,7 @@
 //! A task that waits for a decision.
 
 use crate::ids::{CgroupId, CpuId, Pid};
-use crate::policy::{Affinity, Choice, Pace};
+use crate::policy::{Affinity, Choice, VtimeRate};
 #[cfg(doc)]
 use crate::policy::{Context, Policy};
 use std::time::Duration;
@@ -123,7 +123,7 @@ impl Task {
             task: self,
             slice,
             key: None,
-            pace: Pace::default(),
+            vtime_rate: VtimeRate::default(),
             cpu: None,
             preempt: false,
             reach: None,

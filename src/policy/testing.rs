@@ -190,8 +190,8 @@ impl<P: Policy> Simulation<P> {
         }
         let key = choice.key.expect("it has virtual time");
         let reach = choice.reach.expect("it stands");
-        let pace = u64::from(choice.pace.per_ns(runner.task.weight));
-        let key = key.wrapping_add(std::mem::take(used_ns) * pace / u64::from(PACE_ONE));
+        let rate = u64::from(choice.vtime_rate.per_ns(runner.task.weight));
+        let key = key.wrapping_add(std::mem::take(used_ns) * rate / u64::from(PACE_ONE));
         *left -= 1;
         choice.key = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(reach))).0);
         let choice = *choice;
