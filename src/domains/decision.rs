@@ -22,7 +22,7 @@ impl<S: Seam> Scheduler<S> {
             domain: self.context.domain.0,
             pace: choice.vtime_rate.per_ns(task.weight),
             unused: 0,
-            reach: choice.reach.unwrap_or(0),
+            reach: choice.max_lag.unwrap_or(0),
             carried: abi::carried {
                 memo: task.memo,
                 used_ns: task.told.used_ns,
@@ -51,7 +51,7 @@ impl<S: Seam> Scheduler<S> {
 
     #[inline]
     fn standing_flag(&self, choice: &Choice) -> u32 {
-        match choice.reach {
+        match choice.max_lag {
             Some(_) if !choice.preempt && !self.policy.decides_late() => {
                 abi::decided_flags_DECIDED_STANDS
             }

@@ -67,9 +67,9 @@ fn a_choice_preempts_on_the_cpu_it_names_or_the_task_is_bound_to_and_nowhere_els
 
 #[test]
 fn a_choice_stands_unless_it_preempts_or_its_policy_decides_late() {
-    let decision = |reach: Option<u64>, preempt: bool, late: bool| {
+    let decision = |max_lag: Option<u64>, preempt: bool, late: bool| {
         let (mut witness, _) = Witness::new();
-        (witness.reach, witness.preempt, witness.late) = (reach, preempt, late);
+        (witness.max_lag, witness.preempt, witness.late) = (max_lag, preempt, late);
         witness.cpu = preempt.then_some(CpuId(0));
         let mut scheduler = scheduler(1, Box::new(witness));
         let decision = decide(&mut scheduler, Sent::Plain(Kept::new(1).queue(1)));

@@ -119,7 +119,7 @@ pub struct Witness {
     pub late: bool,
     pub cpu: Option<CpuId>,
     pub preempt: bool,
-    pub reach: Option<u64>,
+    pub max_lag: Option<u64>,
     pub virtual_time: u64,
     log: Log,
 }
@@ -133,7 +133,7 @@ impl Witness {
             late: false,
             cpu: None,
             preempt: false,
-            reach: None,
+            max_lag: None,
             virtual_time: 0,
             log: log.clone(),
         };
@@ -151,7 +151,7 @@ impl Policy for Witness {
         let mut task = self.waiting.pop_front()?;
         task.memo = [task.memo[0] + 1, u64::MAX - task.memo[0]];
         let choice = task.run_for(Duration::from_millis(1));
-        Some(Choice { cpu: self.cpu, preempt: self.preempt, reach: self.reach, ..choice })
+        Some(Choice { cpu: self.cpu, preempt: self.preempt, max_lag: self.max_lag, ..choice })
     }
 
     fn waiting(&self) -> usize {

@@ -33,7 +33,7 @@ pub struct Choice {
     /// neither a CPU in `cpu` nor one that the task is bound to.
     pub preempt: bool,
     /// Whether the decision stands: whether it holds for the task's next wake-ups as well ([`Choice::standing`]).
-    pub reach: Option<u64>,
+    pub max_lag: Option<u64>,
 }
 
 /// How a task's place in the order changes while it runs. A task whose place is still before that
@@ -91,7 +91,7 @@ impl Choice {
 impl Choice {
     /// The same choice, which stands: if the task goes to sleep within its slice and finds no idle CPU when it wakes up
     /// again, it is ready at once, without a message to the policy and a wait for its answer. Its place in the order is then
-    /// the one it had, moved on by what it has used since, and not more than `reach` before
+    /// the one it had, moved on by what it has used since, and not more than `max_lag` before
     /// [`Context::front`]; its slice is the same. So it may wake up for some times (`--standing`, 7 by default) within 100 ms
     /// of the decision, until it uses up its slice, moves to another domain, or changes its weight or affinity; then the policy
     /// is told of it again, with all that it has used meanwhile.
@@ -104,9 +104,9 @@ impl Choice {
     /// use std::time::Duration;
     /// let slice = Duration::from_millis(5);
     /// let choice = Task::new(Pid(1)).run_for(slice).at_virtual_time(700).standing(5_000_000);
-    /// assert_eq!(choice.reach, Some(5_000_000));
+    /// assert_eq!(choice.max_lag, Some(5_000_000));
     /// ```
-    pub fn standing(self, reach: u64) -> Choice {
-        Choice { reach: Some(reach), ..self }
+    pub fn standing(self, max_lag: u64) -> Choice {
+        Choice { max_lag: Some(max_lag), ..self }
     }
 }

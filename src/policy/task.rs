@@ -126,7 +126,7 @@ impl Task {
             vtime_rate: VtimeRate::default(),
             cpu: None,
             preempt: false,
-            reach: None,
+            max_lag: None,
         }
     }
 }

@@ -165,7 +165,7 @@ impl<P: Policy> Simulation<P> {
                 return;
             };
             let runner = &mut self.runners[choice.task.pid.0 as usize];
-            let stands = matches!(self.decide, Decide::Standing) && choice.reach.is_some();
+            let stands = matches!(self.decide, Decide::Standing) && choice.max_lag.is_some();
             runner.stands = stands.then_some((choice, STANDS, 0));
             runner.told_at_ns = Some(self.context.now_ns);
             runner.task.memo = choice.task.memo;
@@ -189,11 +189,11 @@ impl<P: Policy> Simulation<P> {
             return false;
         }
         let key = choice.key.expect("it has virtual time");
-        let reach = choice.reach.expect("it stands");
+        let max_lag = choice.max_lag.expect("it stands");
         let rate = u64::from(choice.vtime_rate.per_ns(runner.task.weight));
         let key = key.wrapping_add(std::mem::take(used_ns) * rate / u64::from(PACE_ONE));
         *left -= 1;
-        choice.key = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(reach))).0);
+        choice.key = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(max_lag))).0);
         let choice = *choice;
         self.make_ready(choice);
         true

@@ -62,8 +62,8 @@ impl Policy for Vruntime {
         let choice = self.fair.next(context)?;
         let (waiting, few) = self.fair.crowd(context);
         // The boost it has got is too large for the next time, then.
-        let stands = choice.reach.filter(|_| waiting <= few);
-        Some(Choice { reach: stands, ..choice })
+        let stands = choice.max_lag.filter(|_| waiting <= few);
+        Some(Choice { max_lag: stands, ..choice })
     }
 
     fn waiting(&self) -> usize {

@@ -76,22 +76,22 @@ fn a_task_that_gives_way_goes_before_one_that_merely_slept() {
 
 #[test]
 fn decisions_stand_for_those_who_wake_up_among_few() {
-    let reach = |task: Task, ready: usize| {
+    let max_lag = |task: Task, ready: usize| {
         let mut context = Context::with_cpus(4);
         context.ready = ready;
         let mut policy = Vruntime::new(SLICES);
         policy.enqueue(task, &context);
-        policy.next(&context).unwrap().reach
+        policy.next(&context).unwrap().max_lag
     };
     let woken = Task::new(Pid(1));
-    assert_eq!(reach(woken, 0), Some(base_ns()));
-    assert_eq!(reach(Task { wakeup: false, ..woken }, 0), None);
-    assert_eq!(reach(woken, 4 * CROWD_PER_CPU as usize), Some(base_ns()));
-    assert_eq!(reach(woken, 4 * CROWD_PER_CPU as usize + 1), None);
+    assert_eq!(max_lag(woken, 0), Some(base_ns()));
+    assert_eq!(max_lag(Task { wakeup: false, ..woken }, 0), None);
+    assert_eq!(max_lag(woken, 4 * CROWD_PER_CPU as usize), Some(base_ns()));
+    assert_eq!(max_lag(woken, 4 * CROWD_PER_CPU as usize + 1), None);
     // Whoever has a boost may lie before the front by that as well.
     let mut polite = decide_alone(&mut Vruntime::new(SLICES), woken).task;
     (polite.voluntary_switches, polite.since_last_ns) = (20, 100 * MS);
-    assert_eq!(reach(polite, 0), Some(2 * base_ns()));
+    assert_eq!(max_lag(polite, 0), Some(2 * base_ns()));
 }
 
 #[test]
