@@ -87,7 +87,7 @@ impl Seam for Rings {
         0
     }
 
-    fn front(&self) -> u64 {
+    fn vtime(&self) -> u64 {
         0
     }
 

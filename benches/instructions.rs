@@ -62,7 +62,7 @@ impl Seam for Memory {
         0
     }
 
-    fn front(&self) -> u64 {
+    fn vtime(&self) -> u64 {
         0
     }
 

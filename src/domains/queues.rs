@@ -44,7 +44,7 @@ pub struct Queues {
     /// How many tasks are decided and not yet running.
     pub ready: usize,
     /// The largest place in the order of those that have begun to run.
-    pub front: u64,
+    pub vtime: u64,
     /// How many tasks were ready or waiting at the last look.
     pub queued: usize,
     /// How many CPUs are idle in each domain.
@@ -99,8 +99,8 @@ impl Seam for Queues {
         self.ready
     }
 
-    fn front(&self) -> u64 {
-        self.front
+    fn vtime(&self) -> u64 {
+        self.vtime
     }
 
     fn queued(&self) -> usize {

@@ -119,7 +119,7 @@ impl<S: Seam> Scheduler<S> {
         let Self { seam, context, .. } = self;
         context.now_ns = context.now_ns.max(seam.now_ns());
         context.ready = seam.ready();
-        context.front = seam.front();
+        context.vtime = seam.vtime();
         context.queued = seam.queued().max(context.ready + seam.pending());
     }
 

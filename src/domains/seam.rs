@@ -54,7 +54,7 @@ pub trait Seam {
     fn ready(&self) -> usize;
     /// The largest place in the order of all tasks of the domain that have begun to run by a decision
     /// (as time stamps compare), 0 before.
-    fn front(&self) -> u64;
+    fn vtime(&self) -> u64;
     /// How many tasks of the domain were ready or waiting at the kernel's last look. A hint.
     fn queued(&self) -> usize;
 }

@@ -109,7 +109,7 @@ impl Seam for BpfSeam {
         self.shared.ready()
     }
 
-    fn front(&self) -> u64 {
+    fn vtime(&self) -> u64 {
         self.shared.front()
     }
 

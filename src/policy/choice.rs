@@ -92,7 +92,7 @@ impl Choice {
     /// The same choice, which stands: if the task goes to sleep within its slice and finds no idle CPU when it wakes up
     /// again, it is ready at once, without a message to the policy and a wait for its answer. Its place in the order is then
     /// the one it had, moved on by what it has used since, and not more than `max_lag` before
-    /// [`Context::front`]; its slice is the same. So it may wake up for some times (`--standing`, 7 by default) within 100 ms
+    /// [`Context::vtime`]; its slice is the same. So it may wake up for some times (`--standing`, 7 by default) within 100 ms
     /// of the decision, until it uses up its slice, moves to another domain, or changes its weight or affinity; then the policy
     /// is told of it again, with all that it has used meanwhile.
     ///

@@ -39,7 +39,7 @@ pub struct Context {
     /// The domain's front: the largest place in the order ([`Choice::key`]) of all tasks that have begun to run by a
     /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`VtimeRate::VirtualTime`]) it moves on as
     /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
-    pub front: u64,
+    pub vtime: u64,
     /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,
     /// or, if those are more, how many are ready now or have messages that the policy is yet to be told of.
     pub queued: usize,
@@ -50,7 +50,7 @@ impl Context {
     /// A domain that has these CPUs, at time 0, in which no task is ready.
     pub fn new(domain: DomainId, cpus: CpuSet) -> Context {
         let affinities = Affinities::new();
-        Context { domain, cpus, now_ns: 0, ready: 0, front: 0, queued: 0, affinities }
+        Context { domain, cpus, now_ns: 0, ready: 0, vtime: 0, queued: 0, affinities }
     }
 
     /// Domain 0 with the CPUs 0 to `count` - 1, at time 0, in which no task is ready.

@@ -8,7 +8,7 @@
 //! is what it pays, that moves *when* a task runs and not how much.
 //!
 //! The domain's virtual time, its front, is the largest key of all tasks that have started to run
-//! (start-time fair queueing; Goyal, Vin and Cheng, 1996), which the kernel's side tells ([`Context::front`]). "Started"
+//! (start-time fair queueing; Goyal, Vin and Cheng, 1996), which the kernel's side tells ([`Context::vtime`]). "Started"
 //! rather than "decided" matters with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
 //! decision, the heavy tasks that run before it would return behind the front and lose what they
 //! are owed. What tasks use without a decision, while the thread is late or stopped, moves the front as well, by the share
@@ -79,7 +79,7 @@ pub(super) const NOTE: u64 = NEW - 1;
 /// highest bits of the second; the rest, [`NOTE`], belongs to the policy.
 pub(super) struct FairQueue {
     waiting: RunQueue,
-    front: u64,
+    vtime: u64,
     latest_ns: u64,
     slices: Slices,
 }
@@ -88,13 +88,13 @@ impl FairQueue {
     /// An empty queue of a policy whose keys lie at most `latest_ns` of virtual time behind the
     /// vruntime.
     pub fn new(slices: Slices, latest_ns: u64) -> FairQueue {
-        FairQueue { waiting: RunQueue::with_capacity(RESERVED), front: 0, latest_ns, slices }
+        FairQueue { waiting: RunQueue::with_capacity(RESERVED), vtime: 0, latest_ns, slices }
     }
 
     /// The same queue with its virtual time somewhere else.
     #[cfg(test)]
-    pub fn starting_at(self, front: u64) -> FairQueue {
-        FairQueue { front, ..self }
+    pub fn starting_at(self, vtime: u64) -> FairQueue {
+        FairQueue { vtime, ..self }
     }
 
     /// Charges the task for what it used, brings its vruntime into the window around the front and
@@ -104,7 +104,7 @@ impl FairQueue {
         self.follow(context);
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
-            task.memo = [self.front.wrapping_add(head_start), KNOWN | NEW];
+            task.memo = [self.vtime.wrapping_add(head_start), KNOWN | NEW];
             // It may have lived for long: that was before this front, which has gone on meanwhile.
             task.used_ns = 0;
         }
@@ -119,8 +119,8 @@ impl FairQueue {
             false => self.favour(self.base_ns(), task.weight),
         };
         let behind = self.latest_ns + credit + overtaken;
-        let least = self.front.wrapping_sub(behind);
-        let most = self.front.wrapping_add(lead);
+        let least = self.vtime.wrapping_sub(behind);
+        let most = self.vtime.wrapping_add(lead);
         task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
         task.memo[0]
     }
@@ -161,14 +161,14 @@ impl FairQueue {
     }
 
     /// The domain's virtual time.
-    pub fn front(&self) -> u64 {
-        self.front
+    pub fn vtime(&self) -> u64 {
+        self.vtime
     }
 
     /// Takes a task over from a domain whose front is at `source`.
     pub fn adopt(&self, task: &mut Task, source: u64) {
         if task.memo[1] & KNOWN != 0 {
-            task.memo[0] = task.memo[0].wrapping_sub(source).wrapping_add(self.front);
+            task.memo[0] = task.memo[0].wrapping_sub(source).wrapping_add(self.vtime);
         }
     }
 
@@ -200,7 +200,7 @@ impl FairQueue {
     }
 
     fn follow(&mut self, context: &Context) {
-        self.front = Cyclic(context.front).max(Cyclic(self.front)).0;
+        self.vtime = Cyclic(context.vtime).max(Cyclic(self.vtime)).0;
     }
 }
 

@@ -193,7 +193,7 @@ impl<P: Policy> Simulation<P> {
         let rate = u64::from(choice.vtime_rate.per_ns(runner.task.weight));
         let key = key.wrapping_add(std::mem::take(used_ns) * rate / u64::from(PACE_ONE));
         *left -= 1;
-        choice.key = Some(Cyclic(key).max(Cyclic(self.context.front.wrapping_sub(max_lag))).0);
+        choice.key = Some(Cyclic(key).max(Cyclic(self.context.vtime.wrapping_sub(max_lag))).0);
         let choice = *choice;
         self.make_ready(choice);
         true
@@ -204,7 +204,7 @@ impl<P: Policy> Simulation<P> {
         let runner = &mut self.runners[number];
         let ran_ns = runner.left_ns.min(choice.slice.as_nanos() as u64);
         let key = choice.key.expect("policies here have keys");
-        self.context.front = Cyclic(key).max(Cyclic(self.context.front)).0;
+        self.context.vtime = Cyclic(key).max(Cyclic(self.context.vtime)).0;
         if let Some((_, _, used_ns)) = &mut runner.stands {
             *used_ns += ran_ns;
         }

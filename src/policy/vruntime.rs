@@ -71,7 +71,7 @@ impl Policy for Vruntime {
     }
 
     fn virtual_time(&self) -> u64 {
-        self.fair.front()
+        self.fair.vtime()
     }
 
     fn give_away(&mut self, may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {

@@ -12,10 +12,10 @@ fn base_ns() -> u64 {
 }
 
 /// How far from the virtual time a task waits, as a key.
-fn key_from_front(policy: &mut Vruntime, task: Task) -> i64 {
+fn key_from_vtime(policy: &mut Vruntime, task: Task) -> i64 {
     policy.enqueue(task, &idle());
-    let front = policy.virtual_time();
-    policy.next(&idle()).unwrap().key.unwrap().wrapping_sub(front) as i64
+    let vtime = policy.virtual_time();
+    policy.next(&idle()).unwrap().key.unwrap().wrapping_sub(vtime) as i64
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn a_task_that_gives_way_goes_before_one_that_merely_slept() {
     let mut slept = polite;
     (polite.voluntary_switches, polite.since_last_ns) = (20, 100 * MS);
     (slept.voluntary_switches, slept.since_last_ns) = (1, 100 * MS);
-    let polite_key = key_from_front(&mut Vruntime::new(SLICES), polite);
-    let slept_key = key_from_front(&mut Vruntime::new(SLICES), slept);
+    let polite_key = key_from_vtime(&mut Vruntime::new(SLICES), polite);
+    let slept_key = key_from_vtime(&mut Vruntime::new(SLICES), slept);
     assert!(polite_key < slept_key);
     assert_eq!(polite_key, -(base_ns() as i64));
 }
@@ -102,7 +102,7 @@ fn a_sleeper_banks_no_more_than_one_base_slice() {
         policy.fair = policy.fair.starting_at(1_000_000 * MS);
         (sleeper.weight, sleeper.since_last_ns) = (weight, u64::MAX);
         let credit = base_ns() * 100 / u64::from(weight.max(100));
-        assert_eq!(key_from_front(&mut policy, sleeper), -(credit as i64));
+        assert_eq!(key_from_vtime(&mut policy, sleeper), -(credit as i64));
     }
 }
 
@@ -131,7 +131,7 @@ fn no_debt_is_larger_than_the_lightest_task_can_cause() {
     let mut task = decide_alone(&mut policy, Task::new(Pid(1))).task;
     task.used_ns = u64::MAX;
     let lead = (1 + 100) * (2 * base_ns() + 10 * MS);
-    assert_eq!(key_from_front(&mut policy, task), lead as i64);
+    assert_eq!(key_from_vtime(&mut policy, task), lead as i64);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_task_takes_its_place_along_to_another_domain() {
     let source = here.virtual_time();
     there.adopt(&mut task, source);
     assert_eq!(task.memo[0], (700 * MS).wrapping_add(before_move));
-    assert_eq!(key_from_front(&mut there, task), (before_move + 3 * MS) as i64);
+    assert_eq!(key_from_vtime(&mut there, task), (before_move + 3 * MS) as i64);
 
     let mut stranger = Task::new(Pid(2));
     there.adopt(&mut stranger, source);
@@ -238,7 +238,7 @@ proptest! {
     /// Whatever the kernel's side says of a task.
     #[test]
     fn no_message_leads_out_of_the_window(
-        front in any::<u64>(),
+        vtime in any::<u64>(),
         memo in any::<[u64; 2]>(),
         used_ns in any::<u64>(),
         since_last_ns in any::<u64>(),
@@ -246,9 +246,9 @@ proptest! {
         weight in any::<u32>(),
     ) {
         let mut policy = Vruntime::new(SLICES);
-        policy.fair = policy.fair.starting_at(front);
+        policy.fair = policy.fair.starting_at(vtime);
         let told = Task { memo, used_ns, since_last_ns, voluntary_switches, weight, ..Task::new(Pid(1)) };
-        let key = key_from_front(&mut policy, told);
+        let key = key_from_vtime(&mut policy, told);
         let lead = (100 + 100) * (2 * base_ns() + 10 * MS);
         prop_assert!(key >= -2 * base_ns() as i64 && key <= lead as i64, "{key}");
     }

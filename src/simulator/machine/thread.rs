@@ -304,7 +304,7 @@ impl Machine<'_> {
         queues.room = room;
         queues.idle = idle_here;
         queues.ready = ready;
-        queues.front = vtime;
+        queues.vtime = vtime;
         queues.queued = nr_queued;
         queues.now_ns = since_ns;
         // A notice is there from the moment at which the path through the kernel writes it.
