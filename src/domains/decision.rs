@@ -25,8 +25,8 @@ impl<S: Seam> Scheduler<S> {
             reach: choice.max_lag.unwrap_or(0),
             carried: abi::carried {
                 memo: task.memo,
-                used_ns: task.told.used_ns,
-                switches: task.told.switches,
+                used_ns: task.totals.used_ns,
+                switches: task.totals.switches,
                 at_ns: task.queued_at_ns,
             },
         }

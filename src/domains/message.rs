@@ -7,7 +7,7 @@ use super::seam::Message;
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CgroupId, CpuId, DomainId, Pid};
-use crate::policy::{Affinity, Context, Task, Told};
+use crate::policy::{Affinity, Context, Task, Totals};
 
 /// The task that a message tells of.
 #[inline]
@@ -45,7 +45,7 @@ pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
         anywhere: has(queued.flags, abi::queued_flags_QUEUED_ANYWHERE),
         wakeup: has(queued.flags, abi::queued_flags_QUEUED_WAKEUP),
         memo: carried.memo,
-        told: Told { used_ns: queued.used_ns, switches: queued.switches },
+        totals: Totals { used_ns: queued.used_ns, switches: queued.switches },
     }
 }
 

@@ -172,8 +172,8 @@ impl Policy for Witness {
 }
 
 pub fn enqueued(log: &Log) -> Vec<Task> {
-    let told = log.lock().unwrap();
-    let tasks = told.iter().filter_map(|told| match told {
+    let calls = log.lock().unwrap();
+    let tasks = calls.iter().filter_map(|call| match call {
         Call::Enqueued(task) => Some(*task),
         Call::Adopted { .. } => None,
     });
@@ -181,8 +181,8 @@ pub fn enqueued(log: &Log) -> Vec<Task> {
 }
 
 pub fn adopted(log: &Log) -> Vec<(Pid, u64)> {
-    let told = log.lock().unwrap();
-    let adopted = told.iter().filter_map(|told| match told {
+    let calls = log.lock().unwrap();
+    let adopted = calls.iter().filter_map(|call| match call {
         Call::Adopted { pid, source } => Some((*pid, *source)),
         Call::Enqueued(_) => None,
     });

@@ -59,7 +59,7 @@ pub use choice::{Choice, VtimeRate};
 pub use context::Context;
 pub use setup::{Setup, Slices};
 #[doc(hidden)]
-pub use task::Told;
+pub use task::Totals;
 pub use task::{DEFAULT_WEIGHT, Memo, Task};
 
 use std::sync::Arc;

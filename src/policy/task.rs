@@ -50,13 +50,13 @@ pub struct Task {
     pub memo: Memo,
     /// The kernel's totals at this message; the framework's, to tell what is new in the next.
     #[doc(hidden)]
-    pub told: Told,
+    pub totals: Totals,
 }
 
 /// The kernel's totals of a task when its domain was told of it. Opaque to a policy.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
+pub struct Totals {
     pub(crate) used_ns: u64,
     pub(crate) switches: u64,
 }
@@ -84,7 +84,7 @@ impl Task {
             anywhere: true,
             wakeup: true,
             memo: Memo::default(),
-            told: Told::default(),
+            totals: Totals::default(),
         }
     }
 

@@ -71,7 +71,7 @@ struct Runner {
     task: Task,
     behaviour: Behaviour,
     left_ns: u64,
-    told_at_ns: Option<u64>,
+    decided_at_ns: Option<u64>,
     /// The last decision, for how many wake-ups it stands, and what was used since it was taken.
     stands: Option<(Choice, u32, u64)>,
     total_ns: u64,
@@ -109,7 +109,7 @@ impl<P: Policy> Simulation<P> {
             task: Task { weight, ..Task::new(Pid(runner as i32)) },
             behaviour,
             left_ns: behaviour.run_ns(),
-            told_at_ns: None,
+            decided_at_ns: None,
             stands: None,
             total_ns: 0,
             longest_wait_ns: 0,
@@ -167,7 +167,7 @@ impl<P: Policy> Simulation<P> {
             let runner = &mut self.runners[choice.task.pid.0 as usize];
             let stands = matches!(self.decide, Decide::Standing) && choice.max_lag.is_some();
             runner.stands = stands.then_some((choice, STANDS, 0));
-            runner.told_at_ns = Some(self.context.now_ns);
+            runner.decided_at_ns = Some(self.context.now_ns);
             runner.task.memo = choice.task.memo;
             (runner.task.used_ns, runner.task.voluntary_switches) = (0, 0);
             self.make_ready(choice);
@@ -243,7 +243,8 @@ impl<P: Policy> Simulation<P> {
             return;
         }
         let runner = &mut self.runners[number];
-        runner.task.since_last_ns = runner.told_at_ns.map_or(0, |told_at_ns| at_ns - told_at_ns);
+        runner.task.since_last_ns =
+            runner.decided_at_ns.map_or(0, |decided_at_ns| at_ns - decided_at_ns);
         let task = runner.task;
         self.policy.enqueue(task, &self.context);
     }

@@ -247,8 +247,8 @@ proptest! {
     ) {
         let mut policy = Vruntime::new(SLICES);
         policy.fair = policy.fair.starting_at(vtime);
-        let told = Task { memo, used_ns, since_last_ns, voluntary_switches, weight, ..Task::new(Pid(1)) };
-        let key = key_from_vtime(&mut policy, told);
+        let task = Task { memo, used_ns, since_last_ns, voluntary_switches, weight, ..Task::new(Pid(1)) };
+        let key = key_from_vtime(&mut policy, task);
         let lead = (100 + 100) * (2 * base_ns() + 10 * MS);
         prop_assert!(key >= -2 * base_ns() as i64 && key <= lead as i64, "{key}");
     }
