@@ -27,7 +27,7 @@ impl<S: Seam> Scheduler<S> {
                 memo: task.memo,
                 used_ns: task.totals.used_ns,
                 switches: task.totals.switches,
-                at_ns: task.queued_at_ns,
+                at_ns: task.runnable_at_ns,
             },
         }
     }

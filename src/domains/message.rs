@@ -31,7 +31,7 @@ pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
         weight: queued.weight,
         prev_cpu: cpu,
         affinity,
-        queued_at_ns: queued.at_ns,
+        runnable_at_ns: queued.at_ns,
         used_ns: queued.used_ns.wrapping_sub(carried.used_ns),
         burst_ns: queued.burst_ns,
         voluntary_switches: match known {

@@ -127,7 +127,7 @@ impl<S: Seam> Scheduler<S> {
         let Self { seam, policy, context, board, .. } = self;
         seam.take(|message| {
             let mut task = message::task(&message, context);
-            context.now_ns = context.now_ns.max(task.queued_at_ns);
+            context.now_ns = context.now_ns.max(task.runnable_at_ns);
             if let Some(source) = message::decided_by(&message)
                 && source != context.domain
                 && let Some(time) = board.virtual_time(source)

@@ -31,7 +31,7 @@ pub struct Context {
     pub domain: DomainId,
     /// The CPUs of the domain that tasks may be put on.
     pub cpus: CpuSet,
-    /// Now, on the clock of [`Task::queued_at_ns`]: the time of the newest message, or of the domain
+    /// Now, on the clock of [`Task::runnable_at_ns`]: the time of the newest message, or of the domain
     /// thread's last activation if that is later.
     pub now_ns: u64,
     /// How many tasks of the domain are decided and not yet running.
@@ -72,7 +72,7 @@ impl Context {
 
     /// How long the task has waited in this stay.
     pub fn waited(&self, task: &Task) -> Duration {
-        Duration::from_nanos(self.now_ns.saturating_sub(task.queued_at_ns))
+        Duration::from_nanos(self.now_ns.saturating_sub(task.runnable_at_ns))
     }
 
     /// The [`Task::affinity`] of a task that may use `cpus` only, as far as they are in the domain.
@@ -100,9 +100,9 @@ mod tests {
         let mut context = Context::with_cpus(3);
         context.now_ns = 5_000;
         let mut task = Task::new(Pid(1));
-        task.queued_at_ns = 2_000;
+        task.runnable_at_ns = 2_000;
         assert_eq!(context.waited(&task), Duration::from_nanos(3_000));
-        task.queued_at_ns = 9_000;
+        task.runnable_at_ns = 9_000;
         assert_eq!(context.waited(&task), Duration::ZERO);
     }
 

@@ -29,7 +29,7 @@ pub struct Task {
     /// Which CPUs it may use; ask [`Context::cpus_of`].
     pub affinity: Affinity,
     /// When it became runnable; [`Context::waited`] tells how long ago that is.
-    pub queued_at_ns: u64,
+    pub runnable_at_ns: u64,
     /// CPU time it used since the policy was last told of it (nanoseconds), but for what it used
     /// while nobody else wanted the CPU.
     pub used_ns: u64,
@@ -76,7 +76,7 @@ impl Task {
             weight: DEFAULT_WEIGHT,
             prev_cpu: CpuId(0),
             affinity: Affinity::Whole,
-            queued_at_ns: 0,
+            runnable_at_ns: 0,
             used_ns: 0,
             burst_ns: 0,
             voluntary_switches: 0,

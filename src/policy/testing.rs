@@ -209,7 +209,7 @@ impl<P: Policy> Simulation<P> {
             *used_ns += ran_ns;
         }
         runner.longest_wait_ns =
-            runner.longest_wait_ns.max(self.context.now_ns - runner.task.queued_at_ns);
+            runner.longest_wait_ns.max(self.context.now_ns - runner.task.runnable_at_ns);
         runner.task.used_ns += ran_ns;
         runner.task.burst_ns += ran_ns;
         runner.total_ns += ran_ns;
@@ -237,7 +237,7 @@ impl<P: Policy> Simulation<P> {
 
     fn enqueue(&mut self, number: usize, at_ns: u64, wakeup: bool) {
         let runner = &mut self.runners[number];
-        runner.task.queued_at_ns = at_ns;
+        runner.task.runnable_at_ns = at_ns;
         runner.task.wakeup = wakeup;
         if wakeup && self.stand(number) {
             return;
