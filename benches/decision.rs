@@ -65,8 +65,8 @@ impl Seam for Rings {
         self.queued.pending()
     }
 
-    fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {
-        self.queued.take(told)
+    fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize {
+        self.queued.drain(receive)
     }
 
     fn submit(&mut self, decision: &abi::decided) -> bool {
@@ -145,7 +145,7 @@ fn queue_pair(c: &mut Criterion) {
             b.iter(|| {
                 kernel.run("queue_tasks", 0, batch);
                 assert_eq!(
-                    queued.take(|message| {
+                    queued.drain(|message| {
                         black_box(message.queued().pid);
                     }) as u64,
                     batch

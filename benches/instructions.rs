@@ -35,8 +35,8 @@ impl Seam for Memory {
         self.messages.len()
     }
 
-    fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
-        self.messages.iter().for_each(|message| told(Message::Plain(message)));
+    fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
+        self.messages.iter().for_each(|message| receive(Message::Plain(message)));
         let taken = self.messages.len();
         self.messages.clear();
         taken

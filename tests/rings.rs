@@ -76,9 +76,9 @@ fn submitted(first: u64, count: u64) -> Vec<u64> {
 }
 
 /// Takes what is there, checks every field, and answers the numbers.
-fn take(ring: &mut QueuedRing) -> Vec<u64> {
+fn drain(ring: &mut QueuedRing) -> Vec<u64> {
     let mut numbers = Vec::new();
-    let taken = ring.take(|message| {
+    let drained = ring.drain(|message| {
         let n = !message.queued().seq;
         match message {
             Message::Plain(found) => {
@@ -93,7 +93,7 @@ fn take(ring: &mut QueuedRing) -> Vec<u64> {
         }
         numbers.push(n);
     });
-    assert_eq!(taken, numbers.len());
+    assert_eq!(drained, numbers.len());
     numbers
 }
 
@@ -101,7 +101,7 @@ fn take(ring: &mut QueuedRing) -> Vec<u64> {
 fn takes_every_record_however_often_the_ring_wraps() {
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
-    assert!(!ring.has_messages() && take(&mut ring).is_empty());
+    assert!(!ring.has_messages() && drain(&mut ring).is_empty());
     let mut next = 0;
     // Batches of every size up to more than half a ring, which is passed some hundred times.
     for batch in (1..200).chain((1..200).rev()) {
@@ -109,7 +109,7 @@ fn takes_every_record_however_often_the_ring_wraps() {
         assert!(ring.has_messages());
         // Every third record is that of a task that may use some CPUs, which is larger.
         assert!((batch..=2 * batch).contains(&(ring.pending() as u64)), "{}", ring.pending());
-        assert_eq!(take(&mut ring), submitted(next, batch));
+        assert_eq!(drain(&mut ring), submitted(next, batch));
         assert!(!ring.has_messages() && ring.pending() == 0);
         next += batch;
     }
@@ -132,7 +132,7 @@ fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied() {
         assert!(bytes(written) < u64::from(RING_BYTES));
         assert!(bytes(written + 1) >= u64::from(RING_BYTES), "{written} records were all");
         assert_eq!(kernel.write(next + written, 1), 0, "a full ring takes no more");
-        assert_eq!(take(&mut ring), submitted(next, written));
+        assert_eq!(drain(&mut ring), submitted(next, written));
         next += written;
     }
 }
@@ -143,7 +143,7 @@ fn a_discarded_record_is_passed_over() {
     let mut ring = kernel.queued();
     assert_eq!(kernel.write(5, 1), 1);
     assert!(ring.has_messages());
-    assert!(take(&mut ring).is_empty());
+    assert!(drain(&mut ring).is_empty());
     assert!(!ring.has_messages());
 }
 
@@ -162,11 +162,11 @@ fn what_is_behind_an_unfinished_record_waits_for_it() {
             std::thread::yield_now();
         }
         assert!(ring.has_messages());
-        assert!(take(&mut ring).is_empty());
+        assert!(drain(&mut ring).is_empty());
         assert!(ring.has_messages());
         steps.update(&RELEASED, &1u64.to_ne_bytes(), MapFlags::ANY).unwrap();
         assert_eq!(holder.join().unwrap().0, 2);
-        assert_eq!(take(&mut ring), [100, 101]);
+        assert_eq!(drain(&mut ring), [100, 101]);
     });
 }
 
@@ -185,7 +185,7 @@ fn messages_are_taken_while_others_are_written() {
         let expected = submitted(0, RECORDS);
         let mut taken = 0;
         while taken < expected.len() {
-            let numbers = take(&mut ring);
+            let numbers = drain(&mut ring);
             assert_eq!(numbers, expected[taken..taken + numbers.len()]);
             taken += numbers.len();
         }

@@ -64,9 +64,9 @@ impl Seam for Queues {
         self.sent.len()
     }
 
-    fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
+    fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
         for message in &self.sent {
-            told(match message {
+            receive(match message {
                 Sent::Plain(queued) => Message::Plain(queued),
                 Sent::Part(part) => Message::Part(part),
             });

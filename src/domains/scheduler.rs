@@ -101,7 +101,7 @@ impl<S: Seam> Scheduler<S> {
     pub fn round(&mut self) -> Left {
         self.observe();
         let left_over = self.take_back();
-        self.take();
+        self.drain();
         self.steal();
         if !self.submit_held() {
             return Left::Waiting;
@@ -123,9 +123,9 @@ impl<S: Seam> Scheduler<S> {
         context.queued = seam.queued().max(context.ready + seam.pending());
     }
 
-    fn take(&mut self) {
+    fn drain(&mut self) {
         let Self { seam, policy, context, board, .. } = self;
-        seam.take(|message| {
+        seam.drain(|message| {
             let mut task = message::task(&message, context);
             context.now_ns = context.now_ns.max(task.runnable_at_ns);
             if let Some(source) = message::decided_by(&message)

@@ -35,7 +35,7 @@ pub trait Seam {
     fn pending(&self) -> usize;
 
     /// Hands over every message that is there, oldest first, and answers how many there were.
-    fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize;
+    fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize;
 
     /// Sends a decision; `false` if the queue is full.
     fn submit(&mut self, decision: &abi::decided) -> bool;

@@ -129,7 +129,7 @@ impl QueuedRing {
     }
 
     /// Hands every complete message to `told`, oldest first, and answers how many there were.
-    pub fn take(&mut self, mut told: impl FnMut(Message<'_>)) -> usize {
+    pub fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
         let data = page_size();
         let mut position = self.consumer_position().load(Ordering::Relaxed);
         // Pairs with the kernel's store-release in bpf_ringbuf_reserve: the headers up to here exist.
@@ -153,9 +153,9 @@ impl QueuedRing {
                 // writes nothing to a record until it has been consumed.
                 unsafe {
                     if body == size_of::<abi::queued_part>() as u64 {
-                        told(Message::Part(record.cast().as_ref()));
+                        receive(Message::Part(record.cast().as_ref()));
                     } else {
-                        told(Message::Plain(record.cast().as_ref()));
+                        receive(Message::Plain(record.cast().as_ref()));
                     }
                 }
             }

@@ -80,8 +80,8 @@ impl Seam for BpfSeam {
         self.queued.pending()
     }
 
-    fn take(&mut self, told: impl FnMut(Message<'_>)) -> usize {
-        self.queued.take(told)
+    fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize {
+        self.queued.drain(receive)
     }
 
     fn submit(&mut self, decision: &abi::decided) -> bool {

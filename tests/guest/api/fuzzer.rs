@@ -165,7 +165,7 @@ impl Madman {
     fn round(&mut self) -> (u64, u64) {
         const KNOWN: usize = 256;
         let Self { queued, known, .. } = self;
-        queued.take(|message| {
+        queued.drain(|message| {
             let m = message.queued();
             if known.len() == KNOWN {
                 known.pop_front();
