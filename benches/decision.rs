@@ -91,7 +91,7 @@ impl Seam for Rings {
         0
     }
 
-    fn queued(&self) -> usize {
+    fn nr_queued(&self) -> usize {
         0
     }
 }

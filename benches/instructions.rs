@@ -66,7 +66,7 @@ impl Seam for Memory {
         0
     }
 
-    fn queued(&self) -> usize {
+    fn nr_queued(&self) -> usize {
         0
     }
 }

@@ -46,7 +46,7 @@ pub struct Queues {
     /// The largest place in the order of those that have begun to run.
     pub vtime: u64,
     /// How many tasks were ready or waiting at the last look.
-    pub queued: usize,
+    pub nr_queued: usize,
     /// How many CPUs are idle in each domain.
     pub idle_elsewhere: Vec<usize>,
     /// The domains whose bells were rung.
@@ -103,7 +103,7 @@ impl Seam for Queues {
         self.vtime
     }
 
-    fn queued(&self) -> usize {
-        self.queued
+    fn nr_queued(&self) -> usize {
+        self.nr_queued
     }
 }

@@ -120,7 +120,7 @@ impl<S: Seam> Scheduler<S> {
         context.now_ns = context.now_ns.max(seam.now_ns());
         context.ready = seam.ready();
         context.vtime = seam.vtime();
-        context.queued = seam.queued().max(context.ready + seam.pending());
+        context.nr_queued = seam.nr_queued().max(context.ready + seam.pending());
     }
 
     fn drain(&mut self) {

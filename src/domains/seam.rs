@@ -56,5 +56,5 @@ pub trait Seam {
     /// (as time stamps compare), 0 before.
     fn vtime(&self) -> u64;
     /// How many tasks of the domain were ready or waiting at the kernel's last look. A hint.
-    fn queued(&self) -> usize;
+    fn nr_queued(&self) -> usize;
 }

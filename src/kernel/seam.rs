@@ -113,7 +113,7 @@ impl Seam for BpfSeam {
         self.shared.front()
     }
 
-    fn queued(&self) -> usize {
+    fn nr_queued(&self) -> usize {
         self.shared.queued()
     }
 }

@@ -42,7 +42,7 @@ pub struct Context {
     pub vtime: u64,
     /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,
     /// or, if those are more, how many are ready now or have messages that the policy is yet to be told of.
-    pub queued: usize,
+    pub nr_queued: usize,
     affinities: Affinities,
 }
 
@@ -50,7 +50,7 @@ impl Context {
     /// A domain that has these CPUs, at time 0, in which no task is ready.
     pub fn new(domain: DomainId, cpus: CpuSet) -> Context {
         let affinities = Affinities::new();
-        Context { domain, cpus, now_ns: 0, ready: 0, vtime: 0, queued: 0, affinities }
+        Context { domain, cpus, now_ns: 0, ready: 0, vtime: 0, nr_queued: 0, affinities }
     }
 
     /// Domain 0 with the CPUs 0 to `count` - 1, at time 0, in which no task is ready.

@@ -195,7 +195,7 @@ impl FairQueue {
     /// the first would be owed more, and go before whoever wakes up a little later.
     fn credit(&self, weight: u32, context: &Context) -> u64 {
         let (waiting, few) = self.crowd(context);
-        let waiting = waiting.max(context.queued as u64);
+        let waiting = waiting.max(context.nr_queued as u64);
         self.favour(self.base_ns() * few / waiting.max(few), weight)
     }
 

@@ -108,9 +108,9 @@ fn a_sleeper_banks_no_more_than_one_base_slice() {
 
 #[test]
 fn a_sleepers_credit_shrinks_in_a_crowd_that_only_the_kernels_side_has_counted_yet() {
-    let credit = |queued| {
+    let credit = |nr_queued| {
         let mut context = Context::with_cpus(4);
-        context.queued = queued;
+        context.nr_queued = nr_queued;
         let mut policy = Vruntime::new(SLICES);
         let mut sleeper = decide_alone(&mut policy, Task::new(Pid(1))).task;
         policy.fair = policy.fair.starting_at(1_000_000 * MS);

@@ -305,7 +305,7 @@ impl Machine<'_> {
         queues.idle = idle_here;
         queues.ready = ready;
         queues.vtime = vtime;
-        queues.queued = nr_queued;
+        queues.nr_queued = nr_queued;
         queues.now_ns = since_ns;
         // A notice is there from the moment at which the path through the kernel writes it.
         let now_ns = self.now_ns;
