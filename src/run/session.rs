@@ -50,26 +50,32 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
 /// Runs on what `read` tells of the machine, which is asked again when the machine has changed.
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
     let signals = prepare(builder)?;
-    let mut turn = Turn::First;
+    let mut attachment = Attachment::First;
     loop {
-        match attach_once(builder, &read, &signals, turn, Privileges::Keep)? {
+        match attach_once(builder, &read, &signals, attachment, Privileges::Keep)? {
             Ended::Asked => return Ok(()),
-            Ended::MachineChanged => turn = Turn::Again,
+            Ended::MachineChanged => attachment = Attachment::Again,
         }
     }
 }
 
 /// Runs until it is told to stop or the machine has changed, in a process that has nothing else to do: once it is attached the
 /// process gives up all its privileges ([`crate::run::privileges`]).
-pub fn run_once(builder: &Builder, turn: Turn) -> Result<Ended> {
+pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
     let signals = prepare(builder)?;
-    attach_once(builder, &|| Topology::load(&Source::Live), &signals, turn, Privileges::GiveUp)
+    attach_once(
+        builder,
+        &|| Topology::load(&Source::Live),
+        &signals,
+        attachment,
+        Privileges::GiveUp,
+    )
 }
 
 /// Whether the machine is attached to for the first time. What the user asked for and the machine cannot do is an error the
 /// first time; later it is done as far as it goes, because the user asked for a scheduler above all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Attachment {
     /// As the user has started it.
     First,
     /// The machine has changed since.
@@ -102,10 +108,10 @@ fn attach_once(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
     signals: &Signals,
-    turn: Turn,
+    attachment: Attachment,
     privileges: Privileges,
 ) -> Result<Ended> {
-    match attach(builder, read, signals, turn, privileges)? {
+    match attach(builder, read, signals, attachment, privileges)? {
         Ended::MachineChanged if !signals.have_come() => {
             tell("the machine has changed; reading it again\n");
             Ok(Ended::MachineChanged)
@@ -118,7 +124,7 @@ fn attach(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
     signals: &Signals,
-    turn: Turn,
+    attachment: Attachment,
     privileges: Privileges,
 ) -> Result<Ended> {
     let options = &builder.options;
@@ -126,7 +132,7 @@ fn attach(
     let changes = probe::hotplugs();
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
-    let dedicated = dedicated(options, &domains, turn)?;
+    let dedicated = dedicated(options, &domains, attachment)?;
     tell(&topology.map(&domains));
 
     let preferences = preferences(options, &domains, &dedicated);
@@ -161,11 +167,11 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
 }
 
 /// The CPUs that domain threads keep to themselves. What could be done at first and cannot now is left out.
-fn dedicated(options: &RunOptions, domains: &Domains, turn: Turn) -> Result<CpuSet> {
-    match turn {
+fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) -> Result<CpuSet> {
+    match attachment {
         _ if !options.dedicate => Ok(CpuSet::EMPTY),
-        Turn::First => dedicated_cpus(domains),
-        Turn::Again => {
+        Attachment::First => dedicated_cpus(domains),
+        Attachment::Again => {
             for domain in domains.iter().filter(|domain| dedicated_cpu(domain).is_none()) {
                 tell(&format!(
                     "domain {} has only CPU {} left: it is not dedicated\n",

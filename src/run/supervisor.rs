@@ -7,7 +7,7 @@
 //! Invariant: the scheduler's process does not outlive this one, however this one ends.
 
 use crate::run::builder::Builder;
-use crate::run::session::{self, Ended, Turn};
+use crate::run::session::{self, Attachment, Ended};
 use crate::run::signals::ASK_TO_END;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
@@ -36,7 +36,7 @@ pub fn run(builder: &Builder) -> Result<()> {
     forget_environment();
     let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block().context("cannot block signals")?;
-    let mut turn = Turn::First;
+    let mut attachment = Attachment::First;
     loop {
         let (from_child, to_parent) = pipe().context("cannot create a pipe")?;
         let parent = getpid();
@@ -44,7 +44,7 @@ pub fn run(builder: &Builder) -> Result<()> {
         let ended = match unsafe { fork() }.context("cannot start the scheduler's process")? {
             ForkResult::Child => {
                 drop(from_child);
-                be_the_scheduler(parent, builder, turn, to_parent)
+                be_the_scheduler(parent, builder, attachment, to_parent)
             }
             ForkResult::Parent { child } => {
                 drop(to_parent);
@@ -53,7 +53,7 @@ pub fn run(builder: &Builder) -> Result<()> {
         };
         match ended? {
             Ended::Asked => break,
-            Ended::MachineChanged => turn = Turn::Again,
+            Ended::MachineChanged => attachment = Attachment::Again,
         }
     }
     signals.thread_unblock().context("cannot let signals through")
@@ -70,8 +70,13 @@ fn forget_environment() {
 }
 
 /// The life of the scheduler's process.
-fn be_the_scheduler(parent: Pid, builder: &Builder, turn: Turn, mut to_parent: PipeWriter) -> ! {
-    let code = match schedule(parent, builder, turn) {
+fn be_the_scheduler(
+    parent: Pid,
+    builder: &Builder,
+    attachment: Attachment,
+    mut to_parent: PipeWriter,
+) -> ! {
+    let code = match schedule(parent, builder, attachment) {
         Ok(Ended::Asked) => ASKED,
         Ok(Ended::MachineChanged) => MACHINE_CHANGED,
         Err(error) => {
@@ -83,10 +88,10 @@ fn be_the_scheduler(parent: Pid, builder: &Builder, turn: Turn, mut to_parent: P
     std::process::exit(code)
 }
 
-fn schedule(parent: Pid, builder: &Builder, turn: Turn) -> Result<Ended> {
+fn schedule(parent: Pid, builder: &Builder, attachment: Attachment) -> Result<Ended> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot bind its life to its parent's")?;
     ensure!(getppid() == parent, "the process that started the scheduler is gone");
-    session::run_once(builder, turn)
+    session::run_once(builder, attachment)
 }
 
 /// Waits for the end of the scheduler's process, and passes on the signals that ask for it. One that reaches it when it is about to
