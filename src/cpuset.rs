@@ -1,14 +1,14 @@
 //! A set of CPUs of fixed size, so that it can be copied and kept without allocation.
 //!
-//! Invariant: only bits below [`MAX_CPUS`] exist; inserting a larger CPU number is a bug of the
-//! caller and panics, because every number is checked where it enters the program (topology,
-//! messages of the kernel).
+//! Invariant: only bits below [`MAX_CPUS`] exist. Every CPU number is checked where it enters the
+//! program (topology, messages of the kernel), so a larger one is a bug of the caller, and
+//! inserting it panics.
 
 use crate::ids::CpuId;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// The largest number of CPUs a machine may have; CPU numbers go from 0 to `MAX_CPUS - 1`.
+/// How many CPUs a machine may have; their numbers go from 0 to `MAX_CPUS - 1`.
 pub const MAX_CPUS: usize = 1024;
 
 const WORDS: usize = MAX_CPUS / 64;
@@ -35,7 +35,7 @@ impl CpuSet {
         Self { words }
     }
 
-    /// The words of the set, as [`CpuSet::from_words`] takes them.
+    /// The words of the set, laid out as in [`CpuSet::from_words`].
     pub const fn words(&self) -> &[u64; WORDS] {
         &self.words
     }
@@ -48,7 +48,7 @@ impl CpuSet {
         self.words[cpu.index() / 64] |= 1 << (cpu.index() % 64);
     }
 
-    /// Takes a CPU out; nothing happens if it is not in.
+    /// Removes a CPU; nothing happens if it is not in.
     pub fn remove(&mut self, cpu: CpuId) {
         if cpu.index() < MAX_CPUS {
             self.words[cpu.index() / 64] &= !(1 << (cpu.index() % 64));

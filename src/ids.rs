@@ -11,7 +11,7 @@ use std::fmt;
 #[serde(transparent)]
 pub struct CpuId(pub u32);
 
-/// The number of a domain: its place in the list of domains, counted from 0.
+/// The number of a domain: its index in the list of domains, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DomainId(pub u32);

@@ -1,7 +1,8 @@
-//! Remembers the CPU sets of tasks that may not run everywhere, in a table of fixed size.
+//! Which CPUs a task may use, and a table of fixed size for the sets of tasks that may use some
+//! only.
 //!
-//! Invariant: a key either leads to the set it was made for or to nothing. A set that had to make
-//! room for another is no loss: the kernel's side checks each decision against the task itself.
+//! Invariant: a slot and a tag either lead to the set they were made for or to nothing. A set that
+//! another replaced is no loss: the kernel's side checks each decision against the task itself.
 
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
@@ -9,7 +10,7 @@ use crate::ids::CpuId;
 use crate::policy::Context;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Distinct sets in use at once are few (cpusets of containers, `taskset`): this many are kept.
+/// How many sets the table keeps. Few are in use at once: cpusets of containers, `taskset`.
 const SLOTS: usize = 256;
 
 /// Which CPUs of its domain a task may use.
@@ -19,16 +20,16 @@ pub enum Affinity {
     Whole,
     /// One CPU only.
     One(CpuId),
-    /// Some of them; the key of [`Context::cpus_of`].
+    /// Some of them; ask [`Context::cpus_of`].
     Part {
-        /// Where the set is remembered.
+        /// The set's position in the table.
         slot: u16,
-        /// Tells whether it still is.
+        /// Tells the set from another that has replaced it.
         tag: u32,
     },
 }
 
-/// The table. A set's hash gives its slot and the tag that tells whether it is still there.
+/// The table of sets, indexed by hash: half of a set's hash is its slot, half its tag.
 #[derive(Clone, Debug)]
 pub(super) struct Affinities {
     slots: Box<[(u32, CpuSet)]>,
@@ -40,7 +41,7 @@ impl Affinities {
         Self { slots: vec![(0, CpuSet::EMPTY); SLOTS].into_boxed_slice() }
     }
 
-    /// Remembers a set and answers its key.
+    /// Remembers a set; the [`Affinity::Part`] that leads to it.
     pub fn remember(&mut self, cpus: CpuSet) -> Affinity {
         let mut hasher = DefaultHasher::new();
         cpus.hash(&mut hasher);
@@ -51,8 +52,8 @@ impl Affinities {
         Affinity::Part { slot: slot as u16, tag }
     }
 
-    /// The set of a key, unless it has been forgotten. The empty set stands for one that has no CPU
-    /// of this domain.
+    /// The set at a slot, unless another has replaced it. The empty set is that of a task that may
+    /// use no CPU of this domain.
     pub fn recall(&self, slot: u16, tag: u32) -> Option<&CpuSet> {
         self.slots.get(slot as usize).filter(|(kept, _)| *kept == tag).map(|(_, cpus)| cpus)
     }
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn never_takes_one_set_for_another() {
+    fn never_confuses_two_sets() {
         let mut table = Affinities::new();
         let keys: Vec<_> = (0..5000u32)
             .map(|n| {
@@ -96,6 +97,6 @@ mod tests {
             }
             None => false,
         });
-        assert!(kept.count() >= 100, "the table forgets what it has room for");
+        assert!(kept.count() >= 100, "the table drops sets that it has room for");
     }
 }

@@ -12,44 +12,48 @@ use std::time::Duration;
 pub struct Choice {
     /// The task, with the memo to be kept for it.
     pub task: Task,
-    /// How long it may run before it is asked to give way, up to a second.
+    /// How long it may run before it is asked to give way: 1 ns to 1 s.
     pub slice: Duration,
-    /// Its place among the ready tasks of the domain: lower runs earlier (compared as the kernel
-    /// compares time stamps, so that it may wrap around). `None`: in the order of the decisions.
-    /// A policy uses either all `Some` or all `None`.
+    /// Its key among the ready tasks of the domain: the lowest runs first. Keys may wrap around, as
+    /// the kernel's time stamps do, and are compared alike. `None`: ready tasks run in the sequence
+    /// of their decisions. A policy uses either all `Some` or all `None`.
     pub key: Option<u64>,
     /// What happens at the end of the slice while others are ready.
     pub vtime_rate: VtimeRate,
-    /// The CPU the policy wants it on, which is to be one of [`Context::cpus_of`]: the task waits
-    /// for this CPU, in its place of the order, even if others are idle (but if the CPU asks for no
-    /// task for some 0.2 s, because something real-time has taken it, say, whichever comes first
-    /// gets the task). `None`: the framework takes an idle CPU, or else the first that has nothing
-    /// to do. A task that may use one CPU only gets that one, whatever is said here.
+    /// The CPU the policy wants it on, one of [`Context::cpus_of`]. The task waits for this CPU, at
+    /// its key, even if others are idle. `None`: the framework chooses an idle CPU, or else the
+    /// first CPU that has nothing to do.
+    ///
+    /// Another CPU may run the task if the chosen one asks for none for about 0.2 s, for instance
+    /// because a real-time task holds it. A task that is bound to one CPU gets that one, whatever
+    /// is said here.
     pub cpu: Option<CpuId>,
-    /// Whether what runs on that CPU is to give way at once, rather than at the end of its slice, and
-    /// the task to go before all that are decided already. What gave way comes back to its policy
-    /// like a task that has used up its slice. Without effect where the CPU is
-    /// idle, or runs a domain thread or a task that is not ours to schedule, and where there is
-    /// neither a CPU in `cpu` nor one that the task is bound to.
+    /// Whether what runs on that CPU gives way at once, rather than at the end of its slice, and
+    /// the task goes before all that are decided already. The policy is notified of the task that
+    /// gave way as if that had used up its slice.
+    ///
+    /// It has no effect where the CPU is idle, or runs a domain thread or a task of another
+    /// scheduling class. Neither has it one without a CPU in `cpu` for a task that is not bound.
     pub preempt: bool,
-    /// Whether the decision stands: whether it holds for the task's next wake-ups as well ([`Choice::standing`]).
+    /// Whether the decision stands, that is, holds for the task's next wake-ups as well; and the
+    /// task's maximum lag at each of them, in the units of `key` ([`Choice::standing`]).
     pub max_lag: Option<u64>,
 }
 
-/// How a task's place in the order changes while it runs. A task whose place is still before that
-/// of every ready task when its slice ends gets the same slice again, without a new decision.
+/// How a task's key grows while it runs. A task whose key is still before that of every ready task
+/// when its slice ends gets the same slice again, without a new decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VtimeRate {
-    /// Unknown: at the end of its slice the task gives way to whoever is ready.
+    /// Unknown: at the end of its slice the task gives way to any that is ready.
     #[default]
     GivesWay,
-    /// [`Choice::key`] is virtual time: it grows by 100 over the task's weight for each
-    /// nanosecond.
+    /// [`Choice::key`] is virtual time: it grows by 100 over the task's weight for each nanosecond
+    /// of CPU time.
     VirtualTime,
 }
 
 impl VtimeRate {
-    /// The growth of the order for each nanosecond, in units of 1 over [`abi::limits_PACE_ONE`].
+    /// The growth of the key for each nanosecond, in units of 1 over [`abi::limits_PACE_ONE`].
     pub(crate) fn per_ns(self, weight: u32) -> u32 {
         match self {
             VtimeRate::GivesWay => 0,
@@ -59,12 +63,12 @@ impl VtimeRate {
 }
 
 impl Choice {
-    /// The same choice with a place among the ready tasks.
+    /// The same choice with a key among the ready tasks.
     pub fn with_key(self, key: u64) -> Choice {
         Choice { key: Some(key), ..self }
     }
 
-    /// The same choice with its place in the order being virtual time, which passes while it runs.
+    /// The same choice with a key that is virtual time, which grows while the task runs.
     pub fn at_virtual_time(self, key: u64) -> Choice {
         Choice { vtime_rate: VtimeRate::VirtualTime, ..self.with_key(key) }
     }
@@ -86,18 +90,20 @@ impl Choice {
     pub fn preempting(self) -> Choice {
         Choice { preempt: true, ..self }
     }
-}
 
-impl Choice {
-    /// The same choice, which stands: if the task goes to sleep within its slice and finds no idle CPU when it wakes up
-    /// again, it is ready at once, without a message to the policy and a wait for its answer. Its place in the order is then
-    /// the one it had, moved on by what it has used since, and not more than `max_lag` before
-    /// [`Context::vtime`]; its slice is the same. So it may wake up for some times (`--standing`, 7 by default) within 100 ms
-    /// of the decision, until it uses up its slice, moves to another domain, or changes its weight or affinity; then the policy
-    /// is told of it again, with all that it has used meanwhile.
+    /// The same choice, standing: it holds for the task's next wake-ups as well.
     ///
-    /// It takes a choice [at a virtual time](Self::at_virtual_time), without a CPU of its own, and a policy that does not
-    /// [decide late](Policy::decides_late); with others it has no effect, and with `--strict` neither.
+    /// If the task goes to sleep within its slice and finds no idle CPU when it wakes up, it is
+    /// ready at once; no message goes to the policy. Its slice is the same. Its key is the one it
+    /// had, plus what it has used since, and at most `max_lag` before [`Context::vtime`].
+    ///
+    /// The decision stands for some wake-ups (`--standing`, 7 by default) within 100 ms. It ends
+    /// when the task uses up its slice, moves to another domain, or changes its weight or affinity.
+    /// Then the policy is notified of the task again, with all that it has used meanwhile.
+    ///
+    /// It needs a choice [at a virtual time](Self::at_virtual_time) without a CPU of its own, and a
+    /// policy whose [`Policy::decides_late`] is false. With others, and with `--strict`, it has no
+    /// effect.
     ///
     /// ```
     /// use scx_manyland::{ids::Pid, policy::Task};

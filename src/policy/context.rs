@@ -27,22 +27,26 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The domain.
+    /// The number of the domain.
     pub domain: DomainId,
-    /// The CPUs of the domain that tasks may be put on.
+    /// The CPUs of the domain that tasks may use.
     pub cpus: CpuSet,
-    /// Now, on the clock of [`Task::runnable_at_ns`]: the time of the newest message, or of the domain
-    /// thread's last activation if that is later.
+    /// Now, in nanoseconds, on the clock of [`Task::runnable_at_ns`]: the time of the newest
+    /// message, or of the domain thread's last activation if that is later. It never goes back.
     pub now_ns: u64,
-    /// How many tasks of the domain are decided and not yet running.
+    /// How many tasks of the domain are decided and not yet running. A hint.
     pub ready: usize,
-    /// The domain's front: the largest place in the order ([`Choice::key`]) of all tasks that have begun to run by a
-    /// decision, as time stamps compare; 0 while none has. Under a policy that keeps virtual time ([`VtimeRate::VirtualTime`]) it moves on as
-    /// well by what tasks used that ran late, without a decision: divided by the weights of all that wanted to run.
+    /// The domain's virtual time: the largest [`Choice::key`] of all tasks that have begun to run
+    /// by a decision, as time stamps compare; 0 while none has.
+    ///
+    /// Under a policy that keeps virtual time ([`VtimeRate::VirtualTime`]) it also grows by what
+    /// tasks used without a decision, divided by the weights of all that wanted to run.
     pub vtime: u64,
-    /// How many tasks of the domain were ready or waiting when the kernel's side looked last, which it does five times a second,
-    /// or, if those are more, how many are ready now or have messages that the policy is yet to be told of.
+    /// How many tasks of the domain were ready or waiting when the kernel's side last counted them,
+    /// which it does five times a second. If more are ready or have messages in the ring now, it is
+    /// their number. A hint.
     pub nr_queued: usize,
+    /// The CPU sets of tasks that may use some CPUs only.
     affinities: Affinities,
 }
 
@@ -61,8 +65,8 @@ impl Context {
         Context::new(DomainId(0), (0..count).map(CpuId).collect())
     }
 
-    /// The CPUs of the domain that the task may use. Where a set had to be forgotten, that is all
-    /// CPUs of the domain; the kernel's side checks every decision.
+    /// The CPUs of the domain that the task may use. It is all of them where the table of sets had
+    /// no room for the task's; the kernel's side checks every decision.
     pub fn cpus_of(&self, task: &Task) -> CpuSet {
         match task.affinity {
             Affinity::One(cpu) => [cpu].into_iter().collect(),
@@ -70,17 +74,18 @@ impl Context {
         }
     }
 
-    /// How long the task has waited in this stay.
+    /// How long the task has waited since it became runnable.
     pub fn waited(&self, task: &Task) -> Duration {
         Duration::from_nanos(self.now_ns.saturating_sub(task.runnable_at_ns))
     }
 
     /// The [`Task::affinity`] of a task that may use `cpus` only, as far as they are in the domain.
+    /// The set replaces another where the table has no room.
     pub fn restrict_to(&mut self, cpus: &CpuSet) -> Affinity {
         self.affinities.remember(cpus.intersection(&self.cpus))
     }
 
-    /// The set of an [`Affinity::Part`], unless it had to be forgotten.
+    /// The set of an [`Affinity::Part`], unless another set has replaced it.
     #[inline]
     pub(crate) fn part(&self, affinity: Affinity) -> Option<&CpuSet> {
         match affinity {
@@ -116,6 +121,6 @@ mod tests {
         task.affinity = context.restrict_to(&[CpuId(1), CpuId(2), CpuId(7)].into_iter().collect());
         assert_eq!(context.cpus_of(&task), [CpuId(1), CpuId(2)].into_iter().collect());
         task.affinity = Affinity::Part { slot: 0, tag: 1 };
-        assert_eq!(context.cpus_of(&task), context.cpus, "the set was forgotten");
+        assert_eq!(context.cpus_of(&task), context.cpus, "another set has replaced it");
     }
 }

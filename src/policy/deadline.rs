@@ -1,21 +1,22 @@
 //! Virtual run time plus the run time since the last sleep: tasks that sleep often run earlier.
 //!
-//! How tasks share the CPU is told in `fair.rs`. The key is the vruntime and, behind it, the time
-//! the task has been using the CPU since it last slept. A task that just woke up waits at its
-//! vruntime; the longer it goes on, the more it gives way to those that need the CPU briefly. So of
-//! two tasks that have used as much, the one with the shorter bursts goes first, whatever the cause
-//! it sleeps for. Earliest eligible virtual deadline first (Stoica and Abdel-Wahab, 1995; the
-//! kernel's EEVDF) is the model, with the length of the request guessed from the last one, as
-//! scx_bpfland does (Andrea Righi, 2024).
+//! `fair.rs` tells how tasks share the CPU. The key is the vruntime plus the CPU time that the task
+//! has used since it last slept. A task that just woke up waits at its vruntime; the longer it runs
+//! without a sleep, the more it gives way to tasks that need the CPU briefly. So of two tasks that
+//! have used as much, the one with the shorter burst runs first, whatever it sleeps for.
 //!
-//! Invariant: what is added moves the key and never the vruntime, and by two base
-//! slices at most. So the order follows the bursts and the shares follow the weights.
+//! The model is earliest eligible virtual deadline first (EEVDF; Stoica and Abdel-Wahab, 1995),
+//! also the kernel's. It differs in two points: the length of the request is guessed from the
+//! current burst, as scx_bpfland does (Andrea Righi, 2024), and every waiting task is eligible.
+//!
+//! Invariant: the burst moves the key and never the vruntime, and by two base slices at most. So
+//! the order follows the bursts and the shares follow the weights.
 
 use crate::policy::fair::{FairQueue, nanos};
 use crate::policy::{Choice, Context, Policy, Slices, Task};
 
-/// From here on a burst is a burst (base slices): who runs longer than this is no longer waited for
-/// by anybody who looks at a screen.
+/// The longest burst that counts (base slices). No person at a screen waits for a task that runs
+/// longer than this without a sleep.
 const LONGEST_BURST: u64 = 2;
 
 /// Runs the task with the smallest sum of weighted virtual run time and current burst.
@@ -84,13 +85,13 @@ mod tests {
         for (pid, burst_ns) in [(1, 9 * MS), (2, 3 * MS), (3, u64::MAX), (4, 0)] {
             policy.enqueue(Task { pid: Pid(pid), burst_ns, ..known }, &idle());
         }
-        let order: Vec<i32> =
+        let pids: Vec<i32> =
             std::iter::from_fn(|| policy.next(&idle())).map(|choice| choice.task.pid.0).collect();
-        assert_eq!(order, [4, 2, 1, 3]);
+        assert_eq!(pids, [4, 2, 1, 3]);
     }
 
     #[test]
-    fn a_mostly_sleeping_task_is_ordered_before_hogs() {
+    fn a_mostly_sleeping_task_runs_before_hogs() {
         for decide in Decide::ALL {
             let mut cpu = Simulation::new(Deadline::new(SLICES), decide);
             for _ in 0..8 {
@@ -126,7 +127,7 @@ mod tests {
                 cpu.spawn(100, Behaviour::ForkAndEnd { run_ns: MS });
             }
             cpu.run_for(20_000 * MS);
-            // It owed a base slice, and waits as far behind as its burst was long.
+            // Its key is one base slice and the longest burst behind the virtual time.
             let bound = ((1 + LONGEST_BURST) * base_ns() / MS + 1) * (CHAINS + 1) * MS;
             assert!(cpu.longest_wait_ns(hog) <= bound, "{} {decide:?}", cpu.longest_wait_ns(hog));
             let share = (cpu.used_ns(hog) - used_before) as f64 / (20_000 * MS) as f64;
@@ -137,7 +138,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// From any virtual time, so also across its wrap, in either way of deciding.
+        /// From any virtual time, so also across its wrap, in each way of deciding.
         #[test]
         fn shares_follow_any_weights_from_any_virtual_time(
             weights in prop::collection::vec(10..2000u32, 2..8),
@@ -155,8 +156,8 @@ mod tests {
                 let fair_ns = 120_000.0 * MS as f64 * f64::from(weight) / f64::from(sum);
                 // Two percent, and what the longest burst delays.
                 let off = (cpu.used_ns(task) as f64 - fair_ns).abs();
-                let late_ns = (LONGEST_BURST + 1) * base_ns();
-                prop_assert!(off < 0.02 * fair_ns + late_ns as f64, "{weights:?} {weight} {off}");
+                let delay_ns = (LONGEST_BURST + 1) * base_ns();
+                prop_assert!(off < 0.02 * fair_ns + delay_ns as f64, "{weights:?} {weight} {off}");
             }
         }
     }

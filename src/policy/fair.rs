@@ -1,51 +1,59 @@
-//! Weighted virtual time: what the policies that share the CPU in the ratio of weights have in
-//! common. They differ only in the key under which a task waits.
+//! Weighted virtual time: the account of CPU time that the policies share which divide the CPU in
+//! the ratio of weights. They differ only in the key at which a task waits.
 //!
-//! A task's vruntime is the CPU time it has used, times 100, over its weight, so that tasks whose
+//! A task's **vruntime** is the CPU time it has used, times 100, over its weight. Tasks whose
 //! vruntimes advance together use CPU time in the ratio of their weights: stride scheduling
-//! (Waldspurger and Weihl, 1995), as in the kernel's CFS. A policy may order tasks by a key
-//! somewhat before or behind the vruntime. As the key is only where a task waits, and the vruntime
-//! is what it pays, that moves *when* a task runs and not how much.
+//! (Waldspurger and Weihl, 1995), as in the kernel's CFS. A policy may put a task at a key somewhat
+//! before or behind its vruntime. The key is only where the task waits, and the vruntime is what it
+//! pays. So a shifted key moves *when* the task runs and not how much.
 //!
-//! The domain's virtual time, its front, is the largest key of all tasks that have started to run
-//! (start-time fair queueing; Goyal, Vin and Cheng, 1996), which the kernel's side tells ([`Context::vtime`]). "Started"
-//! rather than "decided" matters with look-ahead: a light task's key lies far ahead, and were the front to follow it on its
-//! decision, the heavy tasks that run before it would return behind the front and lose what they
-//! are owed. What tasks use without a decision, while the thread is late or stopped, moves the front as well, by the share
-//! of it that each would have got. Otherwise those who were there would wait afterwards for as long as that took, behind
-//! those who came when it was over.
+//! The domain's **virtual time** is the largest key of all tasks that have started to run:
+//! start-time fair queueing (SFQ; Goyal, Vin and Cheng, 1996). The kernel's side keeps it
+//! ([`Context::vtime`]).
 //!
-//! A decision for a task that has just woken up stands ([`Choice::standing`]): on its next wake-ups the kernel's side moves
-//! the key on by what the task has used, and keeps it within the same distance of the front as is done here.
+//! - "Started" rather than "decided" matters with look-ahead. A light task's key lies far ahead. If
+//!   the virtual time followed the light task at its decision, the heavy tasks that run before it
+//!   would come back behind the virtual time and lose their lag.
+//! - CPU time without a decision, while the domain thread is slow or stopped, advances the virtual
+//!   time too, by the share of it that each task would have got. Otherwise the tasks that were
+//!   there would afterwards wait just as long, behind those that came when it was over.
 //!
-//! Invariant: a task waits with a vruntime in a window around the front,
+//! A decision for a task that has just woken up stands ([`Choice::standing`]). On the task's next
+//! wake-ups the kernel's side advances the key by what the task has used, and keeps it within the
+//! same distance of the virtual time as this file does.
+//!
+//! Invariant: a task waits with a vruntime in a window around the virtual time,
 //!
 //! ```text
-//!   front - latest - credit - overtaken  <=  vruntime  <=  front + lead
+//!   vtime - latest - credit - overtaken  <=  vruntime  <=  vtime + lead
 //! ```
 //!
-//! - `credit`: who sleeps is owed one base slice at most, however long the sleep was. In a crowd it is less, in inverse proportion to
-//!   the number of waiting tasks: whoever has none waits for the credits of all that have one, each used up in many turns.
+//! - `credit`: a sleeper has one base slice of lag at most, however long it slept. (SFQ allows it
+//!   none.) In a crowd the credit is in inverse proportion to the number of waiting tasks: a task
+//!   without credit waits for the credits of all that have one, each used up in many runs.
 //! - `latest`: how far behind its vruntime the policy may put a key at most. A task that never
-//!   slept may wait that far behind the front with nothing owed to it.
-//! - `overtaken`: two base slices and a tick of virtual time for a task that has not slept since the policy was
-//!   told of it last, nothing for others. While it ran on one CPU of several, others of a larger key may have started,
-//!   since tasks that run are not in the queue when the next one is chosen; what it is owed for that is no sleeper's
-//!   credit. (Without it, tasks of more than average weight lose up to a tenth of their share on four CPUs.)
-//! - `lead`: two base slices and a tick, for the task's weight, and once more for the lightest weight
-//!   there is. While others wait nobody runs further ahead in one go: a task goes on
-//!   ([`VtimeRate::VirtualTime`]) until it has passed the first that is ready, which may be a light one
-//!   that has just run. The kernel's side does not charge what is used while nobody waits.
+//!   slept may wait that far behind the virtual time, without lag.
+//! - `overtaken`: two base slices and a tick of virtual time for a task that has not slept since
+//!   its last decision, nothing for others. While it ran on one of several CPUs, others with larger
+//!   keys may have started, since a running task is not in the queue when the next one is chosen.
+//!   Its lag from that is no sleeper's credit. Without this term, tasks of more than average weight
+//!   lose up to a tenth of their share on four CPUs.
+//! - `lead`: two base slices and a tick, for the task's weight, and once more for the lightest
+//!   weight there is. While others wait no task runs further ahead in one go. A task continues
+//!   ([`VtimeRate::VirtualTime`]) until its key has passed that of the first ready task, which may
+//!   be a light one that has just run. The kernel's side does not charge what a task uses while no
+//!   other waits.
 //!
-//! So a task with key `k` waits until the others have moved past `k`, for which each has at most
-//! `credit + overtaken + lead` (and the policy's own shift of keys) left: the wait is bounded in proportion to
-//! the number of tasks, whatever they did before. And all keys lie within a few hundred base slices
-//! of each other, so that virtual time may wrap around.
+//! So a task with key `k` waits until the others have moved past `k`. Each of them has at most
+//! `credit + overtaken + lead`, and the policy's own shift of keys, left until then. The wait is
+//! bounded in proportion to the number of tasks, whatever they did before. All keys lie within a
+//! few hundred base slices of each other, so virtual time may wrap around.
 //!
-//! A new task starts one minimal slice behind the front, whatever it has run without a decision before, and its first slice is a
-//! minimal one: it has paid beforehand for what it gets. Without that a chain of tasks, each of which creates the
-//! next and ends, would stay at the front for ever and starve everybody; with it the chain moves
-//! the front like one task that goes on, and a storm of new tasks is like so many old ones.
+//! A new task starts one minimal slice behind the virtual time, whatever it has run without a
+//! decision before, and its first slice is a minimal one: it has paid in advance for what it gets.
+//! Without that, a chain of tasks, each of which creates the next and ends, would always run at the
+//! virtual time and starve all others. With it the chain advances the virtual time like one task
+//! that continues, and a storm of new tasks is like as many old ones.
 
 use crate::abi;
 #[cfg(doc)]
@@ -54,21 +62,21 @@ use crate::policy::run_queue::{Cyclic, RESERVED, RunQueue};
 use crate::policy::{Choice, Context, DEFAULT_WEIGHT, Slices, Task};
 use std::time::Duration;
 
-/// The longest tick of a kernel (HZ=100): how much longer than its slice a task may run.
+/// How much longer than its slice a task may run: the longest tick of a kernel (HZ=100).
 const TICK_NS: u64 = 10_000_000;
 
 /// The smallest weight of a task.
 const LIGHTEST: u32 = 1;
 
-/// From so many waiting tasks for each CPU on they are a crowd.
+/// How many waiting tasks for each CPU make a crowd.
 pub(super) const CROWD_PER_CPU: u64 = abi::limits_CROWD_PER_CPU as u64;
 
-/// No slice counts as longer, which keeps all sums far from overflow.
+/// The longest slice that counts: it keeps all sums far from overflow.
 const LONGEST: Duration = Duration::from_secs(100);
 
-/// In the second word of the memo: the first word is a vruntime.
+/// A bit of the memo's second word: the first word is a vruntime.
 const KNOWN: u64 = 1 << 63;
-/// In the second word of the memo: the task has not been decided since it was created.
+/// A bit of the memo's second word: no decision has been made for the task yet.
 const NEW: u64 = 1 << 62;
 /// The bits of the second word of the memo that are the policy's.
 pub(super) const NOTE: u64 = NEW - 1;
@@ -91,21 +99,21 @@ impl FairQueue {
         FairQueue { waiting: RunQueue::with_capacity(RESERVED), vtime: 0, latest_ns, slices }
     }
 
-    /// The same queue with its virtual time somewhere else.
+    /// The same queue at another virtual time.
     #[cfg(test)]
     pub fn starting_at(self, vtime: u64) -> FairQueue {
         FairQueue { vtime, ..self }
     }
 
-    /// Charges the task for what it used, brings its vruntime into the window around the front and
-    /// returns it. What is charged is zeroed, so that a task that moves to another domain while it
-    /// waits does not pay twice.
+    /// Charges the task for what it used, brings its vruntime into the window around the virtual
+    /// time and returns it. It zeroes what it charges, so that a task that moves to another domain
+    /// while it waits does not pay twice.
     pub fn charge(&mut self, task: &mut Task, context: &Context) -> u64 {
-        self.follow(context);
+        self.advance(context);
         if task.memo[1] & KNOWN == 0 {
             let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
             task.memo = [self.vtime.wrapping_add(head_start), KNOWN | NEW];
-            // It may have lived for long: that was before this front, which has gone on meanwhile.
+            // What it used before is of no account here: the virtual time has grown meanwhile.
             task.used_ns = 0;
         }
         let lead_ns = 2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS;
@@ -125,15 +133,15 @@ impl FairQueue {
         task.memo[0]
     }
 
-    /// Lets a charged task wait at a key.
+    /// Queues a charged task at a key.
     pub fn push(&mut self, key: u64, task: Task) {
         self.waiting.push(key, task);
     }
 
-    /// The task with the smallest key and its slice. All that are ready wait for the CPU as much as
-    /// those that wait for a decision do, so they shorten the slice too.
+    /// The task with the smallest key and its slice. Ready tasks wait for a CPU just as those do
+    /// that wait for a decision, so they shorten the slice too.
     pub fn next(&mut self, context: &Context) -> Option<Choice> {
-        self.follow(context);
+        self.advance(context);
         let (key, mut task) = self.waiting.pop_min()?;
         let slice = if task.memo[1] & NEW != 0 {
             task.memo[1] &= !NEW;
@@ -142,7 +150,8 @@ impl FairQueue {
             self.slices.shared_by(self.waiting.len() + context.ready)
         };
         let choice = task.run_for(slice).at_virtual_time(key);
-        // Who wakes up often soon does again; who uses up slices has the policy look at it each time.
+        // A task that wakes up often soon does again. One that uses up its slices gets a new
+        // decision each time.
         Some(match task.wakeup {
             true => choice
                 .standing(self.latest_ns + self.credit(task.weight, context) + boost(&task, key)),
@@ -165,16 +174,16 @@ impl FairQueue {
         self.vtime
     }
 
-    /// Takes a task over from a domain whose front is at `source`.
+    /// Converts the vruntime of a task that comes from a domain whose virtual time is `source`.
     pub fn adopt(&self, task: &mut Task, source: u64) {
         if task.memo[1] & KNOWN != 0 {
             task.memo[0] = task.memo[0].wrapping_sub(source).wrapping_add(self.vtime);
         }
     }
 
-    /// A time as a shift of a key that is no more than this time, neither in virtual time (so a
-    /// light task is not shifted past everybody) nor in CPU time of the task (so a heavy task is
-    /// not either).
+    /// A time (nanoseconds) as a shift of a key. The shift is at most this time, both in virtual
+    /// time, so that a light task does not pass all others, and in the task's CPU time, so that a
+    /// heavy task does not either.
     pub fn favour(&self, ns: u64, weight: u32) -> u64 {
         virtual_ns(ns, weight.max(DEFAULT_WEIGHT))
     }
@@ -184,22 +193,24 @@ impl FairQueue {
         nanos(self.slices.base)
     }
 
-    /// How many tasks wait for a CPU, and from how many on they are a crowd.
+    /// How many tasks wait for a CPU, and how many make a crowd.
     pub fn crowd(&self, context: &Context) -> (u64, u64) {
         let few = CROWD_PER_CPU * context.cpus.len().max(1) as u64;
         ((self.len() + context.ready) as u64, few)
     }
 
-    /// How far before the front the vruntime of a task that has slept may lie, but for what the policy adds. When many
-    /// messages come at once, the first of them are of the crowd that the last ones make, so those that are yet to come count as well:
-    /// the first would be owed more, and go before whoever wakes up a little later.
+    /// How far before the virtual time the vruntime of a task that has slept may lie, without what
+    /// the policy adds. Messages that are still in the ring count as well. When many come at once,
+    /// the first would otherwise get more credit than the last, and run before tasks that wake up a
+    /// little later.
     fn credit(&self, weight: u32, context: &Context) -> u64 {
         let (waiting, few) = self.crowd(context);
         let waiting = waiting.max(context.nr_queued as u64);
         self.favour(self.base_ns() * few / waiting.max(few), weight)
     }
 
-    fn follow(&mut self, context: &Context) {
+    /// Advances the virtual time to that of the kernel's side.
+    fn advance(&mut self, context: &Context) {
         self.vtime = Cyclic(context.vtime).max(Cyclic(self.vtime)).0;
     }
 }

@@ -1,8 +1,9 @@
 //! First in, first out: the smallest complete policy, and the one to start a new policy from.
 //!
-//! Tasks run in the order in which they became runnable, each for the same slice; it knows neither
-//! weights nor sleepers. Invariant: of two waiting tasks, the one told of first is decided first.
-//! This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
+//! Tasks run in the order in which they became runnable, each for the same slice; the policy knows
+//! neither weights nor sleepers. This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
+//!
+//! Invariant: of two waiting tasks, the one that was enqueued first is decided first.
 
 use crate::policy::{Choice, Context, Policy, Task, run_queue::RESERVED};
 use std::collections::VecDeque;

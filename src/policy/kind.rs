@@ -21,7 +21,7 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
-    /// All of them, the default first.
+    /// All policies, the default first.
     pub const ALL: [PolicyKind; 3] = [PolicyKind::Vruntime, PolicyKind::Deadline, PolicyKind::Fifo];
 
     /// The name on the command line.
@@ -67,7 +67,7 @@ impl FromStr for PolicyKind {
     }
 }
 
-/// A name that none of the shipped policies has.
+/// The error for a name that no shipped policy has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownPolicy(String);
 
@@ -80,7 +80,7 @@ impl fmt::Display for UnknownPolicy {
 
 impl std::error::Error for UnknownPolicy {}
 
-/// So that a policy chosen at run time goes wherever one of the user's own does.
+/// A policy that is chosen at run time fits wherever one of the user's own does.
 impl<P: Policy + ?Sized> Policy for Box<P> {
     fn enqueue(&mut self, task: Task, context: &Context) {
         (**self).enqueue(task, context);

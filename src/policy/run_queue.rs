@@ -1,17 +1,18 @@
-//! The waiting tasks of one domain in the order of a 64-bit key, ties in order of arrival.
+//! The waiting tasks of one domain, sorted by a 64-bit key; equal keys in order of arrival.
 //!
 //! Keys are points in a virtual time that may wrap around, compared as the kernel compares time
-//! stamps (`time_before64`): `a` is before `b` if the way from `a` up to `b` is shorter than the way
-//! from `b` up to `a`. That is an order as long as all waiting keys lie within `2^63` of each other.
+//! stamps (`time_before64`): `a` is before `b` if the way from `a` up to `b` is shorter than the
+//! way from `b` up to `a`. That is an order as long as all waiting keys lie within `2^63` of each
+//! other.
 //!
-//! The structure is a binary heap (Williams, "Algorithm 232: Heapsort", 1964; the standard library's,
-//! which sifts to the bottom first after Wegener, "Bottom-up heapsort", 1993) over 16-byte places,
-//! and a slab in which the tasks themselves lie still. It was measured against the standard
-//! library's B-tree and against heaps of two, four and eight children of our own, from 10 to 10,000
-//! tasks; the figures are in `docs/design.md`.
+//! The structure is a binary heap (Williams, "Algorithm 232: Heapsort", 1964; the standard
+//! library's, which sifts to the bottom first after Wegener, "Bottom-up heapsort", 1993) of 16-byte
+//! entries, and a slab in which the tasks themselves lie still. `docs/design.md` compares it with
+//! the standard library's B-tree and with heaps of two, four and eight children of our own, from 10
+//! to 10,000 tasks.
 //!
-//! Invariant: every slot of the slab is either in exactly one place of the heap or in the list of
-//! free slots, and that list has room for all of them. So nothing is lost or handed out twice, and
+//! Invariant: every slot of the slab is either in exactly one entry of the heap or in the list of
+//! free slots, and that list has room for all of them. So no task is lost or handed out twice, and
 //! nothing allocates while the number of tasks stays within the capacity.
 
 use crate::policy::Task;
@@ -37,19 +38,19 @@ impl PartialOrd for Cyclic {
     }
 }
 
-/// Where a task stands in the order, and where it lies.
+/// A task's key, and its slot in the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Entry {
     key: Cyclic,
     /// The number of its arrival in the upper half, its slot in the lower: one comparison, which
-    /// the arrival decides. The number wraps around too, so of two tasks with the same key, one
-    /// that has seen `2^31` others arrive may be taken for the younger one.
+    /// the arrival decides. The number wraps around too: a task that has seen `2^31` others arrive
+    /// may count as younger than one with the same key.
     ticket: Cyclic,
 }
 
-impl Place {
-    fn new(key: u64, arrival: u32, slot: u32) -> Place {
-        Place { key: Cyclic(key), ticket: Cyclic(u64::from(arrival) << 32 | u64::from(slot)) }
+impl Entry {
+    fn new(key: u64, arrival: u32, slot: u32) -> Entry {
+        Entry { key: Cyclic(key), ticket: Cyclic(u64::from(arrival) << 32 | u64::from(slot)) }
     }
 
     fn slot(self) -> u32 {
@@ -57,14 +58,14 @@ impl Place {
     }
 }
 
-impl Ord for Place {
-    fn cmp(&self, other: &Place) -> Ordering {
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
         self.key.cmp(&other.key).then(self.ticket.cmp(&other.ticket))
     }
 }
 
-impl PartialOrd for Place {
-    fn partial_cmp(&self, other: &Place) -> Option<Ordering> {
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
@@ -82,7 +83,7 @@ impl PartialOrd for Place {
 /// ```
 #[derive(Debug)]
 pub struct RunQueue {
-    order: BinaryHeap<Reverse<Place>>,
+    heap: BinaryHeap<Reverse<Entry>>,
     tasks: Vec<Task>,
     free: Vec<u32>,
     arrivals: u32,
@@ -93,65 +94,65 @@ impl RunQueue {
     /// that it grows by doubling.
     pub fn with_capacity(capacity: usize) -> RunQueue {
         RunQueue {
-            order: BinaryHeap::with_capacity(capacity),
+            heap: BinaryHeap::with_capacity(capacity),
             tasks: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             arrivals: 0,
         }
     }
 
-    /// Lets a task wait at `key`, behind those already waiting there. Takes time in the logarithm
-    /// of the number of tasks at worst, and constant time on average for random keys.
+    /// Adds a task at `key`, behind those already waiting there. O(log n) for n tasks at worst,
+    /// O(1) on average for random keys.
     ///
     /// # Panics
     /// If `2^32` tasks wait.
     pub fn push(&mut self, key: u64, task: Task) {
         let slot = self.store(task);
-        self.order.push(Reverse(Place::new(key, self.arrivals, slot)));
+        self.heap.push(Reverse(Entry::new(key, self.arrivals, slot)));
         self.arrivals = self.arrivals.wrapping_add(1);
     }
 
-    /// Takes the task with the smallest key, with its key. Takes time in the logarithm of the
-    /// number of tasks.
+    /// Removes the task with the smallest key, and returns both. O(log n) for n tasks.
     pub fn pop_min(&mut self) -> Option<(u64, Task)> {
-        let Reverse(place) = self.order.pop()?;
-        Some(self.release(place))
+        let Reverse(entry) = self.heap.pop()?;
+        Some(self.release(entry))
     }
 
     /// The smallest key.
     pub fn peek_min_key(&self) -> Option<u64> {
-        self.order.peek().map(|Reverse(place)| place.key.0)
+        self.heap.peek().map(|Reverse(entry)| entry.key.0)
     }
 
-    /// Takes the task with the largest key of those that are `wanted`, with its key: the one that
-    /// would have waited longest. Looks at all places, so it takes time in proportion to the number
-    /// of tasks; it is for handing work to an idle domain, not for every decision.
+    /// Removes the task with the largest key of those that are `wanted`, and returns both: the one
+    /// that would have waited longest. O(n) for n tasks, since it scans all entries: it is for
+    /// handing work to an idle domain, not for every decision.
     pub fn take_last(&mut self, mut wanted: impl FnMut(&Task) -> bool) -> Option<(u64, Task)> {
-        let mut last: Option<Place> = None;
-        // From the leaves, where the large keys are, so that few tasks have to be looked at.
-        for &Reverse(place) in self.order.iter().rev() {
-            if last.is_none_or(|last| last < place) && wanted(&self.tasks[place.slot() as usize]) {
-                last = Some(place);
+        let mut last: Option<Entry> = None;
+        // From the leaves, where the large keys are, so that few tasks have to be checked.
+        for &Reverse(entry) in self.heap.iter().rev() {
+            if last.is_none_or(|last| last < entry) && wanted(&self.tasks[entry.slot() as usize]) {
+                last = Some(entry);
             }
         }
         let last = last?;
-        self.order.retain(|Reverse(place)| place.ticket != last.ticket);
+        self.heap.retain(|Reverse(entry)| entry.ticket != last.ticket);
         Some(self.release(last))
     }
 
-    /// Takes the tasks one by one in their order, with their keys. Those not taken stay.
+    /// Removes the tasks one by one, the smallest key first, and returns them with their keys.
+    /// Tasks that the caller does not ask for remain.
     pub fn drain(&mut self) -> impl Iterator<Item = (u64, Task)> + '_ {
         std::iter::from_fn(|| self.pop_min())
     }
 
     /// How many tasks wait.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.heap.len()
     }
 
     /// Whether no task waits.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.heap.is_empty()
     }
 
     fn store(&mut self, task: Task) -> u32 {
@@ -161,15 +162,15 @@ impl RunQueue {
         }
         let slot = u32::try_from(self.tasks.len()).expect("fewer than 2^32 tasks wait");
         self.tasks.push(task);
-        // Here rather than in `release`: taking a task never allocates.
+        // Here rather than in `release`: to remove a task never allocates.
         self.free.reserve(self.tasks.capacity());
         slot
     }
 
-    fn release(&mut self, place: Place) -> (u64, Task) {
-        let slot = place.slot();
+    fn release(&mut self, entry: Entry) -> (u64, Task) {
+        let slot = entry.slot();
         self.free.push(slot);
-        (place.key.0, self.tasks[slot as usize])
+        (entry.key.0, self.tasks[slot as usize])
     }
 }
 
@@ -183,12 +184,12 @@ mod tests {
         Task::new(Pid(number as i32))
     }
 
-    fn pids(taken: impl Iterator<Item = (u64, Task)>) -> Vec<i32> {
-        taken.map(|(_, task)| task.pid.0).collect()
+    fn pids(removed: impl Iterator<Item = (u64, Task)>) -> Vec<i32> {
+        removed.map(|(_, task)| task.pid.0).collect()
     }
 
     #[test]
-    fn takes_equal_keys_in_order_of_arrival() {
+    fn removes_equal_keys_in_order_of_arrival() {
         let mut queue = RunQueue::with_capacity(0);
         for number in 0..100 {
             queue.push(7, task(number));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn uses_the_slots_of_taken_tasks_again() {
+    fn uses_the_slots_of_removed_tasks_again() {
         let mut queue = RunQueue::with_capacity(2);
         for number in 0..1000 {
             queue.push(number as u64, task(number));
@@ -264,16 +265,16 @@ mod tests {
                     }
                     Step::PopMin => {
                         let expected = (!model.is_empty()).then(|| model.remove(0));
-                        let taken = queue.pop_min().map(|(key, task)| (key, task.pid.0));
-                        prop_assert_eq!(taken, expected.map(|(o, n)| (origin.wrapping_add(o), n)));
+                        let removed = queue.pop_min().map(|(key, task)| (key, task.pid.0));
+                        prop_assert_eq!(removed, expected.map(|(o, n)| (origin.wrapping_add(o), n)));
                     }
                     Step::TakeLast { divisor } => {
                         let at = model.iter().rposition(|&(_, number)| number % divisor == 0);
                         let expected = at.map(|at| model.remove(at));
-                        let taken = queue
+                        let removed = queue
                             .take_last(|task| task.pid.0 % divisor == 0)
                             .map(|(key, task)| (key, task.pid.0));
-                        prop_assert_eq!(taken, expected.map(|(o, n)| (origin.wrapping_add(o), n)));
+                        prop_assert_eq!(removed, expected.map(|(o, n)| (origin.wrapping_add(o), n)));
                     }
                     Step::Drain { at_most } => {
                         let expected: Vec<i32> =

@@ -5,12 +5,13 @@ use crate::policy::Context;
 use crate::topology::Domain;
 use std::time::Duration;
 
-/// The options that every policy has.
+/// The options that every policy has. A slice is the time for which a task runs before it is asked
+/// to give way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slices {
-    /// The slice of a task that nobody waits behind (`--slice-us`).
+    /// The slice of a task while no other waits (`--slice-us`).
     pub base: Duration,
-    /// No slice is shorter (`--slice-min-us`).
+    /// The shortest slice (`--slice-min-us`).
     pub min: Duration,
 }
 
@@ -18,8 +19,9 @@ pub struct Slices {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Setup<'a> {
-    /// The domain whose tasks it will decide for: its CPUs, cores, kinds of core and NUMA node. With
-    /// `--dedicate` one of these CPUs is the thread's own; [`Context::cpus`] leaves it out.
+    /// The domain whose tasks it will decide for: its CPUs, cores, kinds of core and NUMA node.
+    /// With `--dedicate` one of these CPUs belongs to the thread alone; [`Context::cpus`] leaves it
+    /// out.
     pub domain: &'a Domain,
     /// The slices that the user has chosen.
     pub slices: Slices,

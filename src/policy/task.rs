@@ -11,18 +11,20 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 
 /// A task that waits for a decision, as its domain thread knows it.
 ///
-/// Times are in nanoseconds of the kernel's scheduling clock.
+/// Times are in nanoseconds of the kernel's scheduling clock. What is "new" covers the time since
+/// the policy last decided for the task.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
     /// The task's number.
     pub pid: Pid,
-    /// Tells this stay in the waiting state from any other of the same pid. Opaque.
+    /// The generation: tells this wait from every other wait of the same pid. Opaque.
     pub seq: u64,
     /// The first 15 bytes of the task's name and a zero, as in `/proc/PID/comm`.
     pub comm: [u8; 16],
     /// The cgroup it is in.
     pub cgroup: CgroupId,
-    /// Share of the CPU it is entitled to: 1 to 10,000, 100 ([`DEFAULT_WEIGHT`]) for nice 0.
+    /// Its share of the CPU, in proportion to the weights of others: 1 to 10,000, 100
+    /// ([`DEFAULT_WEIGHT`]) for nice 0.
     pub weight: u32,
     /// The CPU it ran on last.
     pub prev_cpu: CpuId,
@@ -30,30 +32,30 @@ pub struct Task {
     pub affinity: Affinity,
     /// When it became runnable; [`Context::waited`] tells how long ago that is.
     pub runnable_at_ns: u64,
-    /// CPU time it used since the policy was last told of it (nanoseconds), but for what it used
-    /// while nobody else wanted the CPU.
+    /// New CPU time (nanoseconds), without what it used while no other task wanted the CPU.
     pub used_ns: u64,
     /// CPU time it used since it last slept (nanoseconds).
     pub burst_ns: u64,
-    /// Voluntary context switches (it went to sleep) since the policy was last told of it; 0 the
-    /// first time. [`Task::voluntary_switch_rate`] has it by the second.
+    /// New voluntary context switches (it went to sleep); 0 the first time.
+    /// [`Task::voluntary_switch_rate`] is the same per second.
     pub voluntary_switches: u32,
-    /// Time since the policy was last told of it, but for what it has waited for a CPU: in which it
-    /// ran or slept (nanoseconds); 0 the first time.
+    /// How long it ran or slept since the last decision, without its waits for a CPU (nanoseconds);
+    /// 0 the first time.
     pub since_last_ns: u64,
-    /// Whether it may run on every CPU of the machine, so that another domain may take it.
+    /// Whether it may run on every CPU of the machine, so that another domain may steal it.
     pub anywhere: bool,
     /// Whether it woke up (or was just created), rather than used up its slice.
     pub wakeup: bool,
     /// The policy's own memory of the task: what it left here with its last decision comes back
     /// with the next [`Policy::enqueue`], in whatever domain that is. Zero for a new task.
     pub memo: Memo,
-    /// The kernel's totals at this message; the framework's, to tell what is new in the next.
+    /// The kernel's totals at this message. The framework carries them along with the decision, and
+    /// subtracts them from the totals of the next message.
     #[doc(hidden)]
     pub totals: Totals,
 }
 
-/// The kernel's totals of a task when its domain was told of it. Opaque to a policy.
+/// The kernel's totals of a task at a message. Opaque to a policy.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
@@ -65,8 +67,8 @@ pub struct Totals {
 pub type Memo = [u64; 2];
 
 impl Task {
-    /// A new, nameless task of nice 0 that may use the whole domain and has used nothing yet: the
-    /// start for tests and simulations, which set the fields that matter to them.
+    /// A new, nameless task of nice 0 that may use the whole domain and has used nothing yet. Tests
+    /// and simulations start from it and set the fields that matter to them.
     pub fn new(pid: Pid) -> Task {
         Task {
             pid,
@@ -97,9 +99,9 @@ impl Task {
         }
     }
 
-    /// Voluntary context switches a second since the policy was last told of the task; 0 for a new
-    /// one. It covers the time since then only: a policy that wants an average keeps it in the
-    /// [`Memo`], as [`vruntime`](crate::policy::vruntime) does.
+    /// Voluntary context switches per second since the last decision for the task; 0 for a new
+    /// task. A policy that wants an average over a longer time keeps it in the [`Memo`], as
+    /// [`vruntime`](crate::policy::vruntime) does.
     ///
     /// ```
     /// use scx_manyland::{ids::Pid, policy::Task};
@@ -115,9 +117,11 @@ impl Task {
         }
     }
 
-    /// A decision to run this task for a time, with everything else left to the framework. The
-    /// kernel takes slices of 1 ns to 1 s and bounces others; it looks at a slice's end at its ticks
-    /// (every 1 to 10 ms, by its configuration) and whenever something else happens on the CPU.
+    /// A choice to run this task for a time, with everything else left to the framework.
+    ///
+    /// The kernel's side accepts slices of 1 ns to 1 s and bounces others. The kernel checks the
+    /// end of a slice at its ticks (every 1 to 10 ms, by its configuration) and whenever something
+    /// else happens on the CPU.
     pub fn run_for(self, slice: Duration) -> Choice {
         Choice {
             task: self,

@@ -1,8 +1,8 @@
-//! One CPU in virtual time, for the tests of policies: a policy's order and slices are all that
-//! decides who runs.
+//! One CPU in virtual time, for the tests of policies: only a policy's keys and slices decide which
+//! task runs.
 //!
-//! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run in
-//! the order of their keys, as the kernel would run them.
+//! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run by
+//! their keys, as the kernel runs them.
 
 use crate::abi::limits_PACE_ONE as PACE_ONE;
 use crate::ids::Pid;
@@ -55,7 +55,7 @@ pub enum Decide {
     Late,
     /// All that wait.
     Ahead,
-    /// All that wait, and where the policy lets it a decision stands for seven wake-ups.
+    /// All that wait; a decision stands for seven wake-ups where the policy allows it.
     Standing,
 }
 
@@ -72,7 +72,7 @@ struct Runner {
     behaviour: Behaviour,
     left_ns: u64,
     decided_at_ns: Option<u64>,
-    /// The last decision, for how many wake-ups it stands, and what was used since it was taken.
+    /// The last decision, for how many wake-ups it stands, and the CPU time used since.
     stands: Option<(Choice, u32, u64)>,
     total_ns: u64,
     longest_wait_ns: u64,
@@ -82,7 +82,6 @@ struct Runner {
 pub struct Simulation<P> {
     policy: P,
     decide: Decide,
-    /// The time, how many are ready, and the largest key that has started.
     context: Context,
     ready: Vec<Choice>,
     runners: Vec<Runner>,
@@ -128,12 +127,12 @@ impl<P: Policy> Simulation<P> {
         self.runners[runner].longest_wait_ns
     }
 
-    /// Starts the measurement of waits afresh.
+    /// Starts a new measurement of waits.
     pub fn forget_waits(&mut self) {
         self.runners.iter_mut().for_each(|runner| runner.longest_wait_ns = 0);
     }
 
-    /// Goes on for a time, up to the end of the slice that is running then.
+    /// Runs for a time, up to the end of the slice that is running then.
     pub fn run_for(&mut self, ns: u64) {
         let end_ns = self.context.now_ns + ns;
         while self.context.now_ns < end_ns {
@@ -181,7 +180,7 @@ impl<P: Policy> Simulation<P> {
         self.context.ready = self.ready.len();
     }
 
-    /// A task wakes up for which a decision stands: as `stand()` of `bpf/enqueue.bpf.h`.
+    /// A task wakes up for which a decision stands. The kernel's side does the same.
     fn stand(&mut self, number: usize) -> bool {
         let runner = &mut self.runners[number];
         let Some((choice, left, used_ns)) = &mut runner.stands else { return false };
@@ -221,7 +220,7 @@ impl<P: Policy> Simulation<P> {
             return self.enqueue(number, self.context.now_ns, false);
         }
         match runner.behaviour {
-            Behaviour::Hog => unreachable!("a hog has always something left to run"),
+            Behaviour::Hog => unreachable!("a hog always has something left to run"),
             Behaviour::Periodic { run_ns, sleep_ns } => {
                 runner.left_ns = run_ns;
                 runner.task.burst_ns = 0;

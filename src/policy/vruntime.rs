@@ -1,20 +1,21 @@
-//! The default policy: weighted virtual run time, and an earlier turn for tasks that give up the
-//! CPU of their own accord.
+//! The default policy: weighted virtual run time, with a boost for tasks that give up the CPU of
+//! their own accord.
 //!
-//! How tasks share the CPU is told in `fair.rs`. On top of it, a task that often waits for something
-//! (a frame, a packet, a key) is likely to wait again soon, so it costs the others little to let it
-//! go first and it gains much. How often is the average rate of its voluntary context switches, over
-//! about 100 ms; it is turned into a boost, a key before the vruntime. The idea is
-//! scx_rustland's (Andrea Righi, 2024), where the boost is a part of what the task pays.
+//! `fair.rs` tells how tasks share the CPU. A task that often waits for something (a frame, a
+//! packet, a key press) is likely to wait again soon. To run it first costs the others little and
+//! helps the task much. The policy averages the rate of the task's voluntary context switches over
+//! about 100 ms, and turns it into a boost: the distance of the key before the vruntime. The idea
+//! is scx_rustland's (Andrea Righi, 2024), where the boost is a part of what the task pays.
 //!
-//! Waiting for a CPU is no part of that time: tasks that have waited would otherwise have the smaller
-//! boosts, and wait on. And N tasks with a boost keep one without it waiting for N boosts together,
-//! so boosts are in inverse proportion to the number of waiting tasks from a crowd on, as credits are: eight base slices for each CPU
-//! together at most.
+//! - The time of the average leaves out the task's waits for a CPU. Otherwise tasks that have
+//!   waited would have smaller boosts, and wait on.
+//! - In a crowd the boosts shrink in inverse proportion to the number of waiting tasks, as credits
+//!   do. Otherwise a task without a boost would wait for those of all others together; now that is
+//!   eight base slices for each CPU at most.
 //!
-//! Invariant: the boost moves the key and never the vruntime, and by one base slice at most. So who
-//! gives way often runs earlier and gets no larger share; one that starts to hog the CPU has used
-//! up its lead after one base slice.
+//! Invariant: the boost moves the key and never the vruntime, and by one base slice at most. So a
+//! task that gives way often runs earlier and gets no larger share. A task that starts to hog the
+//! CPU has used up its boost after one base slice.
 
 use crate::policy::fair::{FairQueue, NOTE};
 use crate::policy::{Choice, Context, Policy, Slices, Task};
@@ -23,7 +24,7 @@ use crate::policy::{Choice, Context, Policy, Slices, Task};
 /// several times, short enough to notice a change before a person does.
 const WINDOW_NS: u64 = 100_000_000;
 
-/// The average rate from which on the boost is full: giving way every 10 ms (millihertz).
+/// The lowest average rate with a full boost (millihertz): a task that gives way every 10 ms.
 const FULL_RATE_MHZ: u64 = 100_000;
 
 /// Runs the task with the smallest weighted virtual run time, less its boost.
@@ -61,9 +62,9 @@ impl Policy for Vruntime {
     fn next(&mut self, context: &Context) -> Option<Choice> {
         let choice = self.fair.next(context)?;
         let (waiting, few) = self.fair.crowd(context);
-        // The boost it has got is too large for the next time, then.
-        let stands = choice.max_lag.filter(|_| waiting <= few);
-        Some(Choice { max_lag: stands, ..choice })
+        // In a crowd the boost of this decision would be too large for the next wake-up.
+        let max_lag = choice.max_lag.filter(|_| waiting <= few);
+        Some(Choice { max_lag, ..choice })
     }
 
     fn waiting(&self) -> usize {
@@ -83,8 +84,8 @@ impl Policy for Vruntime {
     }
 }
 
-/// The exponential average of a rate (millihertz, at most [`FULL_RATE_MHZ`]) after so many events in
-/// so long a time: the old average weighs as much as [`WINDOW_NS`] of observation would.
+/// The exponential average of a rate (millihertz, at most [`FULL_RATE_MHZ`]) after some events in
+/// some time. The old average weighs as much as [`WINDOW_NS`] of observation.
 fn average(rate_mhz: u64, events: u32, elapsed_ns: u64) -> u64 {
     const MHZ_NS: u64 = 1_000_000_000_000;
     let seen = u64::from(events.min(1_000_000)) * MHZ_NS + rate_mhz.min(FULL_RATE_MHZ) * WINDOW_NS;

@@ -11,7 +11,7 @@ fn base_ns() -> u64 {
     SLICES.base.as_nanos() as u64
 }
 
-/// How far from the virtual time a task waits, as a key.
+/// The distance of a task's key from the virtual time.
 fn key_from_vtime(policy: &mut Vruntime, task: Task) -> i64 {
     policy.enqueue(task, &idle());
     let vtime = policy.virtual_time();
@@ -46,7 +46,7 @@ fn giving_way_often_does_not_enlarge_the_share() {
 }
 
 #[test]
-fn a_mostly_sleeping_task_is_ordered_before_hogs() {
+fn a_mostly_sleeping_task_runs_before_hogs() {
     for decide in Decide::ALL {
         let mut cpu = Simulation::new(Vruntime::new(SLICES), decide);
         for _ in 0..8 {
@@ -56,13 +56,13 @@ fn a_mostly_sleeping_task_is_ordered_before_hogs() {
         cpu.run_for(1000 * MS);
         cpu.forget_waits();
         cpu.run_for(10_000 * MS);
-        // One slice of whoever runs when it wakes.
+        // One slice of the task that runs when it wakes.
         assert!(cpu.longest_wait_ns(sleeper) <= base_ns() / 8, "{decide:?}");
     }
 }
 
 #[test]
-fn a_task_that_gives_way_goes_before_one_that_merely_slept() {
+fn a_task_that_gives_way_runs_before_one_that_merely_slept() {
     let mut polite = Task::new(Pid(1));
     polite.memo = [0, decide_alone(&mut Vruntime::new(SLICES), Task::new(Pid(0))).task.memo[1]];
     let mut slept = polite;
@@ -75,7 +75,7 @@ fn a_task_that_gives_way_goes_before_one_that_merely_slept() {
 }
 
 #[test]
-fn decisions_stand_for_those_who_wake_up_among_few() {
+fn decisions_stand_for_tasks_that_wake_up_among_few() {
     let max_lag = |task: Task, ready: usize| {
         let mut context = Context::with_cpus(4);
         context.ready = ready;
@@ -88,7 +88,7 @@ fn decisions_stand_for_those_who_wake_up_among_few() {
     assert_eq!(max_lag(Task { wakeup: false, ..woken }, 0), None);
     assert_eq!(max_lag(woken, 4 * CROWD_PER_CPU as usize), Some(base_ns()));
     assert_eq!(max_lag(woken, 4 * CROWD_PER_CPU as usize + 1), None);
-    // Whoever has a boost may lie before the front by that as well.
+    // A boost adds to the maximum lag.
     let mut polite = decide_alone(&mut Vruntime::new(SLICES), woken).task;
     (polite.voluntary_switches, polite.since_last_ns) = (20, 100 * MS);
     assert_eq!(max_lag(polite, 0), Some(2 * base_ns()));
@@ -135,7 +135,7 @@ fn no_debt_is_larger_than_the_lightest_task_can_cause() {
 }
 
 #[test]
-fn new_tasks_start_behind_the_front_with_a_minimal_slice() {
+fn new_tasks_start_behind_the_virtual_time_with_a_minimal_slice() {
     let mut policy = Vruntime::new(SLICES);
     policy.enqueue(Task::new(Pid(1)), &idle());
     let first = policy.next(&idle()).unwrap();
@@ -143,9 +143,9 @@ fn new_tasks_start_behind_the_front_with_a_minimal_slice() {
     assert_eq!(first.key, Some(SLICES.min.as_nanos() as u64));
     policy.enqueue(first.task, &idle());
     assert_eq!(policy.next(&idle()).unwrap().slice, SLICES.base);
-    // What it ran while nobody decided is no debt.
-    let run_late = Task { used_ns: 500 * MS, ..Task::new(Pid(2)) };
-    assert_eq!(decide_alone(&mut Vruntime::new(SLICES), run_late).key, first.key);
+    // What it ran without a decision is no debt.
+    let ran_undecided = Task { used_ns: 500 * MS, ..Task::new(Pid(2)) };
+    assert_eq!(decide_alone(&mut Vruntime::new(SLICES), ran_undecided).key, first.key);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_fork_storm_does_not_starve_an_old_hog() {
             cpu.spawn(100, Behaviour::ForkAndEnd { run_ns: MS });
         }
         cpu.run_for(20_000 * MS);
-        // It owed a base slice when the storm began; a round of the storm pays off 1 ms of it.
+        // Its lead is a base slice when the storm begins; a round of the storm uses up 1 ms of it.
         let bound = (base_ns() / MS + 1) * (CHAINS + 1) * MS;
         assert!(cpu.longest_wait_ns(hog) <= bound, "{} {decide:?}", cpu.longest_wait_ns(hog));
         let share = (cpu.used_ns(hog) - used_before) as f64 / (20_000 * MS) as f64;
@@ -169,7 +169,7 @@ fn a_fork_storm_does_not_starve_an_old_hog() {
 }
 
 #[test]
-fn a_task_takes_its_place_along_to_another_domain() {
+fn a_task_keeps_its_lag_in_another_domain() {
     let (mut here, mut there) = (Vruntime::new(SLICES), Vruntime::new(SLICES));
     here.fair = here.fair.starting_at(u64::MAX - 5);
     there.fair = there.fair.starting_at(700 * MS);
@@ -213,7 +213,7 @@ fn the_average_rises_falls_and_stays_bounded() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// From any virtual time, so also across its wrap, in either way of deciding.
+    /// From any virtual time, so also across its wrap, in each way of deciding.
     #[test]
     fn shares_follow_any_weights_from_any_virtual_time(
         weights in prop::collection::vec(10..2000u32, 2..8),
@@ -235,7 +235,7 @@ proptest! {
         }
     }
 
-    /// Whatever the kernel's side says of a task.
+    /// Whatever the message of a task says.
     #[test]
     fn no_message_leads_out_of_the_window(
         vtime in any::<u64>(),
