@@ -1,6 +1,6 @@
-//! What the schedulers of all domains let each other see: virtual times, and public deques.
+//! What the schedulers of all domains see of each other: virtual times, and public deques.
 //!
-//! Invariant: a domain's virtual time and its end of a deque are written by its own thread only.
+//! Invariant: only a domain's own thread writes its virtual time and publishes in its deque.
 
 use super::handover::Exchange;
 use super::sync::Deque;
@@ -9,16 +9,17 @@ use crate::policy::Task;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the schedulers of all domains let each other see.
+/// What the schedulers of all domains see of each other.
 pub struct Board {
-    /// Where each domain's virtual time stands.
+    /// Each domain's virtual time at the end of its last round.
     virtual_times: Box<[AtomicU64]>,
     /// The public deques; `None` where domains do not steal.
     pub(super) exchange: Option<Exchange<Task>>,
 }
 
 impl Board {
-    /// For so many domains, which steal from each other or not; and the deque of each.
+    /// The board of `domains` domains, and the deque of each. They steal from each other if `steal`
+    /// says so and there are at least two.
     pub fn new(domains: usize, steal: bool) -> (Arc<Self>, Vec<Deque<Task>>) {
         let (exchange, deques) = Exchange::new(domains);
         let board = Self {
@@ -28,12 +29,13 @@ impl Board {
         (Arc::new(board), deques)
     }
 
-    /// The virtual time of a domain at the end of its last round; `None` if there is no such domain.
+    /// The virtual time of a domain at the end of its last round; `None` if there is no such
+    /// domain.
     pub(super) fn virtual_time(&self, domain: DomainId) -> Option<u64> {
         Some(self.virtual_times.get(domain.index())?.load(Ordering::Relaxed))
     }
 
-    /// Lets the others see the virtual time of a domain.
+    /// Publishes the virtual time of a domain.
     pub(super) fn publish_virtual_time(&self, domain: DomainId, time: u64) {
         self.virtual_times[domain.index()].store(time, Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@ use crate::abi;
 use crate::policy::{Affinity, Choice};
 
 impl<S: Seam> Scheduler<S> {
-    /// Turns a choice into a decision with a CPU, if there is an idle one.
+    /// The decision for a choice, with the next number of the sequence.
     #[inline]
     pub(super) fn decision(&mut self, choice: &Choice) -> abi::decided {
         let task = &choice.task;
@@ -32,8 +32,8 @@ impl<S: Seam> Scheduler<S> {
         }
     }
 
-    /// The CPU of the task and how it gets it: the one it is bound to, the one that the policy wants,
-    /// an idle one, or none yet.
+    /// The CPU for a task and the flags that go with it: the CPU it is bound to, else the one that
+    /// the policy chose, else an idle one, else none.
     #[inline]
     fn cpu_for(&mut self, choice: &Choice) -> (u32, u32) {
         let task = &choice.task;
@@ -49,6 +49,7 @@ impl<S: Seam> Scheduler<S> {
         }
     }
 
+    /// The flag of a choice that stands, where a choice may.
     #[inline]
     fn standing_flag(&self, choice: &Choice) -> u32 {
         match choice.max_lag {

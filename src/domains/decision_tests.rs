@@ -1,4 +1,4 @@
-//! Tests of decisions: which CPU, in which order, with which flags.
+//! Tests of decisions: which CPU, which key, which flags.
 
 use super::*;
 use crate::domains::board::Board;
@@ -8,7 +8,7 @@ use crate::ids::CpuId;
 use crate::topology::Granularity;
 
 #[test]
-fn without_an_order_of_the_policy_tasks_are_ordered_as_they_were_decided() {
+fn without_keys_of_the_policy_tasks_run_as_they_were_decided() {
     let mut scheduler = scheduler(1, Box::new(Witness::new().0));
     for round in 0..3 {
         for pid in 0..4 {
@@ -82,7 +82,7 @@ fn a_choice_stands_unless_it_preempts_or_its_policy_decides_late() {
 }
 
 #[test]
-fn a_task_is_placed_on_allowed_cpus_of_the_domain_only() {
+fn a_task_is_offered_allowed_cpus_of_the_domain_only() {
     let domains = domains("L3Cache:2 Core:4 PU:1", Granularity::L3);
     let domain = domains.iter().nth(1).unwrap();
     let mut usable = domain.cpus;
@@ -95,17 +95,17 @@ fn a_task_is_placed_on_allowed_cpus_of_the_domain_only() {
         Scheduler::new(queues, domain, &places(domain), usable, policy, board, deque);
     // CPU 7 belongs to the domain's thread alone; the others' idle bits are not the domain's.
     scheduler.seam().idle = cpus([0, 1, 4, 6, 7]);
-    let mut place = |allowed: &[u32]| {
+    let mut offer = |allowed: &[u32]| {
         let allowed = cpus(allowed.iter().copied());
         let decision = decide(&mut scheduler, Kept::new(1).queue_part(1, &allowed));
         (decision.cpu, decision.flags)
     };
     const IDLE: u32 = abi::decided_flags_DECIDED_IDLE;
     const READY: (u32, u32) = (abi::none_NO_CPU, 0);
-    assert_eq!(place(&[0, 6]), (6, IDLE));
-    assert_eq!(place(&[1, 4, 5]), (4, IDLE));
-    assert_eq!(place(&[5]), READY);
-    assert_eq!(place(&[0, 1, 7]), READY);
+    assert_eq!(offer(&[0, 6]), (6, IDLE));
+    assert_eq!(offer(&[1, 4, 5]), (4, IDLE));
+    assert_eq!(offer(&[5]), READY);
+    assert_eq!(offer(&[0, 1, 7]), READY);
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! How long decisions take: what the histogram that the kernel's side fills (`bpf/decided.bpf.h`)
-//! says about an interval.
+//! How long decisions take: percentiles of an interval, from the histogram that the kernel's side
+//! fills.
 //!
-//! Invariant: a latency is known to within a quarter; every one is counted in exactly one interval.
+//! Invariant: a latency is known to within a quarter, and counts in exactly one interval.
 
 use crate::abi;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Each power of two is divided in so many buckets.
+/// How many buckets divide each power of two.
 const PARTS: usize = abi::limits_LATENCY_PARTS as usize;
 
 /// How many buckets there are.
@@ -31,15 +31,15 @@ impl Snapshot {
         Self { counts: vec![0; BUCKETS].into() }
     }
 
-    /// Takes over the counts of this moment.
+    /// Copies the counts of this moment.
     pub fn copy_from(&mut self, counts: &[AtomicU64; BUCKETS]) {
         for (to, from) in self.counts.iter_mut().zip(counts) {
             *to = from.load(Ordering::Relaxed);
         }
     }
 
-    /// The `percentile` (0 to 100) of what was counted since `earlier`, in nanoseconds, rounded up
-    /// to the bound of its bucket; `None` if nothing was.
+    /// The `percentile` (0 to 100) of the latencies counted since `earlier`, in nanoseconds,
+    /// rounded up to the bound of its bucket; `None` if there were none.
     pub fn percentile_since(&self, earlier: &Snapshot, percentile: u64) -> Option<u64> {
         let since = || self.counts.iter().zip(&earlier.counts).map(|(now, then)| now - then);
         let total: u64 = since().sum();
@@ -61,7 +61,7 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    /// What the kernel's side does.
+    /// The bucket of a latency, as the kernel's side computes it.
     fn bucket(ns: u64) -> usize {
         let ns = ns.max(PARTS as u64);
         let power = ns.ilog2() as usize;

@@ -1,14 +1,14 @@
-//! How many tasks a policy that decides late is asked for at once.
+//! How many tasks a policy that chooses at the last moment is asked for at once.
 //!
-//! Such a policy wants to choose at the last moment, and a CPU that finds READY empty has to wait
-//! for the domain thread. The depth in between is what the CPUs are seen to take: one task for each
-//! CPU of the domain, plus as many as they took out of READY between the last two looks, so that the
-//! next activation still finds one left.
+//! Such a policy wants a small depth, and a CPU that finds READY empty waits for the domain thread.
+//! The depth in between follows what the CPUs consume: one task for each CPU of the domain, plus as
+//! many as they started from READY between the last two rounds. So the next activation still finds
+//! one left.
 //!
-//! Invariant: the depth is at least 1 while no task is ready, and never more than the CPUs took in
-//! one interval plus one each.
+//! Invariant: the depth is at least 1 while no task is ready, and never more than the CPUs consumed
+//! in one interval plus one each.
 
-/// Measures how fast the ready tasks are taken.
+/// Measures how fast the CPUs consume the ready tasks.
 #[derive(Debug)]
 pub struct Lookahead {
     cpus: usize,
@@ -21,10 +21,11 @@ impl Lookahead {
         Self { cpus, ready_after: 0 }
     }
 
-    /// How many more tasks to decide now, when `ready` are left and `idle` CPUs have nothing.
+    /// How many more tasks to decide now, while `ready` tasks are left and `idle` CPUs have no
+    /// task.
     pub fn budget(&self, ready: usize, idle: usize) -> usize {
-        let taken = self.ready_after.saturating_sub(ready);
-        (self.cpus + taken).saturating_sub(ready).max(idle).max(usize::from(ready == 0))
+        let consumed = self.ready_after.saturating_sub(ready);
+        (self.cpus + consumed).saturating_sub(ready).max(idle).max(usize::from(ready == 0))
     }
 
     /// Notes how many tasks are ready after a batch.
@@ -44,12 +45,12 @@ mod tests {
     }
 
     #[test]
-    fn grows_with_what_the_cpus_took() {
+    fn grows_with_what_the_cpus_consume() {
         let mut lookahead = Lookahead::new(4);
         lookahead.note(6);
         assert_eq!(lookahead.budget(1, 0), 4 + 5 - 1);
         lookahead.note(9);
-        assert_eq!(lookahead.budget(9, 0), 0, "nothing was taken, nothing is missing");
+        assert_eq!(lookahead.budget(9, 0), 0, "nothing was consumed, nothing is missing");
     }
 
     #[test]
@@ -63,7 +64,7 @@ mod tests {
     proptest! {
         /// However tasks come and go.
         #[test]
-        fn stays_between_one_task_and_what_the_cpus_took(
+        fn lies_between_one_task_and_what_the_cpus_consume(
             cpus in 1..64usize,
             steps in prop::collection::vec((0..200usize, 0..64usize), 1..50),
         ) {

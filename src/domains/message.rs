@@ -1,7 +1,7 @@
 //! What a message of the kernel becomes: a task, as the policy sees it.
 //!
-//! The kernel's side sends totals, and what the last decision carried along. A policy gets the
-//! difference.
+//! The kernel's side sends totals, and those of the last decision, which it carried along. The
+//! policy gets the difference.
 
 use super::seam::Message;
 use crate::abi;
@@ -9,7 +9,7 @@ use crate::cpuset::CpuSet;
 use crate::ids::{CgroupId, CpuId, DomainId, Pid};
 use crate::policy::{Affinity, Context, Task, Totals};
 
-/// The task that a message tells of.
+/// The task of a message.
 #[inline]
 pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
     let queued = message.queued();
@@ -74,7 +74,7 @@ mod tests {
         task.carry_out(&first);
         task.used_ns = task.used_ns.wrapping_add(500);
         task.switches = task.switches.wrapping_add(3);
-        // This decision comes too late, and the task runs and waits again.
+        // The task has run undecided and waits again when this decision comes.
         decide(&mut scheduler, Sent::Plain(task.queue(3000)));
         task.used_ns += 40;
         task.switches += 2;

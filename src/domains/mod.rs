@@ -1,15 +1,19 @@
 //! The domain threads: one for each domain, which decides for every task whose home is there.
 //!
-//! The life of a domain thread (`run::thread`): it enters its arena of memory, binds itself to the CPUs
-//! of its domain, touches its stack, tells the main thread its number, and waits until the
-//! scheduler is attached. From then on it goes round and round ([`scheduler`]): take what was
-//! queued, decide, submit; when nothing is left to decide it sleeps in the kernel, and while tasks
-//! are left that cannot be decided yet it yields. It ends when the main thread says so and rings
-//! its bell; what it had not decided by then the kernel still holds.
+//! The life of a domain thread (`run::thread`): it enters its arena of memory, binds itself to the
+//! CPUs of its domain, touches its stack, reports its pid to the main thread, and waits until the
+//! scheduler is attached. From then on it makes rounds ([`scheduler`]): drain the messages, decide,
+//! submit. When no decision is left to make, it sleeps in the kernel; while tasks are left that it
+//! cannot decide yet, it yields. It ends when the main thread asks it to and rings its bell. The
+//! kernel still holds every task that it had not decided by then.
 //!
-//! Below the scheduler lies the [`seam`]. The scheduler's parts are [`placement`] (which CPU),
-//! [`lookahead`] (how many at once), [`handover`] (stealing) and [`latency`]
-//! (how long it took). [`queues`] is a seam in memory, for the simulator and for tests.
+//! - [`seam`]: what the machine below must offer, real or simulated; [`queues`] is one in memory
+//! - [`scheduler`]: the round; `message` (what a message becomes) and `decision` (what a choice
+//!   becomes) are its ends
+//! - [`placement`]: which CPU a task is offered
+//! - [`lookahead`]: how many tasks are decided at once
+//! - [`board`], `stealing`, [`handover`]: what domains see of each other, and how tasks move
+//! - [`latency`]: how long decisions took
 
 pub mod board;
 mod decision;

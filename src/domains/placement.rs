@@ -1,6 +1,9 @@
-//! Which CPU a decided task is offered: the first of the places in the domain's order
-//! ([`crate::topology::preference`]) that has an idle one, there the task's previous CPU if it can be that one,
-//! or else none (the task goes to READY, for the first CPU that has nothing to do).
+//! Which CPU a decided task is offered.
+//!
+//! 1. The steps of the domain's preference ([`crate::topology::preference`]) come one after the
+//!    other. The first that has an idle CPU for the task decides.
+//! 2. Within a step the task's previous CPU comes first.
+//! 3. Without an idle CPU the task goes to READY, for the first CPU that has nothing to do.
 //!
 //! Invariant: within one batch of decisions a CPU is offered once.
 
@@ -9,7 +12,7 @@ use crate::ids::CpuId;
 use crate::topology::Domain;
 use crate::topology::preference::Place;
 
-/// The cores of a domain and, for one batch, the CPUs that are still to be given away.
+/// The cores of a domain and, for one batch, the idle CPUs that no task has been offered yet.
 pub struct Placement {
     places: Box<[Place]>,
     cores: Box<[CpuSet]>,
@@ -23,7 +26,7 @@ pub struct Placement {
 const NO_CORE: u16 = u16::MAX;
 
 impl Placement {
-    /// For the CPUs and cores of a domain, in the order of its places.
+    /// For the CPUs and cores of a domain, with the steps of its preference.
     pub fn new(domain: &Domain, places: &[Place]) -> Self {
         let mut core_of = Box::new([NO_CORE; MAX_CPUS]);
         for (index, core) in domain.cores.iter().enumerate() {
@@ -46,8 +49,8 @@ impl Placement {
         self.idle.len()
     }
 
-    /// Takes the best idle CPU for a task that ran on `prev` and may use `allowed` (`None`: every
-    /// CPU of the domain).
+    /// Claims the best idle CPU for a task that ran on `prev` and may use `allowed` (`None`: every
+    /// CPU of the domain). `None` if the task may use none of those that are left.
     pub fn take(&mut self, prev: CpuId, allowed: Option<&CpuSet>) -> Option<CpuId> {
         if self.idle.is_empty() {
             return None;
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn the_previous_cpu_comes_first_if_its_core_is_idle() {
         assert_eq!(offers(&[8, 9, 12, 13], 13, None)[0], 13);
-        // Then a whole core rather than the sibling of the one just given away.
+        // Then a whole core rather than the sibling of the one just offered.
         assert_eq!(offers(&[8, 9, 12, 13], 13, None), [13, 8, 9, 12]);
     }
 
@@ -154,7 +157,7 @@ mod tests {
     proptest! {
         /// Whatever is idle, and whatever the tasks may use.
         #[test]
-        fn a_batch_offers_each_idle_cpu_once_and_only_to_whom_may_use_it(
+        fn a_batch_offers_each_idle_cpu_once_and_only_to_a_task_that_may_use_it(
             idle in any::<u8>(),
             tasks in prop::collection::vec((0..20u32, prop::option::of(any::<u8>())), 0..20),
         ) {

@@ -1,7 +1,7 @@
-//! The pair of queues of one domain in memory: what a domain's scheduler sees of a simulated machine.
+//! The seam in memory: what a domain's scheduler sees of a simulated machine.
 //!
-//! Invariant: nothing happens here by itself; the machine (or a test) says what was sent, when there is room, which
-//! CPUs are idle, and takes out what was decided.
+//! Invariant: nothing happens here by itself. The machine, or a test, sets what was sent, how much
+//! room there is and which CPUs are idle, and fetches what was decided.
 
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -21,7 +21,7 @@ pub enum Sent {
 }
 
 impl Sent {
-    /// What both kinds have in common.
+    /// The part that every message has.
     pub fn queued(&self) -> &abi::queued {
         match self {
             Sent::Plain(queued) => queued,
@@ -30,12 +30,12 @@ impl Sent {
     }
 }
 
-/// The pair of queues of one domain.
+/// The messages and decisions of one domain, and the state of its CPUs.
 #[derive(Default)]
 pub struct Queues {
-    /// Messages not yet taken.
+    /// Messages that the scheduler has not drained.
     pub sent: VecDeque<Sent>,
-    /// Decisions not yet carried out.
+    /// Decisions that the machine has not fetched.
     pub decided: Vec<abi::decided>,
     /// How many more decisions find room.
     pub room: usize,
@@ -43,9 +43,9 @@ pub struct Queues {
     pub idle: CpuSet,
     /// How many tasks are decided and not yet running.
     pub ready: usize,
-    /// The largest place in the order of those that have begun to run.
+    /// The domain's virtual time.
     pub vtime: u64,
-    /// How many tasks were ready or waiting at the last look.
+    /// How many tasks were ready or waiting when the machine last counted them.
     pub nr_queued: usize,
     /// How many CPUs are idle in each domain.
     pub idle_elsewhere: Vec<usize>,
@@ -71,9 +71,9 @@ impl Seam for Queues {
                 Sent::Part(part) => Message::Part(part),
             });
         }
-        let taken = self.sent.len();
+        let drained = self.sent.len();
         self.sent.clear();
-        taken
+        drained
     }
 
     fn idle_in(&self, domain: DomainId) -> usize {

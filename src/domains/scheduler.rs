@@ -1,16 +1,18 @@
-//! One domain's scheduler: takes what was queued, lets the policy decide, places each task, submits.
+//! The round of one domain's scheduler: it drains the messages, lets the policy decide, finds a CPU
+//! for each decided task, and submits.
 //!
 //! ```text
-//! take back, take, steal ──► policy.enqueue       for every message
-//! share ──► public deque                          while another domain has idle CPUs
-//! policy.next ──► place ──► submit for as many as the policy decides now
+//! reclaim, drain, steal ──► policy.enqueue        for every message and every task from a deque
+//! give_away ──► public deque                      while another domain has idle CPUs
+//! policy.next ──► decision ──► submit             for as many tasks as the policy decides now
 //! ```
 //!
 //! Nothing here makes a system call or allocates. Nothing here knows whether the machine below the
 //! [`Seam`] is real.
 //!
-//! Invariant: a task that was taken is in the policy, or in the public deque (or stolen from there),
-//! or decided and submitted, or (one at most) held here because the queue was full.
+//! Invariant: a task whose message was drained is in the policy, or in the public deque (or stolen
+//! from there), or decided and submitted. At most one is decided and held here, because the ring
+//! was full.
 
 use super::board::Board;
 use super::lookahead::Lookahead;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 pub enum Left {
     /// No task waits for a decision: the thread may sleep.
     Nothing,
-    /// Tasks wait that could not or should not be decided now: look again soon.
+    /// Tasks wait that could not or should not be decided now: make another round soon.
     Waiting,
 }
 
@@ -46,17 +48,17 @@ pub struct Scheduler<S> {
     pub(super) board: Arc<Board>,
     pub(super) deque: Deque<Task>,
     pub(super) nearest: Box<[DomainId]>,
-    /// Whether the thread leaves its CPU to tasks when it has nothing to do.
+    /// Whether the thread leaves its CPU to tasks when it sleeps.
     pub(super) shares_cpu: bool,
-    /// Counts decisions: the order of those whose policy gives none.
+    /// Counts decisions: the key of those whose policy gives none.
     pub(super) sequence: u64,
-    /// A decision that found the queue full.
+    /// A decision that found the ring full.
     pub(super) held: Option<abi::decided>,
 }
 
 impl<S: Seam> Scheduler<S> {
-    /// A scheduler for `domain` that offers tasks the CPUs `usable` (all of the domain's, but for
-    /// one that its thread keeps to itself) in the order of `places`.
+    /// A scheduler for `domain` that offers tasks the CPUs `usable`, by the steps of `places`.
+    /// Those are all CPUs of the domain except one that its thread keeps to itself.
     pub fn new(
         seam: S,
         domain: &Domain,
@@ -86,7 +88,7 @@ impl<S: Seam> Scheduler<S> {
         &mut self.seam
     }
 
-    /// Whether a task waits for a decision that could be taken without a new message.
+    /// Whether a task waits that can be decided without a new message.
     pub fn is_waiting(&self) -> bool {
         self.held.is_some() || self.policy.waiting() > 0 || !self.deque.is_empty()
     }
@@ -97,10 +99,10 @@ impl<S: Seam> Scheduler<S> {
         self.board.exchange.as_ref().is_some_and(|exchange| exchange.is_called(me))
     }
 
-    /// Takes all messages and decides. Answers what is left to do.
+    /// Drains all messages and decides. Returns what is left to do.
     pub fn round(&mut self) -> Left {
         self.observe();
-        let left_over = self.take_back();
+        let left_over = self.reclaim();
         self.drain();
         self.steal();
         if !self.submit_held() {
@@ -123,6 +125,7 @@ impl<S: Seam> Scheduler<S> {
         context.nr_queued = seam.nr_queued().max(context.ready + seam.pending());
     }
 
+    /// Hands the task of every message to the policy.
     fn drain(&mut self) {
         let Self { seam, policy, context, board, .. } = self;
         seam.drain(|message| {
@@ -138,16 +141,17 @@ impl<S: Seam> Scheduler<S> {
         });
     }
 
-    /// Places and submits what the policy decides now. Where nobody came for what was published last
-    /// time, nothing is published again: those thieves may be stopped, and the tasks have waited.
-    fn decide(&mut self, may_share: bool) {
+    /// Submits what the policy decides now. If no thief came for what was published last time
+    /// (`may_give_away` is false), nothing is published again: those thieves may be stopped, and
+    /// the tasks have waited.
+    fn decide(&mut self, may_give_away: bool) {
         let waiting = self.policy.waiting();
         if waiting == 0 {
             return;
         }
         self.placement.start_batch(self.seam.idle().intersection(&self.context.cpus));
-        if may_share {
-            self.share();
+        if may_give_away {
+            self.give_away();
         }
         let late = self.policy.decides_late();
         let mut budget = match late {
@@ -170,7 +174,7 @@ impl<S: Seam> Scheduler<S> {
         }
     }
 
-    /// Submits the held decision, if there is one; `false` if the queue is still full.
+    /// Submits the held decision, if there is one; `false` if the ring is still full.
     fn submit_held(&mut self) -> bool {
         let submitted = self.held.as_ref().is_none_or(|decision| self.seam.submit(decision));
         if submitted {

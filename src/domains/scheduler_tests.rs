@@ -39,8 +39,8 @@ fn a_policy_that_decides_late_is_asked_for_what_the_cpus_can_take() {
         (left, scheduler.seam().decided.len())
     };
     assert_eq!(round(0), (Left::Waiting, 3), "one for each CPU");
-    assert_eq!(round(3), (Left::Waiting, 3), "nothing was taken");
-    // Two were taken: as many again, and one for each CPU, less the one that is left.
+    assert_eq!(round(3), (Left::Waiting, 3), "nothing was consumed");
+    // Two were consumed: as many again, and one for each CPU, less the one that is left.
     assert_eq!(round(1), (Left::Waiting, 7));
     assert_eq!(round(0), (Left::Nothing, 10));
 }
@@ -61,13 +61,13 @@ fn a_task_from_another_domain_is_adopted_at_its_virtual_time() {
     };
     let (mut here, here_log) = make(0, 500);
     let (mut there, there_log) = make(1, 90);
-    let (mut stays, mut moves) = (Kept::new(1), Kept::new(2));
-    for task in [&mut stays, &mut moves] {
+    let (mut remains, mut moves) = (Kept::new(1), Kept::new(2));
+    for task in [&mut remains, &mut moves] {
         let decision = decide(&mut here, Sent::Plain(task.queue(1)));
         task.carry_out(&decision);
     }
-    let decision = decide(&mut here, Sent::Plain(stays.queue(2)));
-    stays.carry_out(&decision);
+    let decision = decide(&mut here, Sent::Plain(remains.queue(2)));
+    remains.carry_out(&decision);
     let decision = decide(&mut there, Sent::Plain(moves.queue(2)));
     moves.carry_out(&decision);
     decide(&mut there, Sent::Plain(moves.queue(3)));
@@ -94,9 +94,9 @@ fn policies(late: bool) -> Vec<Box<dyn Policy>> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many tasks become runnable.
+    /// Some tasks become runnable.
     Queue(u8),
-    /// The thread looks, finding room for so many decisions, these CPUs idle, so many ready.
+    /// The thread makes a round, with room for some decisions, some idle CPUs and some ready tasks.
     Round { room: u8, idle: u8, ready: u8 },
 }
 
@@ -161,7 +161,7 @@ proptest! {
     }
 }
 
-/// Ticks off what was decided, once each.
+/// Ticks off what was decided, once for each task.
 fn settle(
     scheduler: &mut Scheduler<Queues>,
     queued: &mut HashMap<(u32, u64), bool>,

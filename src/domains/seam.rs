@@ -1,7 +1,8 @@
-//! The seam below the domain threads: where tasks come from and where decisions go.
+//! The seam below the domain threads: where messages come from and where decisions go.
 //!
-//! One side of it is the BPF queue pair (`kernel::seam`); a simulated machine is another.
-//! Everything above it (placement, look-ahead, policy) is the same code on both.
+//! On a real machine the seam is a pair of rings that BPF shares (`kernel::seam`); a simulated
+//! machine is another ([`queues`](super::queues)). Everything above it (placement, look-ahead,
+//! policy) is the same code on both.
 
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -16,7 +17,7 @@ pub enum Message<'a> {
 }
 
 impl Message<'_> {
-    /// What every message has.
+    /// The part that every message has.
     pub fn queued(&self) -> &abi::queued {
         match self {
             Message::Plain(queued) => queued,
@@ -27,20 +28,20 @@ impl Message<'_> {
 
 /// What a domain thread needs of the machine.
 pub trait Seam {
-    /// Now, in nanoseconds, on the clock of the messages; it may be as old as the thread's last
-    /// activation, since reading a clock can cost more than a decision.
+    /// Now, in nanoseconds, on the clock of the messages. It may be as old as the thread's last
+    /// activation, since to read a clock can cost more than a decision.
     fn now_ns(&self) -> u64;
 
-    /// How many messages are there. A hint.
+    /// How many messages wait to be drained. A hint.
     fn pending(&self) -> usize;
 
-    /// Hands over every message that is there, oldest first, and answers how many there were.
+    /// Hands every message that has come to `receive`, oldest first; the number of them.
     fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize;
 
-    /// Sends a decision; `false` if the queue is full.
+    /// Sends a decision; `false` if there is no room.
     fn submit(&mut self, decision: &abi::decided) -> bool;
 
-    /// The idle CPUs of the domain. A hint: by the time a decision is carried out a CPU may have
+    /// The idle CPUs of the domain. A hint: by the time a decision is carried out, a CPU may have
     /// got other work.
     fn idle(&self) -> CpuSet;
 
@@ -52,9 +53,12 @@ pub trait Seam {
 
     /// How many tasks are decided and not yet running. A hint.
     fn ready(&self) -> usize;
-    /// The largest place in the order of all tasks of the domain that have begun to run by a decision
-    /// (as time stamps compare), 0 before.
+
+    /// The domain's virtual time: the largest key of all its tasks that have begun to run by a
+    /// decision, as time stamps compare; 0 while none has.
     fn vtime(&self) -> u64;
-    /// How many tasks of the domain were ready or waiting at the kernel's last look. A hint.
+
+    /// How many tasks of the domain were ready or waiting when the kernel's side last counted them.
+    /// A hint.
     fn nr_queued(&self) -> usize;
 }

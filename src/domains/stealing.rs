@@ -1,6 +1,6 @@
-//! A scheduler's part in stealing: what it publishes, takes back, and takes from others.
+//! A scheduler's part in stealing: what it gives away, reclaims, and steals from others.
 //!
-//! The protocol between the threads is [`handover`](super::handover)'s.
+//! [`handover`](super::handover) tells the protocol between the threads.
 
 use super::scheduler::Scheduler;
 use super::seam::Seam;
@@ -8,8 +8,8 @@ use super::sync::Deque;
 use crate::policy::Task;
 
 impl<S: Seam> Scheduler<S> {
-    /// Takes back what was published and nobody has stolen; whether there was any.
-    pub(super) fn take_back(&mut self) -> bool {
+    /// Reclaims the published tasks that no thief has stolen; whether there were any.
+    pub(super) fn reclaim(&mut self) -> bool {
         let mut any = false;
         while let Some(task) = self.deque.take_back() {
             self.policy.enqueue(task, &self.context);
@@ -18,7 +18,7 @@ impl<S: Seam> Scheduler<S> {
         any
     }
 
-    /// Takes tasks of other domains, nearest first, for CPUs that have nothing to do here.
+    /// Steals tasks of other domains, nearest first, for CPUs that have nothing to do here.
     pub(super) fn steal(&mut self) {
         let Some(exchange) = &self.board.exchange else { return };
         let me = self.context.domain.index();
@@ -27,7 +27,7 @@ impl<S: Seam> Scheduler<S> {
         }
         exchange.answer(me);
         let idle = self.seam.idle().intersection(&self.context.cpus).len();
-        // The CPU that this thread is on will be idle too, unless something is ready for it.
+        // This thread's own CPU will be idle too, unless a task is ready for it.
         let own = usize::from(self.shares_cpu && self.context.ready == 0);
         let mut room = (idle + own).saturating_sub(self.policy.waiting());
         for &victim in &self.nearest {
@@ -43,7 +43,7 @@ impl<S: Seam> Scheduler<S> {
     }
 
     /// Publishes tasks that find no idle CPU here for domains that have one, and calls those.
-    pub(super) fn share(&mut self) {
+    pub(super) fn give_away(&mut self) {
         let Some(exchange) = &self.board.exchange else { return };
         let mut surplus = self.policy.waiting().saturating_sub(self.placement.idle_count());
         for &thief in &self.nearest {

@@ -1,5 +1,7 @@
-//! Stealing step by step: who is called, takes what, and returns what. (What holds for whole machines, on which nothing
-//! may be lost and no CPU idle beside a waiting task, is tried in `tests/simulator_properties.rs`.)
+//! Stealing step by step: which domain is called, what it steals, what the owner reclaims.
+//!
+//! `tests/simulator_properties.rs` tries whole machines: no task is lost, and no CPU idle while a
+//! task waits.
 
 use super::board::Board;
 use super::scheduler::Scheduler;
@@ -30,7 +32,7 @@ struct Actor {
     anywhere: bool,
 }
 
-/// A machine of domains that decide in turn: who is called takes its turn soon.
+/// A machine of domains whose threads make rounds one at a time, as a test calls them.
 struct World {
     schedulers: Vec<Scheduler<Queues>>,
     actors: Vec<Actor>,
@@ -77,8 +79,8 @@ impl World {
         self.schedulers[actor.home].seam().sent.push_back(Sent::Plain(message));
     }
 
-    /// A turn of one domain thread, and what the kernel makes of its decisions.
-    fn turn(&mut self, domain: usize) -> Vec<DomainId> {
+    /// A round of one domain thread, and what the kernel makes of its decisions.
+    fn round(&mut self, domain: usize) -> Vec<DomainId> {
         let elsewhere: Vec<usize> =
             self.schedulers.iter_mut().map(|s| s.seam().idle.len()).collect();
         self.schedulers[domain].seam().idle_elsewhere = elsewhere;
@@ -102,7 +104,7 @@ impl World {
             self.stolen += 1;
         }
         let queues = self.schedulers[domain].seam();
-        // READY: the lowest idle CPU comes first; if there is none the task waits for its turn.
+        // READY: the lowest idle CPU comes first; without one the task waits.
         let cpu = match decision.cpu {
             abi::none_NO_CPU => queues.idle.first(),
             cpu => Some(CpuId(cpu)),
@@ -118,16 +120,16 @@ impl World {
 }
 
 #[test]
-fn an_idle_domain_is_called_and_takes_what_it_has_room_for() {
+fn an_idle_domain_is_called_and_steals_what_it_has_room_for() {
     let mut world = World::new("L3Cache:2 Core:2 PU:1", 5, PolicyKind::Vruntime);
     world.schedulers[0].seam().idle = CpuSet::EMPTY;
     for actor in 0..5 {
         world.wake(actor, 1 + actor as u64);
     }
-    assert_eq!(world.turn(0), [DomainId(1)]);
+    assert_eq!(world.round(0), [DomainId(1)]);
     let decided = |world: &World| world.actors.iter().filter(|a| a.state != State::Waiting).count();
     assert_eq!(decided(&world), 3, "two are left for the two idle CPUs over there");
-    assert_eq!(world.turn(1), []);
+    assert_eq!(world.round(1), []);
     assert_eq!((decided(&world), world.stolen), (5, 2));
     assert!(world.schedulers[1].seam().idle.is_empty());
 }
@@ -139,49 +141,49 @@ fn a_thief_reckons_with_the_cpu_that_it_will_leave() {
     for actor in 0..2 {
         world.wake(actor, 1);
     }
-    assert_eq!(world.turn(0), [DomainId(1)]);
-    // The only CPU of the domain is not idle while its thread looks.
+    assert_eq!(world.round(0), [DomainId(1)]);
+    // The only CPU of the domain is not idle while its thread runs.
     world.schedulers[1].seam().idle = CpuSet::EMPTY;
-    world.turn(1);
+    world.round(1);
     assert_eq!(world.stolen, 1);
 }
 
 #[test]
-fn what_nobody_steals_returns_to_its_domain() {
+fn what_no_thief_steals_returns_to_its_domain() {
     let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
     world.schedulers[0].seam().idle = CpuSet::EMPTY;
     for actor in 0..4 {
         world.wake(actor, 1);
     }
-    world.turn(0);
+    world.round(0);
     world.schedulers[1].seam().idle = CpuSet::EMPTY;
-    world.turn(0);
+    world.round(0);
     assert!(world.actors.iter().all(|a| a.state != State::Waiting && a.home == 0));
-    world.turn(1);
-    assert_eq!(world.stolen, 0, "a thief without an idle CPU takes nothing");
+    world.round(1);
+    assert_eq!(world.stolen, 0, "a thief without an idle CPU steals nothing");
 }
 
 #[test]
-fn a_thief_that_never_comes_delays_nobody_twice() {
+fn a_thief_that_never_comes_delays_no_task_twice() {
     let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
     world.schedulers[0].seam().idle = CpuSet::EMPTY;
     for actor in 0..4 {
         world.wake(actor, 1);
     }
-    assert_eq!(world.turn(0), [DomainId(1)]);
+    assert_eq!(world.round(0), [DomainId(1)]);
     assert!(world.actors.iter().any(|a| a.state == State::Waiting));
-    assert_eq!(world.turn(0), [], "the other domain is idle still, and its thread did not come");
+    assert_eq!(world.round(0), [], "the other domain is idle still, and its thread did not come");
     assert!(world.actors.iter().all(|a| a.state != State::Waiting));
 }
 
 #[test]
-fn a_task_that_may_not_leave_stays() {
+fn a_task_that_may_not_leave_is_not_given_away() {
     let mut world = World::new("L3Cache:2 Core:2 PU:1", 4, PolicyKind::Vruntime);
     world.schedulers[0].seam().idle = CpuSet::EMPTY;
     for actor in 0..4 {
         world.actors[actor].anywhere = false;
         world.wake(actor, 1);
     }
-    assert_eq!(world.turn(0), [], "nobody is called for what he may not take");
+    assert_eq!(world.round(0), [], "no thread is called for a task it may not steal");
     assert!(world.actors.iter().all(|a| a.state != State::Waiting));
 }

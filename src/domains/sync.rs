@@ -1,7 +1,8 @@
-//! The parts that the hand-over of tasks between domains is made of, so that a model checker can put
-//! its own in their place.
+//! The parts of the hand-over of tasks between domains. A model checker replaces them by its own.
 //!
-//! Invariant: a deque never holds more than [`Deque::CAPACITY`] tasks, so that it never grows.
+//! The deque is crossbeam's (Chase and Lev, "Dynamic circular work-stealing deque", 2005).
+//!
+//! Invariant: a deque never holds more than [`Deque::CAPACITY`] tasks, so it never grows.
 
 use crossbeam_deque::{Steal, Stealer, Worker};
 pub use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ pub use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Deque<T>(Worker<T>);
 
 impl<T: Send> Deque<T> {
-    /// What a crossbeam deque holds without growing (its smallest buffer).
+    /// How many tasks a crossbeam deque holds in its smallest buffer.
     pub const CAPACITY: usize = 64;
 
     /// An empty deque.
@@ -33,7 +34,7 @@ impl<T: Send> Deque<T> {
         self.0.push(task);
     }
 
-    /// Takes back the task that has been there longest.
+    /// Reclaims the task that has been there longest.
     pub fn take_back(&self) -> Option<T> {
         self.0.pop()
     }
@@ -53,13 +54,13 @@ impl<T: Send> Deque<T> {
 pub struct Thieves<T>(Stealer<T>);
 
 impl<T: Send> Thieves<T> {
-    /// Takes the task that has been there longest.
+    /// Steals the task that has been there longest.
     pub fn steal(&self) -> Option<T> {
         loop {
             match self.0.steal() {
                 Steal::Success(task) => return Some(task),
                 Steal::Empty => return None,
-                // Another taker was quicker, so there has been progress.
+                // Another thread was quicker, so there has been progress.
                 Steal::Retry => std::hint::spin_loop(),
             }
         }

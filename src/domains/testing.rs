@@ -1,5 +1,5 @@
-//! A task and a scheduler over queues in memory, for the tests of what lies right above the seam, one round at a time.
-//! (Whole machines are the simulator's.)
+//! A task, a policy that records its calls, and a scheduler over queues in memory: for tests of one
+//! round at a time. (The simulator is for whole machines.)
 //!
 //! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
@@ -42,7 +42,7 @@ impl Kept {
         }
     }
 
-    /// A new stay in the waiting state, and the message that tells of it.
+    /// A new generation, and its message.
     pub fn queue(&mut self, at_ns: u64) -> abi::queued {
         self.seq += 1;
         abi::queued {
@@ -84,7 +84,7 @@ pub fn domains(machine: &str, granularity: Granularity) -> Domains {
     topology.partition(granularity).expect("the machine can be cut")
 }
 
-/// The order in which a domain's CPUs are offered where there is one kind of core.
+/// The steps of a domain's preference where there is one kind of core.
 pub fn places(domain: &Domain) -> [Place; 2] {
     [true, false].map(|whole_core| Place { cpus: domain.cpus, whole_core })
 }
@@ -105,7 +105,7 @@ pub fn cpus(numbers: impl IntoIterator<Item = u32>) -> CpuSet {
     numbers.into_iter().map(CpuId).collect()
 }
 
-/// What a policy has been told, in order.
+/// The calls of a policy's methods, in sequence.
 pub type Log = Arc<Mutex<Vec<Call>>>;
 
 pub enum Call {
@@ -113,7 +113,7 @@ pub enum Call {
     Enqueued(Task),
 }
 
-/// First in, first out; writes down what it is told, and leaves a count in the memo.
+/// First in, first out; records its calls, and leaves a count in the memo.
 pub struct Witness {
     waiting: VecDeque<Task>,
     pub late: bool,
@@ -189,7 +189,7 @@ pub fn adopted(log: &Log) -> Vec<(Pid, u64)> {
     adopted.collect()
 }
 
-/// Lets the scheduler decide one message, and answers the decision.
+/// Lets the scheduler decide one message; the decision.
 pub fn decide(scheduler: &mut Scheduler<Queues>, message: Sent) -> abi::decided {
     scheduler.seam().sent.push_back(message);
     assert_eq!(scheduler.round(), Left::Nothing);
