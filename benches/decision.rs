@@ -1,7 +1,9 @@
-//! What a decision costs, part by part and as a whole, with the kernel's real ring buffers: `make bench`.
+//! What a decision costs, part by part and as a whole, with the kernel's real ring buffers: `make
+//! bench`.
 //!
-//! The kernel's ends are BPF programs that run in a system call ([`kernel_rings`]), one for a batch, so its cost is shared by
-//! the batch; what sched_ext itself does with a task is not in here. Needs root.
+//! The kernel's ends are BPF programs that run in a system call ([`kernel_rings`]), one for a
+//! batch, so its cost is shared by the batch; what sched_ext itself does with a task is not in
+//! here. Needs root.
 
 #[path = "../tests/kernel_rings/mod.rs"]
 mod kernel_rings;
@@ -32,7 +34,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many tasks wait when a domain thread looks: one, a few, and as many as a machine under load has.
+/// How many tasks wait when a domain thread looks: one, a few, and as many as a machine under load
+/// has.
 const BATCHES: [u64; 3] = [1, 8, 64];
 
 /// A decision of which `take_decisions` sees that it is whole.
@@ -228,7 +231,8 @@ fn decision(c: &mut Criterion) {
     group.finish();
 }
 
-/// One domain on one core, then two on two, which share what domains share. The time is that of a batch in each domain.
+/// One domain on one core, then two on two, which share what domains share. The time is that of a
+/// batch in each domain.
 fn domains_side_by_side(c: &mut Criterion) {
     const BATCH: u64 = 64;
     let mut group = c.benchmark_group("domains side by side");

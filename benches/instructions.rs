@@ -1,5 +1,6 @@
-//! How many instructions user space needs for a decision: `make bench`. Counted by valgrind's callgrind, so they repeat
-//! whatever else the machine does. The queues are in memory; those of the kernel are in `decision.rs`.
+//! How many instructions user space needs for a decision: `make bench`. Counted by valgrind's
+//! callgrind, so they repeat whatever else the machine does. The queues are in memory; those of the
+//! kernel are in `decision.rs`.
 
 #![allow(missing_docs, reason = "gungraun's macros make public items")]
 
@@ -90,7 +91,8 @@ fn message(number: u64) -> abi::queued {
     }
 }
 
-/// A scheduler that has decided before, and finds so many messages; half of its CPUs are idle, or none.
+/// A scheduler that has decided before, and finds so many messages; half of its CPUs are idle, or
+/// none.
 fn waiting(policy: PolicyKind, batch: u64, idle: bool) -> Scheduler<Memory> {
     let domains = domains(1);
     let domain = &domains[DomainId(0)];

@@ -1,5 +1,5 @@
-//! First come, first served, 5 ms each: the shortest complete scheduler. It knows neither weights nor
-//! sleepers, as the kernel's SCHED_RR (POSIX.1) with one priority.
+//! First come, first served, 5 ms each: the shortest complete scheduler. It knows neither weights
+//! nor sleepers, as the kernel's SCHED_RR (POSIX.1) with one priority.
 
 use scx_manyland::policy::{Choice, Context, Policy, Task};
 use scx_manyland::{Builder, DomainAllocator};

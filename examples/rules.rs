@@ -1,7 +1,7 @@
 //! Weights by rule: a policy that talks to the world outside, and is never kept waiting by it.
 //!
-//! A file says which tasks weigh how much, one rule a line, and the first that matches a task's name
-//! counts. A task that no rule matches keeps the weight of its nice value.
+//! A file says which tasks weigh how much, one rule a line, and the first that matches a task's
+//! name counts. A task that no rule matches keeps the weight of its nice value.
 //!
 //! ```text
 //! # name (with * and ?)    weight (1 to 10000; a task of nice 0 has 100)
@@ -11,12 +11,13 @@
 //!
 //! The file is read again whenever it changes. A thread of the notify crate waits for that, parses,
 //! and hands the rules to each domain through a triple buffer (the crate of that name): the domain
-//! thread looks without waiting, and sees the old rules or the new, never half of either. What is no
-//! longer used is freed by the thread that writes. A file with a fault is reported, and the rules
-//! stay as they were.
+//! thread looks without waiting, and sees the old rules or the new, never half of either. What is
+//! no longer used is freed by the thread that writes. A file with a fault is reported, and the
+//! rules stay as they were.
 //!
-//! A new weight counts from the task's next decision on. The order itself is the shipped `vruntime`, which this policy has inside: it shares the CPU in
-//! the ratio of the weights that it is told, and need not know where they come from.
+//! A new weight counts from the task's next decision on. The order itself is the shipped
+//! `vruntime`, which this policy has inside: it shares the CPU in the ratio of the weights that it
+//! is told, and need not know where they come from.
 //!
 //! `make try EXAMPLE=rules` runs it in a guest.
 

@@ -1,4 +1,5 @@
-//! The domain threads of one attachment: they start, are served with their queues, and end together.
+//! The domain threads of one attachment: they start, are served with their queues, and end
+//! together.
 //!
 //! Invariant: every thread that was started has been joined when [`Crew::dismiss`] returns.
 

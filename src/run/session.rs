@@ -59,8 +59,8 @@ fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<(
     }
 }
 
-/// Runs until it is told to stop or the machine has changed, in a process that has nothing else to do: once it is attached the
-/// process gives up all its privileges ([`crate::run::privileges`]).
+/// Runs until it is told to stop or the machine has changed, in a process that has nothing else to
+/// do: once it is attached the process gives up all its privileges ([`crate::run::privileges`]).
 pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
     let signals = prepare(builder)?;
     attach_once(
@@ -72,8 +72,9 @@ pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
     )
 }
 
-/// Whether the machine is attached to for the first time. What the user asked for and the machine cannot do is an error the
-/// first time; later it is done as far as it goes, because the user asked for a scheduler above all.
+/// Whether the machine is attached to for the first time. What the user asked for and the machine
+/// cannot do is an error the first time; later it is done as far as it goes, because the user asked
+/// for a scheduler above all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// As the user has started it.
@@ -102,8 +103,8 @@ pub enum Ended {
     MachineChanged,
 }
 
-/// Attaches, and says why that ended. If the machine has changed and the user has asked for the end, both in the same moment, the
-/// user's word counts: nobody will say it again.
+/// Attaches, and says why that ended. If the machine has changed and the user has asked for the
+/// end, both in the same moment, the user's word counts: nobody will say it again.
 fn attach_once(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
@@ -166,7 +167,8 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
     Preferences::new(domains, prefer, dedicated)
 }
 
-/// The CPUs that domain threads keep to themselves. What could be done at first and cannot now is left out.
+/// The CPUs that domain threads keep to themselves. What could be done at first and cannot now is
+/// left out.
 fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) -> Result<CpuSet> {
     match attachment {
         _ if !options.dedicate => Ok(CpuSet::EMPTY),
