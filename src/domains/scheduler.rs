@@ -153,24 +153,26 @@ impl<S: Seam> Scheduler<S> {
         if may_give_away {
             self.give_away();
         }
-        let late = self.policy.decides_late();
-        let mut budget = match late {
-            true => self.lookahead.budget(self.context.ready, self.placement.idle_count()),
-            false => waiting,
-        };
-        while budget > 0
-            && let Some(choice) = self.policy.next(&self.context)
-        {
-            budget -= 1;
+        if self.policy.decides_late() {
+            let idle = self.placement.idle_count();
+            self.decide_up_to(self.lookahead.budget(self.context.ready, idle));
+            self.lookahead.note(self.context.ready);
+        } else {
+            self.decide_up_to(waiting);
+        }
+    }
+
+    /// Submits as many decisions as the policy makes and the ring has room for.
+    #[inline]
+    fn decide_up_to(&mut self, budget: usize) {
+        for _ in 0..budget {
+            let Some(choice) = self.policy.next(&self.context) else { return };
             let decision = self.decision(&choice);
             self.context.ready += usize::from(decision.cpu == abi::none_NO_CPU);
             self.held = Some(decision);
             if !self.submit_held() {
-                break;
+                return;
             }
-        }
-        if late {
-            self.lookahead.note(self.context.ready);
         }
     }
 

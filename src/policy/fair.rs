@@ -111,26 +111,38 @@ impl FairQueue {
     pub fn charge(&mut self, task: &mut Task, context: &Context) -> u64 {
         self.advance(context);
         if task.memo[1] & KNOWN == 0 {
-            let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
-            task.memo = [self.vtime.wrapping_add(head_start), KNOWN | NEW];
-            // What it used before is of no account here: the virtual time has grown meanwhile.
-            task.used_ns = 0;
+            self.introduce(task);
         }
-        let lead_ns = 2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS;
-        let lead = virtual_ns(lead_ns, task.weight) + virtual_ns(lead_ns, LIGHTEST);
+        let lead = virtual_ns(self.lead_ns(), task.weight) + virtual_ns(self.lead_ns(), LIGHTEST);
         let used = virtual_ns(std::mem::take(&mut task.used_ns), task.weight).min(lead);
-        let vruntime = task.memo[0].wrapping_add(used);
-        let slept = task.wakeup || task.voluntary_switches > 0;
-        let overtaken = if slept { 0 } else { lead_ns };
-        let credit = match slept {
-            true => self.credit(task.weight, context),
-            false => self.favour(self.base_ns(), task.weight),
-        };
-        let behind = self.latest_ns + credit + overtaken;
-        let least = self.vtime.wrapping_sub(behind);
-        let most = self.vtime.wrapping_add(lead);
-        task.memo[0] = Cyclic(vruntime).max(Cyclic(least)).min(Cyclic(most)).0;
+        let vruntime = Cyclic(task.memo[0].wrapping_add(used));
+        let least = Cyclic(self.vtime.wrapping_sub(self.behind(task, context)));
+        let most = Cyclic(self.vtime.wrapping_add(lead));
+        task.memo[0] = vruntime.max(least).min(most).0;
         task.memo[0]
+    }
+
+    /// Starts a new task one minimal slice behind the virtual time.
+    fn introduce(&self, task: &mut Task) {
+        let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
+        task.memo = [self.vtime.wrapping_add(head_start), KNOWN | NEW];
+        // What it used before is of no account here: the virtual time has grown meanwhile.
+        task.used_ns = 0;
+    }
+
+    /// How far a task may run ahead in one go (nanoseconds): two base slices and a tick.
+    fn lead_ns(&self) -> u64 {
+        2 * nanos(self.slices.base.max(self.slices.min)) + TICK_NS
+    }
+
+    /// How far before the virtual time a task's vruntime may lie.
+    fn behind(&self, task: &Task, context: &Context) -> u64 {
+        let slept = task.wakeup || task.voluntary_switches > 0;
+        self.latest_ns
+            + match slept {
+                true => self.credit(task.weight, context),
+                false => self.favour(self.base_ns(), task.weight) + self.lead_ns(),
+            }
     }
 
     /// Queues a charged task at a key.
