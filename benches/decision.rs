@@ -34,8 +34,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many tasks wait when a domain thread looks: one, a few, and as many as a machine under load
-/// has.
+/// How many tasks wait when a domain thread makes a round: one, a few, and as many as under load.
 const BATCHES: [u64; 3] = [1, 8, 64];
 
 /// A decision of which `take_decisions` sees that it is whole.
@@ -128,7 +127,7 @@ impl Line {
         Self::new(&domains, &domains[DomainId(0)], policy, board, deque)
     }
 
-    /// The whole way of a batch: queued by the kernel, decided here, taken by the kernel.
+    /// The whole way of a batch: sent by the kernel, decided here, drained by the kernel.
     fn pass(&mut self, batch: u64) {
         assert_eq!(self.kernel.run("queue_tasks", self.next, batch).0, batch);
         self.next += batch;
@@ -205,7 +204,7 @@ fn placement(c: &mut Criterion) {
     });
 }
 
-/// A task published by one domain and taken by another, on one thread.
+/// A task published by one domain and stolen by another, on one thread.
 fn stealing(c: &mut Criterion) {
     let (exchange, deques) = Exchange::new(2);
     c.bench_function("publish and steal", |b| {
@@ -260,7 +259,7 @@ fn domains_side_by_side(c: &mut Criterion) {
     group.finish();
 }
 
-/// How long the slowest takes.
+/// The time of the slowest.
 fn side_by_side(lines: &mut [Line], cores: &[CpuId], passes: u64, batch: u64) -> Duration {
     let begin = Barrier::new(lines.len());
     thread::scope(|scope| {

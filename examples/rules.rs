@@ -11,13 +11,12 @@
 //!
 //! The file is read again whenever it changes. A thread of the notify crate waits for that, parses,
 //! and hands the rules to each domain through a triple buffer (the crate of that name): the domain
-//! thread looks without waiting, and sees the old rules or the new, never half of either. What is
-//! no longer used is freed by the thread that writes. A file with a fault is reported, and the
-//! rules stay as they were.
+//! thread reads it without waiting, and sees the old rules or the new, never half of either. The
+//! thread that writes also frees what is no longer used. A file with a fault is reported, and the
+//! old rules remain in force.
 //!
-//! A new weight counts from the task's next decision on. The order itself is the shipped
-//! `vruntime`, which this policy has inside: it shares the CPU in the ratio of the weights that it
-//! is told, and need not know where they come from.
+//! A new weight counts from the task's next decision on. Inside, this policy has the shipped
+//! `vruntime`, which shares the CPU in the ratio of the tasks' weights, wherever they come from.
 //!
 //! `make try EXAMPLE=rules` runs it in a guest.
 
@@ -63,13 +62,13 @@ fn main() -> ExitCode {
 
 /// `vruntime` with other weights.
 struct Ruled {
-    order: Vruntime,
+    inner: Vruntime,
     rules: Output<Arc<Rules>>,
 }
 
 impl Ruled {
     fn new(slices: Slices, rules: Output<Arc<Rules>>) -> Ruled {
-        Ruled { order: Vruntime::new(slices), rules }
+        Ruled { inner: Vruntime::new(slices), rules }
     }
 }
 
@@ -78,27 +77,27 @@ impl Policy for Ruled {
         if let Some(weight) = self.rules.read().weight_of(task.name()) {
             task.weight = weight;
         }
-        self.order.enqueue(task, context);
+        self.inner.enqueue(task, context);
     }
 
     fn next(&mut self, context: &Context) -> Option<Choice> {
-        self.order.next(context)
+        self.inner.next(context)
     }
 
     fn waiting(&self) -> usize {
-        self.order.waiting()
+        self.inner.waiting()
     }
 
     fn virtual_time(&self) -> u64 {
-        self.order.virtual_time()
+        self.inner.virtual_time()
     }
 
     fn give_away(&mut self, may: &mut dyn FnMut(&Task) -> bool) -> Option<Task> {
-        self.order.give_away(may)
+        self.inner.give_away(may)
     }
 
     fn adopt(&mut self, task: &mut Task, source: u64) {
-        self.order.adopt(task, source);
+        self.inner.adopt(task, source);
     }
 }
 
@@ -156,7 +155,7 @@ impl Book {
         std::fs::read_to_string(file)
             .map_err(anyhow::Error::from)
             .and_then(|text| Rules::parse(&text))
-            .with_context(|| format!("cannot take the rules in {}", file.display()))
+            .with_context(|| format!("cannot read the rules in {}", file.display()))
     }
 
     /// A domain's end. Called before anything is scheduled, so it may lock.
@@ -178,8 +177,8 @@ impl Book {
         Ok(rules.0.len())
     }
 
-    /// Whether after this event the file is a new one, complete: somebody has closed it after
-    /// writing, or moved another one into its place, as editors do.
+    /// Whether after this event the file is a new one, complete: a program has closed it after
+    /// writing, or has replaced it by another file, as editors do.
     fn is_changed_by(&self, event: &Event) -> bool {
         let whole = matches!(
             event.kind,
@@ -191,7 +190,8 @@ impl Book {
 }
 
 /// Reloads the book whenever its file changes, on a thread of its own, until what is returned is
-/// dropped. It is the folder that is watched: a file that is replaced takes its watch along.
+/// dropped. It watches the folder: the watch of a file would go with the file when another replaces
+/// it.
 fn watch(book: Arc<Book>) -> Result<RecommendedWatcher> {
     let file = book.file.clone();
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -257,35 +257,35 @@ mod tests {
         }
     }
 
-    /// How often each of two tasks that never sleep is chosen in so many turns.
-    fn turns(policy: &mut Ruled, count: usize) -> [usize; 2] {
+    /// How often the policy chooses each of two tasks that never sleep, in `count` slices.
+    fn chosen(policy: &mut Ruled, count: usize) -> [usize; 2] {
         let context = Context::with_cpus(1);
         policy.enqueue(named(0, "game"), &context);
         policy.enqueue(named(1, "cc1"), &context);
-        let mut turns = [0; 2];
+        let mut chosen = [0; 2];
         for _ in 0..count {
             let choice = policy.next(&context).unwrap();
-            turns[choice.task.pid.0 as usize] += 1;
-            // A turn is as long as any other, and the kernel tells the weight of nice 0 again.
+            chosen[choice.task.pid.0 as usize] += 1;
+            // All slices are as long, and each message has the weight of nice 0 again.
             policy.enqueue(Task { used_ns: 1_000_000, weight: 100, ..choice.task }, &context);
         }
-        turns
+        chosen
     }
 
     #[test]
-    fn turns_follow_the_rules_and_a_change_of_them() {
+    fn slices_follow_the_rules_and_a_change_of_them() {
         let folder = tempdir().unwrap();
         let file = folder.path().join("rules");
         fs::write(&file, "cc1* 20\ngame 2000\n").unwrap();
         let book = Book::open(&file).unwrap();
         let mut policy = Ruled::new(SLICES, book.reader(DomainId(0)));
-        let [game, cc1] = turns(&mut policy, 1010);
+        let [game, cc1] = chosen(&mut policy, 1010);
         assert!((90..=110).contains(&(game / cc1)), "{game} to {cc1}");
 
         fs::write(&file, "cc1* 200\n").unwrap();
         assert_eq!(book.reload().unwrap(), 1);
         let mut policy = Ruled::new(SLICES, policy.rules);
-        let [game, cc1] = turns(&mut policy, 900);
+        let [game, cc1] = chosen(&mut policy, 900);
         assert!((19..=21).contains(&(10 * cc1 / game)), "{game} to {cc1}");
     }
 

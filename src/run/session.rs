@@ -47,7 +47,7 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
     })
 }
 
-/// Runs on what `read` tells of the machine, which is asked again when the machine has changed.
+/// Runs on the machine that `read` describes; calls it again when the machine has changed.
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
     let signals = prepare(builder)?;
     let mut attachment = Attachment::First;
@@ -59,8 +59,9 @@ fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<(
     }
 }
 
-/// Runs until it is told to stop or the machine has changed, in a process that has nothing else to
-/// do: once it is attached the process gives up all its privileges ([`crate::run::privileges`]).
+/// Runs until the user asks for the end or the machine has changed, in a process that has nothing
+/// else to do: once it is attached the process gives up all its privileges
+/// ([`crate::run::privileges`]).
 pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
     let signals = prepare(builder)?;
     attach_once(
@@ -103,8 +104,8 @@ pub enum Ended {
     MachineChanged,
 }
 
-/// Attaches, and says why that ended. If the machine has changed and the user has asked for the
-/// end, both in the same moment, the user's word counts: nobody will say it again.
+/// Attaches, and says why that ended. If in the same moment the machine has changed and the user
+/// has asked for the end, the user's word counts: the user will not repeat it.
 fn attach_once(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
@@ -185,7 +186,7 @@ fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) ->
     }
 }
 
-/// Writes to stderr. That nobody reads it is no reason to stop scheduling, let alone to panic.
+/// Writes to stderr. A closed stderr is no reason to stop scheduling, let alone to panic.
 pub(super) fn tell(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
