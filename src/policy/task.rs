@@ -12,7 +12,7 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 /// A task that waits for a decision, as its domain thread knows it.
 ///
 /// Times are in nanoseconds of the kernel's scheduling clock. What is "new" covers the time since
-/// the policy last decided for the task.
+/// the last decision for the task that the kernel's side carried out.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
     /// The task's number.
