@@ -1,13 +1,15 @@
-//! The memory of one domain: a TLSF heap (constant time; Masmano et al., ECRTS 2004; the crate
-//! rlsf) in a slot of the reserved range, described by a header at the slot's start, so that the
-//! heap's own tables lie on the domain's node too.
+//! The memory of one domain: a TLSF heap in a slot of the reserved range.
 //!
-//! Invariant: the heap is touched by one thread at a time, the owner, which holds `owned`: a thread
-//! inside the arena ([`super::enter`]), or for a moment the one that gives its memory back. Every
-//! other thread only pushes onto `remote` and reads the counts. Nobody ever waits for `owned`.
+//! TLSF allocates and frees in constant time (Masmano et al., ECRTS 2004; the crate rlsf). A header
+//! at the slot's start describes the heap, so that the heap's own tables lie on the domain's node
+//! too.
+//!
+//! Invariant: only the owner, which holds `owned`, touches the heap. The owner is a thread inside
+//! the arena ([`super::enter`]), or for a moment the thread that gives its memory back. Every other
+//! thread only pushes onto `remote` and reads the counts. No thread ever waits for `owned`.
 //!
 //! Invariant: memory goes back to the kernel only when the [`Arena`] is dropped and no block of it
-//! is live; until then a slot stays as it is, and blocks freed later find their way into it.
+//! is live; until then blocks freed later still find their way into its slot.
 
 use super::remote::{Chain, MIN_BLOCK, RemoteFrees};
 use super::reserve::{self, MAX_ARENA_BYTES, MAX_ARENAS};
@@ -26,8 +28,8 @@ pub const DEFAULT_ARENA_BYTES: usize = 1 << 20;
 /// The smallest size of an arena, in bytes.
 pub const MIN_ARENA_BYTES: usize = 64 << 10;
 
-/// Blocks of the pending chain that one allocation frees: more than one, so that the chain gets
-/// shorter, and few, so that no single allocation takes long.
+/// Blocks of the pending chain that one allocation frees. It is more than one, so that the chain
+/// gets shorter, and few, so that every allocation is short.
 const FREED_PER_ALLOCATION: usize = 4;
 
 /// TLSF over sizes up to 32 << 19 bytes (a slot) in 16 steps for each power of two: at most 1/16
@@ -42,16 +44,16 @@ static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy)]
 enum Slot {
-    /// Addresses only.
+    /// Addresses without memory.
     Free,
-    /// Some [`Arena`] has it.
+    /// The slot of an [`Arena`].
     Used { bytes: usize },
-    /// Its [`Arena`] is gone, but not all of its blocks are, or a thread is still inside.
+    /// The [`Arena`] is dropped, but some of its blocks are live or a thread is still inside.
     Retired { bytes: usize },
 }
 
-/// How many allocations of domain threads came from the program's common heap instead, over all
-/// arenas since the program started, because the arena had no room for them.
+/// How many allocations of domain threads the system's heap has served, because their arena had no
+/// room: over all arenas, since the program started.
 pub fn arena_fallbacks() -> u64 {
     FALLBACKS.load(Ordering::Relaxed)
 }
@@ -72,12 +74,12 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Takes an arena of `bytes` (rounded up to whole pages), on the NUMA node `node` or, without
+    /// Makes an arena of `bytes`, rounded up to whole pages, on the NUMA node `node` or, without
     /// one, on that of the calling thread. Its memory is resident and locked when this returns.
     ///
     /// # Errors
     /// If `bytes` is not from [`MIN_ARENA_BYTES`] to [`MAX_ARENA_BYTES`], if there are
-    /// [`MAX_ARENAS`] already, or if the memory cannot be had or locked.
+    /// [`MAX_ARENAS`] already, or if the kernel refuses the memory or to lock it.
     pub fn new(bytes: usize, node: Option<u32>) -> Result<Arena> {
         ensure!(
             (MIN_ARENA_BYTES..=MAX_ARENA_BYTES).contains(&bytes),
@@ -96,13 +98,13 @@ impl Arena {
         Ok(Arena { header: Header::write(start, bytes), slot, on_node })
     }
 
-    /// Whether the kernel took the node the arena was to be on; false if none was given.
+    /// Whether the kernel accepted the node that the arena was to be on; false without a node.
     pub fn is_on_node(&self) -> bool {
         self.on_node
     }
 
-    /// The counts of now. Exact while no other thread is inside; otherwise each count is, but they
-    /// may be from slightly different moments.
+    /// The present counts. Each count is exact; while another thread is inside the arena, they may
+    /// be from slightly different moments.
     pub fn stats(&self) -> ArenaStats {
         let header = self.header();
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -116,7 +118,7 @@ impl Arena {
     }
 
     pub(super) fn header(&self) -> &Header {
-        // SAFETY: the slot stays open for as long as this handle exists.
+        // SAFETY: the slot remains open for as long as this handle exists.
         unsafe { self.header.as_ref() }
     }
 }
@@ -125,7 +127,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         let mut slots = SLOTS.lock();
         slots[self.slot] = Slot::Retired { bytes: self.header().bytes };
-        // What cannot be released now is tried again when the next arena is made.
+        // `Arena::new` tries again to release what cannot be released now.
         let _ = release_retired(&mut slots);
     }
 }
@@ -144,8 +146,8 @@ fn release_retired(slots: &mut [Slot; MAX_ARENAS]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `action` with the slots that hold memory, ascending, and their sizes in bytes, while no
-/// arena comes or goes.
+/// Runs `action` with the slots that hold memory, ascending, and their sizes in bytes. No arena
+/// comes or goes meanwhile.
 pub(super) fn with_open_slots<T>(
     action: impl FnOnce(&mut dyn Iterator<Item = (usize, usize)>) -> T,
 ) -> T {
@@ -156,18 +158,18 @@ pub(super) fn with_open_slots<T>(
     }))
 }
 
-/// What an arena has served; sizes in bytes as they were asked for.
+/// What an arena has served. Sizes are in bytes, as the callers asked for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArenaStats {
     /// The size of the arena, its own tables included.
     pub capacity_bytes: u64,
-    /// Blocks in use, or freed by another thread and not yet taken back.
+    /// Blocks in use, or freed by another thread and not yet reclaimed.
     pub live_blocks: u64,
     /// Bytes in those blocks.
     pub live_bytes: u64,
     /// The most that `live_bytes` has been.
     pub peak_bytes: u64,
-    /// Allocations that did not fit and came from the common heap.
+    /// Allocations that did not fit and came from the system's heap.
     pub fallbacks: u64,
 }
 
@@ -188,11 +190,11 @@ struct OwnLine<T>(T);
 
 struct OwnerPart {
     heap: Heap,
-    /// Taken from `remote`, to be freed a few at a time.
+    /// Drained from `remote`, to be freed a few at a time.
     pending: Chain,
 }
 
-/// Written by the owner only, so a load and a store make an addition; read by anyone.
+/// Only the owner writes them, so a load and a store make an addition. Every thread may read them.
 struct Counts {
     live_blocks: AtomicU64,
     live_bytes: AtomicU64,
@@ -200,8 +202,7 @@ struct Counts {
     fallbacks: AtomicU64,
 }
 
-// SAFETY: `owner` is reached through the functions marked for the owner only; the rest is atomic or
-// never changes.
+// SAFETY: only functions marked for the owner access `owner`; the rest is atomic or never changes.
 unsafe impl Sync for Header {}
 
 impl Header {
@@ -226,7 +227,7 @@ impl Header {
         header
     }
 
-    /// The header of the arena whose memory an address is, if it is one's.
+    /// The header of the arena that an address belongs to, if it belongs to one.
     ///
     /// `address` is that of a live block, or of no arena: then the header is there.
     #[inline]
@@ -234,7 +235,7 @@ impl Header {
         reserve::slot_start_of(address).map(NonNull::cast)
     }
 
-    /// Makes the calling thread the owner, unless another one is.
+    /// Makes the calling thread the owner, unless another thread is.
     pub(super) fn acquire(&self) -> bool {
         // Acquire pairs with the Release in `release`: the heap is as the last owner left it.
         self.owned.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -255,7 +256,7 @@ impl Header {
         }
         // SAFETY: this thread has just become the owner, and stops being it.
         unsafe {
-            self.take_back_all();
+            self.reclaim_all();
             self.release();
         }
         self.counts.live_blocks.load(Ordering::Relaxed) == 0
@@ -270,12 +271,12 @@ impl Header {
         let layout = bounded(layout);
         // SAFETY: the owner is the only one to make references to its part, one at a time.
         let block = unsafe {
-            self.take_back_some();
+            self.reclaim_some();
             (*self.owner.get()).heap.allocate(layout)
         };
         // SAFETY: as above.
         let block = block.or_else(|| unsafe {
-            self.take_back_all();
+            self.reclaim_all();
             (*self.owner.get()).heap.allocate(layout)
         });
         match block {
@@ -285,7 +286,7 @@ impl Header {
         block
     }
 
-    /// Takes a block back from its user.
+    /// Frees a block.
     ///
     /// # Safety
     /// The calling thread is the owner; `block` is a live block of this arena, of this layout.
@@ -295,7 +296,7 @@ impl Header {
         unsafe { self.free(block, bounded(layout)) };
     }
 
-    /// Takes a block back from a user on another thread than the owner's.
+    /// Frees a block from another thread than the owner's.
     ///
     /// # Safety
     /// `block` is a live block of this arena, of this layout.
@@ -304,8 +305,8 @@ impl Header {
         unsafe { self.remote.0.push(block, bounded(layout)) };
     }
 
-    /// Makes a block of `old` layout `new_size` bytes large, in place or elsewhere in the arena,
-    /// its contents kept. Without room it returns `None`, counted, and the block stays as it is.
+    /// Makes a block of `old` layout `new_size` bytes large, where it is or elsewhere in the arena,
+    /// and keeps its contents. Without room it returns `None`, counted, and changes nothing.
     ///
     /// # Safety
     /// The calling thread is the owner; `block` is a live block of this arena, of layout `old`;
@@ -323,7 +324,7 @@ impl Header {
         // layouts have one alignment, the one the block was allocated with.
         let moved = unsafe {
             (*self.owner.get()).heap.reallocate(block, new).or_else(|| {
-                self.take_back_all();
+                self.reclaim_all();
                 (*self.owner.get()).heap.reallocate(block, new)
             })
         };
@@ -334,18 +335,18 @@ impl Header {
         moved
     }
 
-    /// Takes back every block that other threads have freed.
+    /// Reclaims every block that other threads have freed.
     ///
     /// # Safety
     /// The calling thread is the owner.
-    pub(super) unsafe fn take_back_all(&self) {
+    pub(super) unsafe fn reclaim_all(&self) {
         // SAFETY: the owner's part, as the caller says; the chain is moved out before its blocks
         // are freed. Chained blocks were live blocks of this arena when they were pushed.
         unsafe {
             loop {
                 let mut chain = std::mem::replace(&mut (*self.owner.get()).pending, Chain::EMPTY);
                 if chain.is_empty() {
-                    chain = self.remote.0.take();
+                    chain = self.remote.0.drain();
                 }
                 if chain.is_empty() {
                     return;
@@ -357,16 +358,16 @@ impl Header {
         }
     }
 
-    /// Takes back a few of the blocks that other threads have freed.
+    /// Reclaims a few of the blocks that other threads have freed.
     ///
     /// # Safety
     /// The calling thread is the owner.
     #[inline]
-    unsafe fn take_back_some(&self) {
-        // SAFETY: as in `take_back_all`.
+    unsafe fn reclaim_some(&self) {
+        // SAFETY: as in `reclaim_all`.
         unsafe {
             if (*self.owner.get()).pending.is_empty() {
-                (*self.owner.get()).pending = self.remote.0.take();
+                (*self.owner.get()).pending = self.remote.0.drain();
             }
             for _ in 0..FREED_PER_ALLOCATION {
                 let Some((block, layout)) = (*self.owner.get()).pending.pop() else { return };
@@ -391,9 +392,10 @@ impl fmt::Debug for Header {
     }
 }
 
-/// The layout that the heap is asked for instead: large enough to wait in the list of remote frees,
-/// which also gives blocks of no size an address of their own. What no arena can hold, in size or
-/// alignment, becomes the least that no arena can hold.
+/// The layout that the heap is asked for instead of `layout`.
+///
+/// - It is large enough for the list of remote frees, so blocks of size 0 have an address too.
+/// - A size or alignment that no arena can hold becomes the least that no arena can hold.
 #[inline]
 fn bounded(layout: Layout) -> Layout {
     let size = layout.size().clamp(MIN_BLOCK.size(), MAX_ARENA_BYTES);

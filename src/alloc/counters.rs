@@ -1,4 +1,4 @@
-//! What shows that memory stays put: page faults since a moment, and resident memory now.
+//! What shows that memory remains resident: page faults since a moment, and resident memory now.
 //!
 //! Invariant: reading a counter allocates nothing, so that the statistics do not cause what they
 //! count.
@@ -60,7 +60,7 @@ impl FaultCounter {
         Self { baseline: Faults::of(UsageWho::RUSAGE_SELF) }
     }
 
-    /// The faults since then.
+    /// The faults since the baseline.
     pub fn since(&self) -> Faults {
         Faults::of(UsageWho::RUSAGE_SELF) - self.baseline
     }
@@ -80,7 +80,7 @@ impl ThreadFaultCounter {
         Self { baseline: Faults::of(UsageWho::RUSAGE_THREAD), not_send: PhantomData }
     }
 
-    /// The faults since then.
+    /// The faults since the baseline.
     pub fn since(&self) -> Faults {
         Faults::of(UsageWho::RUSAGE_THREAD) - self.baseline
     }
@@ -94,7 +94,7 @@ pub struct ResidentMemory {
 }
 
 impl ResidentMemory {
-    /// Opens the source of the figure. Does allocate; to be done before the scheduler attaches.
+    /// Opens the source of the figure. This allocates; call it before the scheduler attaches.
     ///
     /// # Errors
     /// If `/proc` is not mounted, or the process is out of file descriptors.
@@ -107,7 +107,7 @@ impl ResidentMemory {
     /// Resident memory now, in KiB.
     ///
     /// # Errors
-    /// If the kernel does not say it in the form it always has.
+    /// If the kernel does not give it in its usual form.
     pub fn kib(&self) -> Result<u64> {
         let mut text = [0u8; 128];
         let length = self.statm.read_at(&mut text, 0).context("cannot read /proc/self/statm")?;
@@ -132,7 +132,7 @@ mod tests {
         let bytes = PAGES * reserve::page_bytes();
         let (rights, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping, written within its bounds; it stays until the process ends.
+        // SAFETY: a new mapping, written within its bounds, that lives until the process ends.
         unsafe {
             let start = libc::mmap(ptr::null_mut(), bytes, rights, flags, -1, 0).cast::<u8>();
             assert_ne!(start.cast(), libc::MAP_FAILED);

@@ -12,16 +12,18 @@ use std::ptr::{self, NonNull};
 
 thread_local! {
     /// The arena the thread is inside of, or null. Constant at the start and without a destructor,
-    /// so that reaching it neither allocates nor fails while a thread ends.
+    /// so that reading it neither allocates nor fails while a thread ends.
     static CURRENT: Cell<*const Header> = const { Cell::new(ptr::null()) };
 }
 
-/// A global allocator: a domain thread allocates from the arena of its domain, every other thread from
-/// the system's heap, and each block goes back to where it came from, whichever thread frees it. An
-/// arena without room is helped out by the system's heap.
+/// A global allocator that gives each domain its own memory.
 ///
-/// The program installs it in its main file, which a run checks: without that no domain thread would
-/// have memory of its own.
+/// A domain thread allocates from the arena of its domain, every other thread from the system's
+/// heap. Each block goes back to where it came from, whichever thread frees it. Where an arena has
+/// no room, the system's heap serves the allocation.
+///
+/// The program installs it in its main file. A run checks that: without the allocator no domain
+/// thread would have memory of its own.
 ///
 /// ```
 /// #[global_allocator]
@@ -30,19 +32,19 @@ thread_local! {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DomainAllocator;
 
-/// Makes the arena the one that the calling thread allocates from, until the returned value is
-/// dropped. One thread at a time can be inside an arena; freeing is possible from any.
+/// Makes the calling thread allocate from `arena` until the returned value is dropped. One thread
+/// at a time can be inside an arena; every thread can free its blocks.
 ///
-/// Not to be used across a fork, or in a signal handler.
+/// It must not be used across a fork or in a signal handler.
 ///
 /// # Panics
-/// If another thread is inside this arena, or this thread inside any.
+/// If another thread is inside this arena, or this thread is inside any.
 pub fn enter(arena: &Arena) -> Entered<'_> {
     assert!(current().is_none(), "a thread enters an arena while it is inside one");
     let header = arena.header();
     assert!(header.acquire(), "two threads enter one arena");
     // SAFETY: `acquire` made this thread the owner.
-    unsafe { header.take_back_all() };
+    unsafe { header.reclaim_all() };
     CURRENT.set(header);
     Entered { header, not_send: PhantomData }
 }
@@ -50,7 +52,7 @@ pub fn enter(arena: &Arena) -> Entered<'_> {
 /// Checks that [`DomainAllocator`] is the program's global allocator.
 ///
 /// # Errors
-/// If it is not, or if there can be no arena ([`Arena::new`]).
+/// If it is not, or if [`Arena::new`] fails.
 pub fn check_installed() -> Result<()> {
     let arena = Arena::new(MIN_ARENA_BYTES, None)?;
     let inside = enter(&arena);
@@ -65,7 +67,7 @@ pub fn check_installed() -> Result<()> {
     Ok(())
 }
 
-/// That the thread is inside an arena. See [`enter`].
+/// Proof that the thread is inside an arena. See [`enter`].
 #[derive(Debug)]
 #[must_use = "the thread is inside the arena only until this is dropped"]
 pub struct Entered<'a> {
@@ -85,7 +87,7 @@ impl Drop for Entered<'_> {
 #[inline]
 fn current() -> Option<&'static Header> {
     // SAFETY: `CURRENT` is set only while an `Entered` of this thread exists, and so the arena. If
-    // the `Entered` was forgotten, the arena stays owned, and is therefore never released.
+    // the `Entered` was forgotten, the arena remains owned, and is therefore never released.
     unsafe { CURRENT.get().as_ref() }
 }
 
@@ -191,8 +193,8 @@ fn is_current(arena: NonNull<Header>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! The library does not install the allocator, so these tests call it themselves, and their
-    //! own memory does not mix with what they look at.
+    //! The library does not install the allocator. These tests call it themselves, so their own
+    //! memory does not mix with what they check.
 
     use super::super::{ArenaStats, MIN_ARENA_BYTES};
     use super::*;
@@ -277,8 +279,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// Live blocks are aligned, keep their contents and never overlap, whatever the order of
-        /// steps, in an arena so small that it is exhausted now and then.
+        /// Live blocks are aligned, keep their contents and never overlap, whatever the sequence of
+        /// steps. The arena is so small that it is exhausted now and then.
         #[test]
         fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..200)) {
             let arena = Arena::new(MIN_ARENA_BYTES, None).unwrap();

@@ -2,7 +2,7 @@
 //! while the scheduler is attached.
 //!
 //! Invariant: once [`settle_heap`] and [`lock_process_memory`] have run, the system's heap gives
-//! nothing back to the kernel, so that what was resident then stays so.
+//! nothing back to the kernel, so that resident memory remains resident.
 
 use super::{arena, reserve};
 use anyhow::{Error, Result, ensure};
@@ -11,10 +11,10 @@ use nix::sys::mman::{self, MlockAllFlags};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use std::hint::black_box;
 
-/// Lets all threads share one heap of glibc's malloc. Without it every thread that allocates gets
-/// one of its own, resident memory that this program has no use for: its busy threads have arenas.
+/// Lets all threads share one heap of glibc's malloc. By default every thread that allocates gets
+/// a heap of its own. That is resident memory without use here: the busy threads have arenas.
 ///
-/// To be called before the second thread starts.
+/// Call it before the second thread starts.
 ///
 /// # Errors
 /// If malloc refuses.
@@ -22,12 +22,14 @@ pub fn limit_malloc_arenas() -> Result<()> {
     set_malloc_option("M_ARENA_MAX", libc::M_ARENA_MAX, 1)
 }
 
-/// Gives memory back that the start of the program has freed, makes sure that `spare_kib` KiB of
-/// the system's heap are free and resident, and tells malloc from here on to keep what it has:
-/// not to shrink the heap, and not to map large blocks separately, because each would be mapped
-/// and unmapped, page faults included, at every use.
+/// Settles the system's heap, in three steps:
 ///
-/// To be called when all that is large has been loaded, shortly before the scheduler attaches.
+/// 1. It gives memory back that the start of the program has freed.
+/// 2. It has malloc keep its memory from here on: the heap does not shrink, and large blocks are
+///    not mapped separately, which would cost page faults at every use.
+/// 3. It makes sure that `spare_kib` KiB of the heap are free and resident.
+///
+/// Call it when all that is large has been loaded, shortly before the scheduler attaches.
 ///
 /// # Errors
 /// If malloc refuses, or has no memory.
@@ -56,16 +58,16 @@ fn set_malloc_option(name: &str, option: libc::c_int, value: libc::c_int) -> Res
     Ok(())
 }
 
-/// Locks all memory of the process, what it has now and what it will get, and keeps the kernel
-/// from replacing its pages by huge ones while they are in use. What of the address range of the
-/// arenas is no memory is not locked.
+/// Locks all present and future memory of the process, and keeps the kernel from replacing its
+/// pages by huge ones while they are in use. Reserved addresses of the arenas that hold no memory
+/// are not locked.
 ///
 /// Threads started from here on have their whole stack resident at once.
 ///
 /// # Errors
 /// If the process may not lock that much; the message names the limit and the capability.
 pub fn lock_process_memory() -> Result<()> {
-    // Kernels without huge pages refuse this, and have nothing that it would prevent.
+    // A kernel without huge pages refuses this, and has none to prevent.
     // SAFETY: the call sets a flag of the process and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     mman::mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
@@ -73,7 +75,7 @@ pub fn lock_process_memory() -> Result<()> {
     arena::with_open_slots(|slots| reserve::unlock_unused(slots))
 }
 
-/// What to say when `what` could not be locked.
+/// The error for `what`, which could not be locked.
 pub(super) fn lock_error(errno: Errno, what: &str) -> Error {
     let limit = match getrlimit(Resource::RLIMIT_MEMLOCK) {
         Ok((RLIM_INFINITY, _)) | Err(_) => "not limited".to_string(),
@@ -93,10 +95,10 @@ pub(super) fn lock_error(errno: Errno, what: &str) -> Error {
 }
 
 /// Touches the next `kib` KiB of the calling thread's stack, so that using them later costs no
-/// page fault. For the main thread, whose stack grows as it is used; other threads' stacks are
-/// resident if they started after [`lock_process_memory`].
+/// page fault. The main thread needs this, because its stack grows as it is used. The stacks of
+/// threads that start after [`lock_process_memory`] are resident anyway.
 ///
-/// There must be that much stack left, with some to spare, or the program dies of overflow.
+/// The stack must have more than `kib` KiB left, or it overflows and the program dies.
 pub fn prefault_stack(kib: usize) {
     const FRAME_KIB: usize = 4;
     #[inline(never)]
@@ -105,7 +107,7 @@ pub fn prefault_stack(kib: usize) {
         if frames > 1 {
             touch(frames - 1);
         }
-        // Used after the call, so that it is not a tail call, which would reuse the frame.
+        // This use keeps the call from being a tail call, which would reuse the frame.
         black_box(&frame);
     }
     if kib > 0 {

@@ -1,25 +1,27 @@
-//! Memory that is where it is needed and stays there: an arena for each domain, a global allocator
-//! that knows the current domain, locked pages, and the counters that show it.
+//! Memory that is on its domain's node and remains resident: an arena for each domain, a global
+//! allocator that knows the current domain, locked pages, and the counters that show it.
 //!
-//! Invariant: after start-up a domain thread neither takes a page fault, nor calls the kernel, nor
-//! waits for another thread in order to allocate or to free. A scheduler that waits for memory can
-//! wait for a task that waits for the scheduler.
+//! Invariant: after start-up a domain thread allocates and frees without a page fault, without a
+//! system call and without waiting for another thread. A scheduler that waits for memory can wait
+//! for a task that waits for the scheduler.
 //!
-//! How that is reached, in the order of start-up:
-//! 1. First thing in `main`: [`limit_malloc_arenas`] (glibc reads it when the second thread starts)
-//!    and [`set_thread_policy`], which later threads inherit.
-//! 2. For each domain an [`Arena`]: pages on the domain's NUMA node, locked, touched. Whatever
-//!    belongs to a domain and is built before its thread runs is built inside [`enter`].
-//! 3. Everything else that is large is loaded (the BPF side, the topology), then [`settle_heap`]
-//!    gives back what loading left over, and keeps the rest; then [`lock_process_memory`].
-//! 4. Each domain thread, first: [`set_thread_policy`] with its node, [`prefault_stack`], then
-//!    [`enter`] its arena for as long as it runs. A thread's whole stack becomes resident once
-//!    memory is locked, so its size is to be chosen, not left at 2 MiB.
-//! 5. [`FaultCounter::baseline`] when the scheduler has attached. From here on the count is 0.
+//! A program gets there in these steps:
+//! 1. `main` calls [`limit_malloc_arenas`] before the second thread starts, because glibc reads the
+//!    limit then, and [`set_thread_policy`], which later threads inherit.
+//! 2. For each domain it makes an [`Arena`]: pages on the domain's NUMA node, locked, touched. What
+//!    belongs to a domain and is built before its thread runs, it builds inside [`enter`].
+//! 3. It loads everything else that is large (the BPF side, the topology). [`settle_heap`] then
+//!    gives back what loading has freed and keeps the rest; [`lock_process_memory`] locks it.
+//! 4. Each domain thread begins with [`set_thread_policy`] for its node and [`prefault_stack`], and
+//!    enters its arena for as long as it runs. Once memory is locked a thread's whole stack becomes
+//!    resident, so the program chooses its size rather than leave it at 2 MiB.
+//! 5. When the scheduler has attached, [`FaultCounter::baseline`] begins to count. The count
+//!    remains 0.
 //!
-//! The way of a block: the thread-local in `global` names the arena of the thread, `arena` takes
-//! the block from its TLSF heap. On its way back the block's address names its arena (`reserve`);
-//! the thread inside frees it at once, any other hands it over through `remote`.
+//! The way of a block: the thread-local in `global` names the arena of the thread, and `arena`
+//! allocates the block from its TLSF heap. When the block is freed, its address names its arena
+//! (`reserve`). The thread inside the arena frees it at once; any other hands it over through
+//! `remote`.
 
 mod arena;
 mod counters;

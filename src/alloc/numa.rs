@@ -1,10 +1,15 @@
-//! On which NUMA node pages are, and that they stay mapped there.
+//! Which NUMA node holds the pages, and that they remain mapped there.
 //!
-//! Invariant: every policy set here lacks the kernel's "migrate on fault" flag. Automatic NUMA
-//! balancing unmaps pages now and then to see who touches them; it passes over memory whose policy
-//! lacks that flag (`task_numa_work()` asks `vma_policy_mof()`: the policy of the mapping, or else
-//! that of the thread at hand; only `MPOL_F_NUMA_BALANCING` sets the flag on a policy of a user).
-//! Any thread of the process can be the one at hand, so all of them need a policy.
+//! Invariant: every policy set here lacks the kernel's "migrate on fault" flag.
+//!
+//! Automatic NUMA balancing unmaps pages now and then to see which CPUs touch them. It skips memory
+//! whose policy lacks that flag:
+//!
+//! - `task_numa_work()` asks `vma_policy_mof()`.
+//! - That checks the policy of the mapping, or else the policy of the running thread.
+//! - Only `MPOL_F_NUMA_BALANCING` sets the flag on a policy of a user.
+//!
+//! Every thread of the process can be the running one, so all of them need a policy.
 //!
 //! The policies prefer a node and do not insist: slow memory is better for a scheduler than none.
 
@@ -15,17 +20,21 @@ use std::ptr::{self, NonNull};
 /// As many nodes as the largest kernel configuration has.
 const MAX_NODES: usize = 1024;
 
-/// A node set as the kernel takes it, and its length in bits, of which the kernel ignores the last.
+/// A node set in the form of the system calls, and its length in bits. The kernel ignores the last
+/// bit.
 type NodeMask = [u64; MAX_NODES / 64];
 const MASK_BITS: usize = MAX_NODES + 1;
 
-/// Sets on which node the calling thread's pages are to be from now on (the thread's stack, the
-/// heap, what it maps), and exempts the process's memory from the page faults of automatic NUMA
-/// balancing as far as this thread would cause them. Without a node, memory of the node that the
-/// thread runs on is preferred. Threads started later inherit the policy.
+/// Sets the NUMA node that the calling thread's new pages prefer: its stack, the heap, what it
+/// maps. Without a node, they prefer the node that the thread runs on. It also exempts the
+/// process's memory from the page faults of automatic NUMA balancing that this thread would cause.
+/// Threads started later inherit the policy.
 ///
-/// Returns whether the kernel took the node: false without one, on a kernel without NUMA, where a
-/// container forbids it, or if the node has no memory or is outside the process's cpuset.
+/// Returns whether the kernel accepted the node. It is false
+///
+/// - without a node,
+/// - on a kernel without NUMA, or where a container forbids it,
+/// - if the node has no memory or is outside the process's cpuset.
 ///
 /// # Errors
 /// If the kernel refuses for any other reason.
@@ -37,8 +46,8 @@ pub fn set_thread_policy(node: Option<u32>) -> Result<bool> {
     .with_context(|| format!("cannot prefer memory of {} for a thread", name(node)))
 }
 
-/// Sets on which node the pages of a range of our own addresses are to be, before they exist.
-/// Returns as [`set_thread_policy`] does.
+/// Sets the node that the pages of a range of our own addresses prefer, before they exist. Returns
+/// as [`set_thread_policy`] does.
 ///
 /// # Errors
 /// If the kernel refuses for another reason than those given there.
@@ -50,10 +59,10 @@ pub(super) fn bind(start: NonNull<u8>, bytes: usize, node: Option<u32>) -> Resul
             libc::syscall(libc::SYS_mbind, start.as_ptr(), bytes, mode, mask, mask_bits, no_flags)
         })
     })
-    .with_context(|| format!("cannot place {} KiB on {}", bytes >> 10, name(node)))
+    .with_context(|| format!("cannot bind {} KiB to {}", bytes >> 10, name(node)))
 }
 
-/// Prefers the node, or the local one if there is none or it has no memory for us.
+/// Prefers `node`, or the local one if there is none or it has no memory for this process.
 fn apply(
     node: Option<u32>,
     set: impl Fn(libc::c_long, *const u64, usize) -> nix::Result<libc::c_long>,

@@ -1,13 +1,13 @@
-//! Blocks on their way back to their arena from threads that do not own it.
+//! The list through which threads that do not own an arena give blocks back to it.
 //!
-//! Why a list and not a lock on the arena: the holder of a lock can lose its CPU, and the one who
-//! would give it a CPU again is the domain thread that waits for the lock. A push is one
-//! compare-and-swap that no other thread can be made to wait for; the owner takes the whole list
-//! with one swap (Treiber's stack, IBM RJ 5118, 1986; no block is ever popped singly from the
-//! shared head, so there is no ABA).
+//! It is a list and not a lock on the arena. The holder of a lock can lose its CPU, and then only
+//! the domain thread could give it a CPU again, while that thread waits for the lock. A push is one
+//! compare-and-swap, for which no other thread waits. The owner drains the whole list with one swap
+//! (Treiber's stack, IBM RJ 5118, 1986). It never pops a single block from the shared head, so
+//! there is no ABA.
 //!
-//! Invariant: a block is in the list, in a [`Chain`], or owned by whoever allocated it: never in
-//! two of these. The list lives inside the freed blocks and needs no memory of its own.
+//! Invariant: a block is in the list, in a [`Chain`], or in use, and never in two of these. The
+//! list lives inside the freed blocks and needs no memory of its own.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -23,7 +23,7 @@ pub(super) struct FreedBlock {
 /// The smallest layout whose blocks can wait in the list.
 pub(super) const MIN_BLOCK: Layout = Layout::new::<FreedBlock>();
 
-/// The shared end of the list: any thread pushes, the owner of the arena takes.
+/// The shared end of the list. Every thread may push; the owner of the arena drains.
 pub(super) struct RemoteFrees {
     head: AtomicPtr<FreedBlock>,
 }
@@ -44,8 +44,8 @@ impl RemoteFrees {
         loop {
             // SAFETY: the caller owns the block and says that it is large and aligned enough.
             unsafe { freed.write(FreedBlock { next: head, layout }) };
-            // Release pairs with the Acquire in `take`: the owner sees the block's note, and
-            // everything the pusher did with the block happened before the owner reuses it.
+            // Release pairs with the Acquire in `drain`: the owner sees what is written into the
+            // block, and the pusher's uses of it happened before the owner reuses it.
             match self.head.compare_exchange_weak(head, freed, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => return,
@@ -54,8 +54,8 @@ impl RemoteFrees {
         }
     }
 
-    /// All blocks handed over so far.
-    pub(super) fn take(&self) -> Chain {
+    /// Removes and returns all blocks handed over so far.
+    pub(super) fn drain(&self) -> Chain {
         if self.head.load(Ordering::Relaxed).is_null() {
             return Chain::EMPTY;
         }
@@ -65,7 +65,7 @@ impl RemoteFrees {
     }
 }
 
-/// Blocks taken out of the list, which the taker alone knows.
+/// Blocks drained from the list, known to the owner of the arena only.
 pub(super) struct Chain(*mut FreedBlock);
 
 impl Chain {
@@ -78,7 +78,7 @@ impl Chain {
     /// The next block and the layout it was freed with.
     pub(super) fn pop(&mut self) -> Option<(NonNull<u8>, Layout)> {
         let block = NonNull::new(self.0)?;
-        // SAFETY: `push` wrote the note, `take` acquired it, and nobody else holds the block.
+        // SAFETY: `push` wrote it, `drain` acquired it, and no other thread holds the block.
         let FreedBlock { next, layout } = unsafe { block.read() };
         self.0 = next;
         Some((block.cast(), layout))
@@ -111,7 +111,7 @@ mod tests {
                 });
             }
             while arrived.len() < THREADS * BLOCKS {
-                let mut chain = list.take();
+                let mut chain = list.drain();
                 while let Some((block, layout)) = chain.pop() {
                     assert_eq!(layout.size(), 24 + block.as_ptr() as usize % 7);
                     arrived.push(block.as_ptr() as usize);
@@ -121,6 +121,6 @@ mod tests {
         });
         arrived.sort_unstable();
         assert_eq!(arrived, addresses);
-        assert!(list.take().is_empty());
+        assert!(list.drain().is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! One range of addresses, reserved once, in equal slots of which each holds at most one arena.
 //!
 //! Invariant: an address belongs to an arena exactly if it lies in the range, and its slot is its
-//! distance from the start divided by the size of a slot. So the way back of a block costs one
-//! subtraction and one comparison, with no table to look up and nothing to register.
+//! distance from the start divided by the size of a slot. Finding the arena of a block therefore
+//! costs one subtraction and one comparison, without a table and without registration.
 //!
-//! The range costs addresses only (8 GiB of them): nothing in it is accessible, and so nothing
-//! resident, except the arenas.
+//! The range costs 8 GiB of addresses and no memory: only the arenas in it are accessible, and so
+//! only they are resident.
 
 use super::numa;
 use anyhow::{Context, Result, ensure};
@@ -24,14 +24,14 @@ pub const MAX_ARENA_BYTES: usize = 1 << SLOT_SHIFT;
 const SLOT_SHIFT: u32 = 24;
 const RANGE_BYTES: usize = MAX_ARENAS << SLOT_SHIFT;
 
-/// Start of the range; before it exists an address so far from any a program can own that no
-/// pointer seems to lie in the range.
+/// Start of the range. Before the range exists it is an address so far from all that a program can
+/// own that no pointer seems to lie in the range.
 static START: AtomicPtr<u8> = AtomicPtr::new(ptr::without_provenance_mut(1 << 63));
 
 /// Where the slot begins in which an address lies, if it lies in any.
 #[inline]
 pub(super) fn slot_start_of(address: *mut u8) -> Option<NonNull<u8>> {
-    // Relaxed: who holds a pointer into the range got it from a thread that had seen the range.
+    // Relaxed: a holder of a pointer into the range got it from a thread that had seen the range.
     let start = START.load(Ordering::Relaxed);
     let distance = address.addr().wrapping_sub(start.addr());
     if distance >= RANGE_BYTES {
@@ -82,24 +82,24 @@ pub(super) fn slot_start(slot: usize) -> NonNull<u8> {
 }
 
 /// Makes the first `bytes` of a slot usable memory: zeroed, on `node` where possible, locked and
-/// resident. Returns its start and whether the kernel took the node.
+/// resident. Returns its start and whether the kernel accepted the node.
 ///
 /// # Errors
-/// If the size is 0 or larger than a slot, or the memory cannot be had or locked.
+/// If the size is 0 or larger than a slot, or if the kernel refuses the memory or to lock it.
 pub(super) fn open(slot: usize, bytes: usize, node: Option<u32>) -> Result<(NonNull<u8>, bool)> {
     ensure!((1..=MAX_ARENA_BYTES).contains(&bytes), "{bytes} bytes do not fit a slot");
     let start = slot_start(slot);
     let memory: NonNull<c_void> = start.cast();
-    // The policy comes before the access rights: under mlockall(MCL_FUTURE) the pages are there
-    // the moment they become accessible.
+    // The policy comes before the access rights: under mlockall(MCL_FUTURE) pages are allocated the
+    // moment they become accessible.
     let on_node = numa::bind(start, bytes, node)?;
     let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: the slot is free, so nobody uses these addresses; they lie in our own mapping.
+    // SAFETY: the slot is free, so no thread uses these addresses; they lie in our own mapping.
     unsafe {
         mman::mprotect(memory, bytes, rights)
             .with_context(|| format!("cannot get {} KiB for an arena", bytes >> 10))?;
-        // A kernel without huge pages has none to advise against, and says EINVAL. With them,
-        // khugepaged would replace pages that are in use, which costs faults.
+        // khugepaged would replace pages that are in use, which costs faults. A kernel without huge
+        // pages answers EINVAL.
         let _ = mman::madvise(memory, bytes, MmapAdvise::MADV_NOHUGEPAGE);
     }
     // SAFETY: as above; locking changes no contents.
@@ -108,7 +108,7 @@ pub(super) fn open(slot: usize, bytes: usize, node: Option<u32>) -> Result<(NonN
         return Err(super::lock::lock_error(errno, &format!("{} KiB for an arena", bytes >> 10)));
     }
     for offset in (0..bytes).step_by(page_bytes()) {
-        // SAFETY: within the memory just made writable, which nobody else knows yet.
+        // SAFETY: within the memory just made writable, which no other thread knows yet.
         unsafe { start.add(offset).write_volatile(0) };
     }
     Ok((start, on_node))
@@ -130,9 +130,9 @@ pub(super) fn close(slot: usize, bytes: usize) -> Result<()> {
     }
 }
 
-/// Takes out of the locked memory what `mlockall` locked of the range beside the arenas, so that
-/// `VmLck` and the limit on it count memory, not reserved addresses. `arenas` are the slots in use
-/// in ascending order, with their sizes in bytes.
+/// Unlocks what `mlockall` locked of the range outside the arenas, so that `VmLck` and its limit
+/// count memory and not reserved addresses. `arenas` are the slots in use, ascending, with their
+/// sizes in bytes.
 ///
 /// # Errors
 /// If the kernel refuses.
