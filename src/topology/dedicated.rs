@@ -1,4 +1,4 @@
-//! With `--dedicate`: which CPU of its domain a thread keeps to itself.
+//! Which CPU of its domain a domain thread keeps to itself, with `--dedicate`.
 //!
 //! Invariant: a domain keeps at least one CPU for tasks.
 
@@ -7,12 +7,12 @@ use crate::ids::CpuId;
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result};
 
-/// The last CPU of a domain; none if it is the only one.
+/// The CPU for a domain's thread, which is its last one; `None` if it is the only one.
 pub fn dedicated_cpu(domain: &Domain) -> Option<CpuId> {
     domain.cpus.iter().last().filter(|_| domain.cpus.len() > 1)
 }
 
-/// Those of all domains.
+/// The CPUs for the threads of all domains.
 ///
 /// # Errors
 /// If a domain has one CPU only.
@@ -20,8 +20,8 @@ pub fn dedicated_cpus(domains: &Domains) -> Result<CpuSet> {
     let cpu_of = |domain: &Domain| {
         dedicated_cpu(domain).with_context(|| {
             format!(
-                "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser --domain or leave \
-                 --dedicate out",
+                "cannot dedicate a CPU of domain {}: it has only CPU {}; choose a coarser --domain \
+                 or leave --dedicate out",
                 domain.id, domain.cpus
             )
         })

@@ -1,7 +1,7 @@
 //! How finely a machine is cut into domains.
 //!
 //! Invariant: [`Granularity::finer`] leads from every granularity down to [`Granularity::Core`], so
-//! that whoever follows it always ends.
+//! a loop that follows it always ends.
 
 use clap::ValueEnum;
 use serde::Serialize;

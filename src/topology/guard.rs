@@ -1,7 +1,7 @@
-//! Runs a piece of work in a child process that it cannot leave, and takes its result over a pipe.
+//! Runs a piece of work in a child process that it cannot leave, and reads its result from a pipe.
 //!
-//! libhwloc and libxml2 are asked to read files that nobody has checked. They assert, they trust
-//! sizes, and they write to stderr as they like. In a child, all of that ends as an error here.
+//! libhwloc and libxml2 read unchecked files here. They assert, they trust sizes, and they write to
+//! stderr as they like. In a child, all of that ends as an error here.
 //!
 //! Invariant: whatever the work does (crash, abort, panic, spin, use up memory, write to stderr),
 //! the caller gets a value or one error, in bounded time, and keeps its own memory, CPU binding and
@@ -39,9 +39,9 @@ where
 {
     let _guard = ONE_AT_A_TIME.lock();
     let (mut from_child, to_parent) = pipe().context("cannot create a pipe")?;
-    // SAFETY: the child runs `work` and `_exit`s. It takes no lock of this process but those of
-    // the C library, which fork() leaves usable, and of libhwloc and libxml2, which this process
-    // only ever enters here, in a child. Had it to wait for any other, its alarm would end it.
+    // SAFETY: the child runs `work` and `_exit`s. It acquires only two kinds of locks: those of the
+    // C library, which fork() leaves usable, and those of libhwloc and libxml2, which this process
+    // only ever enters here, in a child. If it waited for any other, its alarm would end it.
     match unsafe { fork() }.context("cannot fork to read the topology in a child process")? {
         ForkResult::Child => {
             drop(from_child);
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// How the child ended, for people. There is no status where the program ignores SIGCHLD.
+/// How the child ended, in words. There is no status where the program ignores SIGCHLD.
 fn death(status: nix::Result<WaitStatus>) -> String {
     match status {
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("{signal} in its child process"),
@@ -100,7 +100,7 @@ fn restrict() {
         let limit = used.saturating_add(MEMORY_LIMIT_BYTES);
         let _ = setrlimit(Resource::RLIMIT_AS, limit, limit);
     }
-    // A crash in here is no news to whoever looks for crashes of the program: a reporter, a fuzzer.
+    // A crash in here concerns no crash reporter or fuzzer that watches the program.
     let crashes = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
     // SAFETY: both only concern this process, and SIG_DFL is a valid disposition.
     unsafe {
@@ -137,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_not_told_to_handlers_of_the_program() {
+    fn a_crash_does_not_run_handlers_of_the_program() {
         extern "C" fn report(_: libc::c_int) {
             // SAFETY: ends a child that would otherwise die of the signal.
             unsafe { libc::_exit(0) }
         }
-        // SAFETY: the handler makes one system call; SIGFPE is raised by nobody else here.
+        // SAFETY: the handler makes one system call; no other code here raises SIGFPE.
         let before = unsafe { libc::signal(libc::SIGFPE, report as *const () as usize) };
         let error = in_child::<(), _>(|| Ok(raise(Signal::SIGFPE)?)).unwrap_err();
         // SAFETY: this is what was there before.

@@ -14,7 +14,7 @@ use hwlocality::object::types::ObjectType;
 use hwlocality::topology::builder::BuildFlags;
 use serde::{Deserialize, Serialize};
 
-/// Where hwloc takes a machine from, with the contents of the file where there is one.
+/// What hwloc reads a machine from, with the contents of the file where there is one.
 pub(super) enum Input<'a> {
     Live,
     Xml(&'a str),
@@ -28,7 +28,7 @@ const NOT_SYNTHETIC: &str = "hwloc does not understand it; write for example \
 /// The words of a [`CpuSet`].
 pub(super) type Words = [u64; MAX_CPUS / 64];
 
-/// What the program wants to know of a machine, in the form in which it passes a pipe.
+/// What the program wants to know of a machine, in the form that passes a pipe.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Facts {
     /// The online CPUs.
@@ -47,8 +47,9 @@ pub(super) struct Facts {
 
 /// Reads a machine.
 ///
-/// `INCLUDE_DISALLOWED` keeps the CPUs outside of this process's own cpuset: a scheduler schedules
-/// all that are online. Offline CPUs are in hwloc's complete cpuset only, which is not looked at.
+/// `INCLUDE_DISALLOWED` keeps the CPUs outside of this process's own cpuset, because a scheduler
+/// schedules all that are online. Offline CPUs are only in hwloc's complete cpuset, which is not
+/// read here.
 pub(super) fn read(input: &Input) -> Result<Facts> {
     let builder = Hwloc::builder().with_flags(BuildFlags::INCLUDE_DISALLOWED)?;
     let builder = match input {
@@ -68,8 +69,8 @@ pub(super) fn read(input: &Input) -> Result<Facts> {
     facts(&machine)
 }
 
-/// How many CPUs a synthetic description has: the product of the numbers of its levels. hwloc
-/// would build them all before anyone could count them.
+/// How many CPUs a synthetic description has: the product of the numbers of its levels. hwloc can
+/// only count them after it has built them all.
 pub(super) fn synthetic_cpus(text: &str) -> u64 {
     let mut depth = 0_u32;
     let levels = text.chars().filter(|&c| {
@@ -127,7 +128,7 @@ fn online(machine: &Hwloc) -> Result<CpuSet> {
     Ok(set.iter_set().map(|cpu| CpuId(usize::from(cpu) as u32)).collect())
 }
 
-/// Whether a machine of so many CPUs is supported.
+/// Checks that a machine of `cpus` CPUs is supported.
 pub(super) fn check_count(cpus: u64) -> Result<()> {
     ensure!(cpus <= MAX_CPUS as u64, "it has {cpus} CPUs; at most {MAX_CPUS} are supported");
     Ok(())

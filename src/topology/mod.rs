@@ -1,11 +1,17 @@
 //! The machine: which CPUs there are, what they share, and how to cut them into domains.
 //!
-//! A [`Topology`] is loaded once, from the live machine or a description of one ([`Source`]), by one
-//! code path: hwloc reads it in a child process (`guard`), hands over plain facts (`hwloc`), and
-//! [`Topology`] puts them in order. [`Topology::partition`] then forms the domains.
+//! A [`Topology`] is loaded once, from the live machine or a description of one ([`Source`]). There
+//! is one code path for both:
+//!
+//! 1. hwloc reads the machine in a child process (`guard`) and hands over plain facts (`hwloc`);
+//! 2. [`Topology`] sorts them;
+//! 3. [`Topology::partition`] forms the domains.
+//!
+//! What a scheduler derives from the machine has a file each: [`preference`] (which idle CPU
+//! first), [`dedicated`] (which CPUs `--dedicate` reserves) and [`power`] (mains or battery).
 //!
 //! Invariant: every set of a [`Topology`] holds online CPUs only and is not empty; its kinds
-//! partition the online CPUs. What the domains promise is said at [`Domains`].
+//! partition the online CPUs. [`Domains`] says what the domains promise.
 
 pub mod dedicated;
 mod granularity;
@@ -37,12 +43,12 @@ const MAX_NUMA_NODES: usize = 1024;
 /// The largest XML file that is read. That of a machine with 1,024 CPUs has about 1 MiB.
 const MAX_XML_BYTES: u64 = 64 << 20;
 
-/// Where a machine is taken from.
+/// Where to read a machine from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The machine this program runs on.
     Live,
-    /// A file that `lstopo FILE.xml` of hwloc 2 wrote. Its contents are not trusted.
+    /// A file that `lstopo FILE.xml` of hwloc 2 wrote. Its contents are checked, not trusted.
     XmlFile(PathBuf),
     /// A synthetic description, such as `Package:2 L3Cache:4 Core:8 PU:2`.
     Synthetic(String),
@@ -91,8 +97,8 @@ pub struct Topology {
 impl Topology {
     /// Loads a machine.
     ///
-    /// hwloc works in a child process meanwhile, one at a time: call this before the program has
-    /// locked much memory, and not from a signal handler.
+    /// hwloc works in a child process, one at a time. Call this before the program has locked much
+    /// memory, and not from a signal handler.
     ///
     /// # Errors
     /// If the source cannot be read, is no description of a machine, or has more CPUs than
@@ -147,12 +153,14 @@ impl Topology {
         &self.kinds
     }
 
-    /// How far the memory of node `to` is from the CPUs of node `from`, where known; 10 is local.
+    /// How far the memory of node `to` is from the CPUs of node `from`, in the units of the
+    /// firmware, where 10 is local; `None` if unknown.
     pub fn numa_distance(&self, from: u32, to: u32) -> Option<u64> {
         self.numa_distances.get(&(from, to)).copied()
     }
 
-    /// The NUMA node that is local to all of these CPUs, the closest where there are several.
+    /// The number of the NUMA node that is local to all of these CPUs: the smallest one if there
+    /// are several, `None` if there is none.
     pub fn numa_node_of(&self, cpus: &CpuSet) -> Option<u32> {
         self.numa_nodes.iter().find(|node| cpus.is_subset(&node.cpus)).map(|node| node.number)
     }

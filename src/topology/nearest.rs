@@ -1,7 +1,12 @@
-//! Orders, for each domain, all the others from near to far: the order in which domains steal.
+//! Sorts, for each domain, all the others from near to far. Domains steal from the nearest first.
 //!
-//! Near is, in this order: a shared L3 cache (domains finer than one), a shared package, a shared
-//! NUMA node, a small NUMA distance where the machine tells it, and then a low number.
+//! These decide which of two domains is nearer, the first first:
+//!
+//! 1. a shared L3 cache (for domains finer than one),
+//! 2. a shared package,
+//! 3. a shared NUMA node,
+//! 4. a small NUMA distance, where the firmware gives one,
+//! 5. a low number.
 //!
 //! Invariant: the list of a domain is a permutation of the others.
 
@@ -19,7 +24,7 @@ struct Surroundings {
 }
 
 /// Fills in [`Domain::nearest`].
-pub(super) fn order(topology: &Topology, domains: &mut [Domain]) {
+pub(super) fn sort_by_distance(topology: &Topology, domains: &mut [Domain]) {
     let surroundings =
         domains.iter().map(|domain| surroundings(topology, &domain.cpus)).collect::<Vec<_>>();
     for domain in domains.iter_mut() {

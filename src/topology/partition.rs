@@ -1,10 +1,10 @@
 //! Cuts a machine into domains.
 //!
-//! The objects of the wanted level each become a domain. CPUs outside of all of them (the machine
-//! may have none) become domains of the next finer level that covers them, down the ladder
-//! machine, package, numa, l3, l2, core; a CPU that not even a core covers is a domain of its own.
+//! Each object of the wanted level becomes a domain. The machine may have none, or CPUs outside all
+//! of them. Such CPUs become domains of the next finer level that covers them, down the ladder
+//! machine, package, numa, l3, l2, core. A CPU that not even a core covers is a domain of its own.
 //!
-//! Invariant: see [`Domains`]. It holds by construction, each step taking only from the CPUs that
+//! Invariant: see [`Domains`]. It holds by construction, because each step uses only the CPUs that
 //! are left, even where objects of a level overlap as NUMA nodes may.
 
 use super::{Granularity, Kind, MAX_DOMAINS, Topology, nearest};
@@ -16,7 +16,7 @@ use std::ops::Index;
 /// A set of CPUs that one scheduling thread serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// Its place among the domains.
+    /// Its number, which is its index among the domains.
     pub id: DomainId,
     /// Its CPUs; never empty.
     pub cpus: CpuSet,
@@ -41,7 +41,8 @@ impl Domain {
         self.cores.iter().any(|core| core.len() > 1)
     }
 
-    /// The next CPU of the same core, after the last the first again: `cpu` itself if it has no SMT siblings here.
+    /// The next CPU of the same core; after the last comes the first again. It is `cpu` itself if
+    /// that has no SMT siblings in this domain.
     ///
     /// ```
     /// use scx_manyland::ids::CpuId;
@@ -60,8 +61,8 @@ impl Domain {
 
 /// The domains of a machine.
 ///
-/// Every online CPU is in exactly one domain. Domains are numbered from 0 in the order of their
-/// lowest CPU; there is at least one and there are at most [`MAX_DOMAINS`].
+/// Every online CPU is in exactly one domain. Domains are numbered from 0, sorted by their lowest
+/// CPU. There is at least one and there are at most [`MAX_DOMAINS`].
 #[derive(Clone, Debug)]
 pub struct Domains {
     granularity: Granularity,
@@ -147,7 +148,7 @@ impl Topology {
                 nearest: Vec::new(),
             });
         }
-        nearest::order(self, &mut domains);
+        nearest::sort_by_distance(self, &mut domains);
         Ok(Domains { granularity, domains, domain_of })
     }
 
@@ -213,7 +214,7 @@ impl Topology {
     }
 }
 
-/// A domain in the making.
+/// The CPUs of a domain, and what it is made of.
 struct Group {
     level: Granularity,
     cpus: CpuSet,
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_node_over_small_ones_takes_what_they_leave() {
+    fn a_large_node_over_small_ones_gets_what_they_leave() {
         let machine = Topology::from_facts(Facts {
             numa_nodes: vec![
                 (0, words(0..8)),
@@ -358,7 +359,7 @@ mod tests {
         assert!(error.contains("513 domains") && error.contains("--domain numa"), "{error}");
     }
 
-    /// Sets of CPUs that need not agree with each other, as a broken firmware might tell them.
+    /// Sets of CPUs that need not agree with each other, as a broken firmware might report them.
     fn any_facts() -> impl Strategy<Value = Facts> {
         let any_set = || {
             let holes = proptest::collection::btree_set(0..MAX_CPUS as u32, 1..12);

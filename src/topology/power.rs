@@ -1,4 +1,4 @@
-//! What the machine runs on, as the kernel tells under `/sys/class/power_supply`.
+//! What the machine runs on, as the kernel shows under `/sys/class/power_supply`.
 //!
 //! Invariant: whatever those files hold, there is an answer; what cannot be read counts as unknown.
 
@@ -15,15 +15,16 @@ pub enum Supply {
     Mains,
     /// Its battery.
     Battery,
-    /// The kernel does not tell, as on most desktops and servers.
+    /// The kernel shows none, as on most desktops and servers.
     Unknown,
 }
 
 /// What the machine runs on, by the power supplies shown in the folder `supplies` ([`SUPPLIES`]).
 ///
-/// A charger that is plugged in means mains power. Without one a battery that is discharging, or that
-/// stands beside a charger which is not plugged in, means battery. Supplies of a device (the
-/// battery of a mouse, say) mean nothing.
+/// - A charger that is plugged in means mains power, and so does a battery that is charging.
+/// - Otherwise a battery that is discharging means battery power. So does a battery at rest, if the
+///   machine has a charger that is not plugged in.
+/// - Supplies of a device, such as the battery of a mouse, mean nothing.
 ///
 /// ```
 /// use scx_manyland::topology::power::{Supply, supply};

@@ -1,18 +1,26 @@
-//! In which order tasks get idle CPUs where a machine has several kinds of core.
+//! Which idle CPUs a task gets first where a machine has several kinds of core.
 //!
-//! The order is a table, computed here and nowhere else. BPF walks it for a task that wakes up
-//! (`bpf/prefer.bpf.h`), over all domains, beginning with the task's home; a domain thread walks the
-//! part of it that lies in its own domain ([`Preferences::within`], `domains::placement`).
+//! The preference is a list of steps for each domain, computed here and nowhere else. Two readers
+//! walk it:
 //!
-//! | prefer | a task gets the first of |
-//! |---|---|
-//! | performance | a whole idle core of the fastest kind, of the next ... of the slowest; then an idle CPU beside a busy SMT sibling, in the same order |
-//! | efficiency | a whole idle core of the slowest kind, an idle CPU of that kind; the same of the next ... of the fastest |
+//! - BPF, for a task that wakes up (`bpf/core_kinds.bpf.h`), over all domains, beginning with the
+//!   task's home;
+//! - a domain thread, the part that lies in its own domain ([`Preferences::within`],
+//!   `domains::placement`).
 //!
-//! Each of these first in the home domain, then in the other domains, nearest first.
+//! The steps for `performance`:
+//! 1. a whole idle core of the fastest kind, of the next kind, ... of the slowest kind;
+//! 2. an idle CPU with a busy SMT sibling, of the fastest kind, ... of the slowest kind.
 //!
-//! Invariant: in each domain's list every CPU that tasks may have is in a step for a whole core, and in
-//! one for any idle CPU if its kind has SMT siblings there; CPUs that are dedicated are in none.
+//! The steps for `efficiency`:
+//! 1. a whole idle core of the slowest kind, then any idle CPU of that kind;
+//! 2. the same of the next kind, ... of the fastest kind.
+//!
+//! Each step tries the home domain first, then the other domains, nearest first.
+//!
+//! Invariant: in each domain's list every CPU that tasks may use is in a step for a whole core. It
+//! is also in a step for any idle CPU, if its kind has SMT siblings there. Dedicated CPUs are in no
+//! step.
 
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::ids::{CpuId, DomainId};
@@ -63,50 +71,50 @@ impl fmt::Display for Prefer {
 pub struct KindSet {
     /// The domain.
     pub domain: DomainId,
-    /// The place of the kind among those of the machine, 0 being the slowest.
+    /// The rank of the kind among those of the machine; 0 is the slowest.
     pub rank: u16,
-    /// The CPUs that tasks may have; never empty.
+    /// The CPUs that tasks may use; never empty.
     pub cpus: CpuSet,
     /// Whether a core here has more than one CPU. Otherwise an idle CPU is a whole idle core.
     smt: bool,
 }
 
-/// A step of the order of one domain.
+/// A step of the preference of one domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The number of the set in which an idle CPU is looked for.
+    /// The number of the set to search for an idle CPU.
     pub set: usize,
-    /// Whether only a CPU will do whose SMT siblings are idle too.
+    /// Whether the SMT siblings of the CPU must be idle too.
     pub whole_core: bool,
 }
 
 /// A step within one domain, for its own thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Where an idle CPU is looked for.
+    /// The CPUs to search for an idle one.
     pub cpus: CpuSet,
-    /// Whether only a CPU will do whose SMT siblings are idle too.
+    /// Whether the SMT siblings of the CPU must be idle too.
     pub whole_core: bool,
 }
 
-/// The order of preference of every domain.
+/// The preference of every domain.
 pub struct Preferences {
     prefer: Prefer,
     sets: Vec<KindSet>,
-    /// For each domain its steps, of which all have the same number.
+    /// The steps of each domain; all domains have equally many.
     steps: Vec<Vec<Step>>,
     set_of: Box<[Option<u16>; MAX_CPUS]>,
 }
 
 impl Preferences {
-    /// Whether cores differ in speed, as far as anyone knows.
+    /// Whether the topology shows cores of different speed.
     pub fn has_kinds(domains: &Domains) -> bool {
         let mut ranks = domains.iter().flat_map(|domain| &domain.kinds).map(|kind| kind.rank);
         let first = ranks.next();
         ranks.any(|rank| Some(rank) != first)
     }
 
-    /// The order for the CPUs of `domains` but for those that are `dedicated` to domain threads.
+    /// The preference for the CPUs of `domains`, except those `dedicated` to domain threads.
     ///
     /// ```
     /// use scx_manyland::cpuset::CpuSet;
@@ -133,7 +141,7 @@ impl Preferences {
         Preferences { prefer, sets, steps, set_of }
     }
 
-    /// Whether the order of CPUs depends on their kind. If not there are no steps at all.
+    /// Whether the preference depends on the kind of core. If not there are no steps at all.
     pub fn by_kind(&self) -> bool {
         !self.sets.is_empty()
     }
@@ -156,13 +164,13 @@ impl Preferences {
         &self.sets[number]
     }
 
-    /// The number of the set that a CPU is in, and its rank; `None` if tasks do not look for it.
+    /// The number of the set that a CPU is in, and its rank; `None` if no step searches for it.
     pub fn set_of(&self, cpu: CpuId) -> Option<(usize, u16)> {
         let number = usize::from(self.set_of.get(cpu.index()).copied().flatten()?);
         Some((number, self.sets[number].rank))
     }
 
-    /// Where tasks whose home is `home` look for an idle CPU, the best step first.
+    /// The steps of a task whose home is `home`, the best one first.
     ///
     /// # Panics
     /// If there is no such domain.
@@ -181,18 +189,18 @@ impl Preferences {
         })
     }
 
-    /// The part of the order that lies in `domain` itself. Without kinds that is: a whole idle core,
-    /// then any idle CPU.
+    /// The steps that lie in `domain` itself. Without kinds they are a whole idle core, then any
+    /// idle CPU.
     pub fn within(&self, domain: &Domain) -> Vec<Place> {
         if !self.by_kind() {
             return [true, false].map(|whole_core| Place { cpus: domain.cpus, whole_core }).into();
         }
-        let own = self.places(domain.id).filter(|&(there, _)| there == domain.id);
+        let own = self.places(domain.id).filter(|&(other, _)| other == domain.id);
         own.map(|(_, place)| place).collect()
     }
 }
 
-/// The CPUs of each kind in each domain. Kinds of equal rank are one.
+/// The CPUs of each kind in each domain. Kinds of equal rank count as one.
 fn kind_sets(domains: &Domains, dedicated: &CpuSet) -> Vec<KindSet> {
     let kinds = domains.iter().flat_map(|domain| &domain.kinds);
     let mut ranks: Vec<u32> = kinds.map(|kind| kind.rank).collect();

@@ -1,4 +1,4 @@
-//! Shows domains to people (text) and programs (JSON).
+//! Shows domains as text, for people, and as JSON, for programs.
 //!
 //! Invariant: text has one line for each domain after its heading; JSON is one line.
 
