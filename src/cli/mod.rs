@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and what the program answers.
+//! The command line: its options and commands, and what the program answers.
 //!
 //! Invariant: every failure is one line on stderr that starts with the program's name, with exit
 //! code 2 where the command line is at fault and 1 for anything else ([`program`]).
@@ -31,13 +31,13 @@ const VERSION: &str = concat!(
 /// A CPU scheduler in user space, with one scheduling thread for each last-level cache.
 ///
 /// Without a command, schedules this machine until Ctrl-C: needs root and a kernel with
-/// sched_ext. Whatever happens to it, the kernel's own scheduler takes over.
+/// sched_ext. However it ends, the kernel's own scheduler is back.
 #[derive(Debug, Parser)]
 #[command(version = VERSION, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Subcommands>,
-    /// The order in which tasks run
+    /// The policy, which decides the task to run next
     #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
     policy: PolicyKind,
     #[command(flatten)]
@@ -48,13 +48,14 @@ pub struct Cli {
 enum Subcommands {
     /// Show how a machine is cut into domains (needs no root and no sched_ext)
     Topology(TopologyArgs),
-    /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root and sched_ext)
-    // Of a size that is given twice the last counts: what runs this in a guest has sizes of its own (tools/compare).
+    /// Compare this scheduler with the kernel's own, and with others, on this machine (needs root
+    /// and sched_ext)
+    // The last of two values for a size counts: tools/compare gives sizes of its own first.
     #[command(args_override_self = true)]
     Bench(Box<BenchArgs>),
     /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
     Simulate(Box<simulate::SimulateArgs>),
-    /// What `bench` starts
+    /// Runs a workload for `bench`
     #[command(hide = true)]
     Workload { errand: String },
 }
@@ -75,7 +76,7 @@ struct TopologyArgs {
     format: Format,
 }
 
-/// Does what the command line says, and gives the exit code.
+/// Runs the command of the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     program::main(|cli: Cli| match cli.command {
         Some(Subcommands::Topology(args)) => topology(args),
@@ -93,7 +94,7 @@ fn usage(error: Error) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{error:#}"))
 }
 
-/// Whether our scheduler can take part in a comparison with these options.
+/// Checks that this scheduler can be compared with these options.
 fn check_contender(options: &[String]) -> Result<()> {
     let args = std::iter::once(PROGRAM).chain(options.iter().map(String::as_str));
     const NOT_OURS: &str = "these are not options of the scheduler";
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn contenders_take_options_of_the_scheduler_only() {
+    fn contenders_accept_options_of_the_scheduler_only() {
         let check = |line: &str| {
             let options = line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             check_contender(&options).map_err(|error| error.to_string())
@@ -220,13 +221,14 @@ mod tests {
         for option in ["--slice-us", "--slice-min-us", "--patience-us", "--stats"] {
             for value in numbers.iter().chain(&huge) {
                 let argument = format!("{option}={value}");
-                assert!(options(&[&argument]).is_err(), "{argument} is taken");
+                assert!(options(&[&argument]).is_err(), "{argument} is accepted");
             }
         }
         for option in ["--domain", "--policy", "--prefer", "--stats-format"] {
             for value in ["", " ", "l3 ", "L3\n", "none none", "\u{1f427}", &"x".repeat(1 << 20)] {
                 let argument = format!("{option}={value}");
-                assert!(options(&["--stats", "1", &argument]).is_err(), "{argument:.40} is taken");
+                let accepted = options(&["--stats", "1", &argument]).is_ok();
+                assert!(!accepted, "{argument:.40} is accepted");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `scx_manyland simulate`: a workload on a machine in virtual time.
 //!
-//! Invariant: standard output depends on the command line and the files it names only; how fast the simulation itself
-//! was goes to standard error.
+//! Invariant: standard output depends only on the command line and the files it names. The speed of
+//! the simulation itself goes to standard error.
 
 use super::usage;
 use anyhow::{Result, ensure};
@@ -26,7 +26,8 @@ pub struct SimulateArgs {
     /// A machine by description, such as "Package:2 L3Cache:4 Core:8 PU:2" (see hwloc(7))
     #[arg(long, value_name = "DESC")]
     synthetic: Option<String>,
-    /// What the tasks do: a file in rt-app's format, or one of hackbench, build, frames, mixed, services
+    /// What the tasks do: a file in rt-app's format, or one of hackbench, build, frames, mixed,
+    /// services
     #[arg(long, value_name = "FILE", required_unless_present = "costs")]
     workload: Option<String>,
     /// Virtual time, at most 86400 [default: as the workload has it, or else 10]
@@ -50,14 +51,14 @@ pub struct SimulateArgs {
     /// The form of the figures
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
     format: Format,
-    /// The order in which tasks run
+    /// The policy, which decides the task to run next
     #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
     policy: PolicyKind,
     #[command(flatten)]
     run: RunArgs,
 }
 
-/// What is to be simulated, as far as the command line alone can be wrong.
+/// A simulation whose options are checked; the files it names are not read yet.
 pub struct Simulation {
     source: Source,
     workload: Option<String>,
@@ -130,10 +131,10 @@ impl Simulation {
         let topology = Topology::load(&self.source)?;
         let started = Instant::now();
         let report = simulate(&topology, &workload, &self.setup, self.trace.as_deref())?;
-        let took = started.elapsed().as_secs_f64();
+        let elapsed = started.elapsed().as_secs_f64();
         eprintln!(
-            "simulated in {took:.2} s: {:.2} million scheduling events a second",
-            report.scheduling_events as f64 / took / 1e6
+            "simulated in {elapsed:.2} s: {:.2} million scheduling events a second",
+            report.scheduling_events as f64 / elapsed / 1e6
         );
         match self.format {
             Format::Text => program::print(&report.to_text()),

@@ -17,19 +17,21 @@ const SECONDS: RangeInclusive<f64> = 0.1..=3600.0;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// How often everything is run (1 to 50; a verdict takes at least 4)
+    /// How often every workload runs under every scheduler (1 to 50; a result needs at least 4)
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(ROUNDS))]
     rounds: u32,
-    /// How long a run takes, in seconds (0.1 to 3600)
+    /// The length of a run, in seconds (0.1 to 3600)
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
     seconds: f64,
-    /// What is run [default: all, or none with --command]
+    /// The workloads to run [default: all, or none with --command]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_enum)]
     workloads: Vec<WorkloadName>,
-    /// Compare this scheduler with these options as well, such as '--policy deadline' (may be repeated)
+    /// Compare this scheduler with these options as well, such as '--policy deadline' (may be
+    /// repeated)
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     with: Vec<String>,
-    /// Compare another sched_ext scheduler as well: the command that starts it, which Ctrl-C stops (may be repeated)
+    /// Compare another sched_ext scheduler as well: the command that starts it, which Ctrl-C stops
+    /// (may be repeated)
     #[arg(long, value_name = "COMMAND")]
     against: Vec<String>,
     /// Time a line of the shell (may be repeated)
@@ -52,7 +54,7 @@ enum WorkloadName {
     Messages,
     /// Threads that wake workers, like schbench
     Requests,
-    /// A game beside a build
+    /// A game during a build
     Frames,
     /// A build
     Build,
@@ -87,13 +89,14 @@ struct Sizes {
     /// frames: threads that help the game thread [default: the number of CPUs less one, 1 to 4]
     #[arg(long, value_name = "N", value_parser = count)]
     helpers: Option<usize>,
-    /// frames: how much of the time for a frame it takes on an idle machine, in percent (1 to 100)
+    /// frames: the part of a refresh period that a frame needs on an idle machine, in percent (1 to
+    /// 100)
     #[arg(long, value_name = "PERCENT", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100))]
     frame_load: u32,
     /// build, frames: jobs at a time [default: the number of CPUs]
     #[arg(long, value_name = "N", value_parser = count)]
     jobs: Option<usize>,
-    /// build, frames: CPU time of a job in the mean, in milliseconds, its start not counted
+    /// build, frames: mean CPU time of a job, in milliseconds, its start not counted
     #[arg(long, value_name = "MS", default_value = "20", value_parser = count)]
     job_ms: usize,
     /// spin: threads [default: three for two CPUs]
@@ -115,10 +118,10 @@ fn seconds(text: &str) -> Result<f64> {
 }
 
 impl BenchArgs {
-    /// The plan, once `check` has agreed to the options of each of our schedulers.
+    /// The plan, if `check` accepts the options of each of our schedulers.
     ///
     /// # Errors
-    /// Names the option that cannot be.
+    /// Names the option that is refused.
     pub fn plan(self, check: impl Fn(&[String]) -> Result<()>) -> Result<Plan> {
         let mut contenders = vec![Contender::kernel(), Contender::manyland(Vec::new())];
         for line in &self.with {

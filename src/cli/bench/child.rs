@@ -1,7 +1,7 @@
-//! A process of the benchmark's: a scheduler, or a run of a workload.
+//! A process that the benchmark starts: a scheduler, or a run of a workload.
 //!
-//! Invariant: it has a process group of its own, which is killed when this is dropped, and it is killed when the
-//! benchmark is, however that ends. So nothing that was started stays behind.
+//! Invariant: it has a process group of its own, which [`Child`] kills when it is dropped. The
+//! kernel kills it when the benchmark ends, however that ends. So no process is left over.
 
 use anyhow::{Context, Result, bail};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -23,7 +23,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a command. What it writes goes to memory, so nobody has to keep reading it.
+    /// Starts a command. What it writes goes to memory, so it never blocks on a full pipe.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -31,7 +31,7 @@ impl Child {
         let (stdout, stderr) = (Written::new()?, Written::new()?);
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stdout(stdout.end()?).stderr(stderr.end()?).process_group(0);
-        // SAFETY: both are system calls that neither allocate nor take a lock.
+        // SAFETY: both are system calls that neither allocate nor acquire a lock.
         unsafe {
             command.pre_exec(|| {
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -51,7 +51,7 @@ impl Child {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// If the kernel does not tell.
+    /// If the kernel refuses to say.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.status.is_none() {
             self.status = self.process.try_wait().context("cannot wait for a process")?;
@@ -59,7 +59,7 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Waits for its end for so long at most.
+    /// Waits for its end, at most for `limit`.
     ///
     /// # Errors
     /// If it has not ended by then.
@@ -81,12 +81,12 @@ impl Child {
         let _ = killpg(Pid::from_raw(self.process.id() as i32), signal);
     }
 
-    /// What it has written to standard output, beginning at a byte.
+    /// What it has written to standard output, from the byte `start` on.
     pub fn stdout_from(&self, start: u64) -> Result<String> {
         self.stdout.from(start)
     }
 
-    /// The last line that it has written to standard error, which is where programs say what is wrong.
+    /// The last line that it has written to standard error, where programs say what is wrong.
     pub fn last_words(&self) -> String {
         let text = self.stderr.from(0).unwrap_or_default();
         let last = text.lines().rev().find(|line| !line.trim().is_empty());
@@ -96,7 +96,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // What it has started is in its group, also when it has ended itself.
+        // The processes it started are in its group even after it has ended itself.
         self.signal(Signal::SIGKILL);
         if self.status.is_none() {
             let _ = self.process.wait();
@@ -160,7 +160,7 @@ mod tests {
         };
         drop(child);
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Until somebody has waited for it, it is a zombie.
+        // Until init has waited for it, it is a zombie.
         while !(stat().is_empty() || stat().contains(") Z ")) {
             assert!(Instant::now() < deadline, "it lives on");
         }

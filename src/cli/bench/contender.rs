@@ -1,7 +1,7 @@
 //! The schedulers that are compared: how each is started and stopped.
 //!
-//! Invariant: between two contenders the kernel's own scheduler is back; a contender that is running is stopped when it is
-//! dropped, and it is an error of it if it leaves before it is told to.
+//! Invariant: between two contenders the kernel's own scheduler is back. A running contender is
+//! stopped when it is dropped, and it fails if it detaches by itself.
 
 use super::child::Child;
 use super::interrupt::Interrupt;
@@ -14,10 +14,10 @@ use std::env::current_exe;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A scheduler that takes part.
+/// A scheduler in the comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Contender {
-    /// How it is called in the results.
+    /// Its name in the results.
     pub name: String,
     #[serde(flatten)]
     pub kind: ContenderKind,
@@ -35,13 +35,14 @@ pub enum ContenderKind {
     Peer { command: Vec<String> },
 }
 
-/// Loading and verifying BPF takes seconds on a slow machine.
+/// Loading and verifying BPF needs seconds on a slow machine.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 const DETACH_LIMIT: Duration = Duration::from_secs(20);
-/// How long the statistics, which are printed each second, may take.
+/// The longest wait for the statistics, which are printed each second.
 const STATS_LIMIT: Duration = Duration::from_secs(10);
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(20);
+/// The time between two checks of a contender.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The name that the kernel knows our scheduler by.
 const OPS: &str = "manyland";
@@ -51,16 +52,16 @@ impl Contender {
         Self { name: "kernel".into(), kind: ContenderKind::Kernel }
     }
 
-    /// Ours, with options.
+    /// This scheduler, with options.
     pub fn manyland(options: Vec<String>) -> Self {
         let name = [&["manyland".to_owned()], options.as_slice()].concat().join(" ");
         Self { name, kind: ContenderKind::Manyland { options } }
     }
 
-    /// Another, by a command without the shell's ways of expanding things.
+    /// Another scheduler, by its command, in which only the shell's quotation marks have a meaning.
     ///
     /// # Errors
-    /// If there is no program in it, or a quotation mark is missing.
+    /// If the command has no program, or a quotation mark is missing.
     pub fn peer(line: &str) -> Result<Self> {
         let command = shlex::split(line).filter(|words| !words.is_empty());
         let command = command.with_context(|| format!("{line:?} is not a command"))?;
@@ -77,7 +78,7 @@ impl Contender {
         matches!(self.kind, ContenderKind::Manyland { .. })
     }
 
-    /// What it says of its own version.
+    /// The first line that another scheduler prints for `--version`.
     pub fn version(&self) -> Option<String> {
         let ContenderKind::Peer { command } = &self.kind else { return None };
         let mut child = Child::start(Command::new(&command[0]).arg("--version")).ok()?;
@@ -102,14 +103,15 @@ impl Contender {
         })
     }
 
-    /// Starts it and waits until it is attached. `None` for the kernel's own scheduler, which is always there.
+    /// Starts it and waits until it is attached. `None` for the kernel's own scheduler, which is
+    /// always there.
     ///
     /// # Errors
-    /// If it does not attach, or another does instead.
+    /// If it does not attach, or another scheduler is attached.
     pub fn start(&self, interrupt: &Interrupt) -> Result<Option<Running>> {
         ensure!(
             probe::attached().is_none(),
-            "scheduler \"{}\" has been attached by somebody else",
+            "scheduler \"{}\" is attached, which this benchmark has not started",
             probe::attached().unwrap_or_default()
         );
         let Some(mut command) = self.command()? else { return Ok(None) };
@@ -129,7 +131,7 @@ impl Contender {
                 let seconds = ATTACH_LIMIT.as_secs();
                 bail!("it has not attached after {seconds} s: {}", running.child.last_words());
             }
-            interrupt.pause(LOOK)?;
+            interrupt.pause(CHECK_INTERVAL)?;
         }
         running.ops = probe::attached().unwrap_or_default();
         ensure!(!ours || running.ops == OPS, "scheduler \"{}\" has attached instead", running.ops);
@@ -137,7 +139,7 @@ impl Contender {
     }
 }
 
-/// A contender that is attached, or was.
+/// A contender that has attached.
 pub struct Running {
     child: Child,
     ours: bool,
@@ -146,14 +148,14 @@ pub struct Running {
     stopped: bool,
 }
 
-/// How tasks that found no idle CPU came to run.
+/// How many of the tasks that found no idle CPU ran by a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Decisions {
-    /// By a decision of user space.
+    /// By a decision that user space made for this wait.
     pub decided: u64,
-    /// By one that had been taken for an earlier stay and stood.
+    /// By a standing decision, which user space made for an earlier wait.
     pub standing: u64,
-    /// Without one: by the safety net.
+    /// Undecided: the safety net ran them.
     pub late: u64,
 }
 
@@ -164,12 +166,12 @@ impl Decisions {
         self.late += other.late;
     }
 
-    /// How many in a hundred were by a decision, whenever it was taken; `None` if there were no such tasks.
+    /// The percentage that ran by a decision, standing or not; `None` if there were no such tasks.
     pub fn percent(&self) -> Option<f64> {
         self.part(self.decided + self.standing)
     }
 
-    /// How many in a hundred were by a decision that stood.
+    /// The percentage that ran by a standing decision.
     pub fn percent_stood(&self) -> Option<f64> {
         self.part(self.standing)
     }
@@ -185,15 +187,16 @@ impl Running {
         self.child.pid()
     }
 
-    /// Whether the time of a thread of it counts as scheduling: of ours that of the domain threads, of others all.
+    /// Whether the CPU time of one of its threads counts as scheduling. Of this scheduler only the
+    /// domain threads count, of others all threads.
     pub fn counts(&self, thread: &str) -> bool {
         !self.ours || thread.starts_with("manyland/")
     }
 
-    /// That it is still the scheduler.
+    /// Checks that it is still attached.
     ///
     /// # Errors
-    /// If it is not, with what it said last.
+    /// If it is not, with its last line on standard error.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.ended()? {
             bail!("it ended by itself ({status}): {}", self.child.last_words());
@@ -207,10 +210,10 @@ impl Running {
         Ok(())
     }
 
-    /// What was decided since it attached, up to this moment; `None` of others than ours.
+    /// The decisions since it attached, up to this moment; `None` if it is another scheduler.
     ///
     /// # Errors
-    /// If it prints no more statistics.
+    /// If it has stopped printing statistics.
     pub fn decisions(&mut self, interrupt: &Interrupt) -> Result<Option<Decisions>> {
         if !self.ours {
             return Ok(None);
@@ -220,20 +223,20 @@ impl Running {
         let deadline = Instant::now() + STATS_LIMIT;
         loop {
             let text = self.child.stdout_from(0)?;
-            // The line that was due next covers this moment.
+            // The next line covers this moment.
             if lines(&text) > before {
                 return sum(&text).map(Some);
             }
             self.check()?;
             ensure!(Instant::now() < deadline, "it prints no statistics");
-            interrupt.pause(LOOK)?;
+            interrupt.pause(CHECK_INTERVAL)?;
         }
     }
 
     /// Stops it, and waits until the kernel's own scheduler is back.
     ///
     /// # Errors
-    /// If it was gone already, or does not leave.
+    /// If it had ended already, or does not detach.
     pub fn stop(mut self) -> Result<()> {
         self.check()?;
         self.leave()
@@ -242,12 +245,12 @@ impl Running {
     fn leave(&mut self) -> Result<()> {
         self.stopped = true;
         self.child.signal(Signal::SIGINT);
-        let ended = self.child.wait(DETACH_LIMIT).context("told to stop (SIGINT)");
+        let ended = self.child.wait(DETACH_LIMIT).context("it does not stop on SIGINT");
         self.child.signal(Signal::SIGKILL);
         let deadline = Instant::now() + DETACH_LIMIT;
         while probe::attached().as_deref() == Some(&self.ops) || probe::is_enabled() {
             ensure!(Instant::now() < deadline, "the kernel has not ended it");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         }
         ended.map(|_| ())
     }
@@ -261,7 +264,7 @@ impl Drop for Running {
     }
 }
 
-/// The decisions of all whole lines of statistics.
+/// The sum over all complete lines of statistics.
 fn sum(lines: &str) -> Result<Decisions> {
     let mut sum = Decisions::default();
     let whole = &lines[..lines.rfind('\n').map_or(0, |end| end + 1)];

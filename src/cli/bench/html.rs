@@ -15,13 +15,13 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;mar
 /// The size of a plot, in pixels.
 const WIDTH: u32 = 480;
 const HEIGHT_OF_ROW: u32 = 28;
-const HEIGHT_BESIDES: u32 = 78;
+const HEIGHT_OF_REST: u32 = 78;
 /// The sizes of letters; plotters makes them a fifth smaller.
 const TITLE: u32 = 18;
 const TEXT: u32 = 15;
 
-/// Of the contenders, the kernel's own scheduler first. They can be told apart with most kinds of colour blindness (after
-/// M. Okabe and K. Ito, Color universal design, 2002).
+/// The colours of the contenders, the kernel's own scheduler first. They differ for people with
+/// most kinds of colour blindness (after M. Okabe and K. Ito, Color universal design, 2002).
 const COLORS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
     RGBColor(0, 114, 178),
@@ -71,7 +71,7 @@ pub fn page(results: &Results) -> Result<String> {
 fn write_table(page: &mut String, results: &Results, figures: &[Figure]) {
     page.push_str(
         "<div class=\"scroll\"><table><tr><th class=\"l\">figure</th><th class=\"l\">scheduler</th><th>median</th><th>spread</th>\
-         <th>ratio</th><th>decided</th><th>stood</th><th class=\"l\">verdict</th></tr>\n",
+         <th>ratio</th><th>decided</th><th>stood</th><th class=\"l\">result</th></tr>\n",
     );
     for figure in figures {
         for (number, entry) in figure.entries.iter().enumerate() {
@@ -106,7 +106,7 @@ fn plot(results: &Results, figure: &Figure) -> Result<String> {
     let longest = names.iter().map(String::len).max().unwrap_or(0) as u32;
     let mut svg = String::new();
     {
-        let size = (WIDTH, HEIGHT_BESIDES + HEIGHT_OF_ROW * rows as u32);
+        let size = (WIDTH, HEIGHT_OF_REST + HEIGHT_OF_ROW * rows as u32);
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         area.fill(&WHITE).map_err(cannot_draw)?;
         let mut chart = ChartBuilder::on(&area)
@@ -116,7 +116,7 @@ fn plot(results: &Results, figure: &Figure) -> Result<String> {
             .y_label_area_size((longest * 8).clamp(40, WIDTH / 2))
             .build_cartesian_2d(0.0..end, -0.5..rows as f64 - 0.5)
             .map_err(cannot_draw)?;
-        // The first row is to be the top one.
+        // The first entry gets the top row.
         let row_of = |number: usize| (rows - 1 - number) as f64;
         chart
             .configure_mesh()

@@ -1,7 +1,7 @@
-//! Ctrl-C and its like while a benchmark runs.
+//! Ctrl-C, SIGTERM and SIGHUP while a benchmark runs.
 //!
-//! Invariant: whoever waits, waits here, so that a signal ends the wait at once and the way out is the ordinary one: what
-//! was started is stopped by those who own it.
+//! Invariant: every wait of the benchmark goes through [`Interrupt::pause`], so a signal ends it at
+//! once. The way out is that of any error: owners stop what they have started.
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -40,7 +40,7 @@ impl Interrupt {
         Ok(Self(signals.context("cannot wait for signals")?))
     }
 
-    /// Waits. The signal is left where it is, so that every later wait ends at once too.
+    /// Waits for `time`. A signal remains pending, so that every later wait ends at once too.
     ///
     /// # Errors
     /// [`Interrupted`], if there was a signal.

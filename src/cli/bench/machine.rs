@@ -1,4 +1,4 @@
-//! What a benchmark ran on, for the head of its results.
+//! The machine and the versions that a benchmark ran on, for the head of its results.
 
 use super::contender::Contender;
 use anyhow::{Context, Result};
@@ -21,19 +21,19 @@ pub struct Head {
     pub memory_mib: u64,
     /// Times in a virtual machine depend on what else its host does.
     pub virtual_machine: bool,
-    /// How the clock of the first CPU is governed, where it is.
+    /// The governor of the first CPU's clock, if it has one.
     pub governor: Option<String>,
     /// Mains power or battery.
     pub supply: String,
     pub kernel: String,
     pub version: &'static str,
-    /// What other schedulers say of their versions.
+    /// The versions of the other schedulers, as they print them.
     pub peers: Vec<String>,
 }
 
 impl Head {
     /// # Errors
-    /// If the kernel does not tell its name.
+    /// If the kernel refuses its name.
     pub fn new(machine: &Topology, contenders: &[Contender]) -> Result<Self> {
         let kernel = nix::sys::utsname::uname().context("cannot ask the kernel for its name")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -59,7 +59,7 @@ impl Head {
         })
     }
 
-    /// The same as lines of a title and a text.
+    /// The head as lines, each with a title and a text.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let count = |number: usize, what: &str| match number {
             1 => format!("1 {what}"),

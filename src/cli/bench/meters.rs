@@ -1,6 +1,7 @@
-//! What the machine tells of a run: the scheduler's CPU time, the time on each kind of core, the energy.
+//! The machine's meters for a run: the scheduler's CPU time, the busy time of each kind of core,
+//! the energy.
 //!
-//! Invariant: what the machine does not tell is left out, not made up.
+//! Invariant: a figure that the machine does not give is left out, not made up.
 
 use super::contender::Running;
 use super::reading::Reading;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Where the kernel shows the energy counters (RAPL).
 pub const POWERCAP: &str = "/sys/class/powercap";
 
-/// What can be read.
+/// The meters that can be read.
 pub struct Meters {
     zones: Vec<Zone>,
     /// The kinds of core, where there is more than one.
@@ -43,7 +44,7 @@ impl Meters {
         }
     }
 
-    /// Whether the machine tells how much energy it takes.
+    /// Whether the machine counts its energy.
     pub fn have_energy(&self) -> bool {
         !self.zones.is_empty()
     }
@@ -68,13 +69,13 @@ impl Meters {
         })
     }
 
-    /// What the meters say of the time between two samples, in which so much was done.
+    /// The readings for the time between two samples, in which the workload did `done`.
     pub fn readings(&self, before: &Sample, after: &Sample, done: Option<&Done>) -> Vec<Reading> {
         let elapsed = (after.at - before.at).as_secs_f64();
         let mut readings = Vec::new();
         if let (Some(before), Some(after)) = (before.scheduler, after.scheduler) {
             let share = after.saturating_sub(before).as_secs_f64() / elapsed / self.cpus as f64;
-            readings.push(Reading::told("scheduler", "% of the machine", 100.0 * share));
+            readings.push(Reading::neutral("scheduler", "% of the machine", 100.0 * share));
         }
         if self.have_energy() {
             let spent = self.zones.iter().zip(before.energy_uj.iter().zip(&after.energy_uj));
@@ -111,7 +112,7 @@ impl Meters {
             return Vec::new();
         }
         let reading = |(kind, ticks): (&Kind, f64)| {
-            Reading::told(format!("time on CPUs {}", kind.cpus), "%", 100.0 * ticks / all)
+            Reading::neutral(format!("time on CPUs {}", kind.cpus), "%", 100.0 * ticks / all)
         };
         self.kinds.iter().zip(ticks).map(reading).collect()
     }
@@ -120,12 +121,12 @@ impl Meters {
 /// The energy counter of a package.
 struct Zone {
     energy: PathBuf,
-    /// Where the counter starts again from 0.
+    /// The value at which the counter wraps to 0.
     range_uj: u64,
 }
 
 impl Zone {
-    /// Those that this user may read.
+    /// The counters that this user may read.
     fn all(powercap: &Path) -> Vec<Zone> {
         let folders =
             fs::read_dir(powercap).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -164,13 +165,15 @@ fn busy_ticks(stat: &str) -> Vec<(CpuId, u64)> {
         let mut fields = line.split_whitespace();
         let cpu = CpuId(fields.next()?.strip_prefix("cpu")?.parse().ok()?);
         let ticks = fields.map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
-        // user nice system idle iowait irq softirq; what a hypervisor stole, and what guests had, is in none or in user.
+        // user nice system idle iowait irq softirq. Stolen time is in none of them; the time of
+        // guests is in user.
         Some((cpu, ticks.iter().take(3).chain(ticks.iter().skip(5).take(2)).sum()))
     };
     stat.lines().filter_map(line).collect()
 }
 
-/// How long those threads of a process group have run whose names count; `None` if it has gone.
+/// The run time of the threads of a process group whose names `counts` accepts; `None` if the group
+/// has ended.
 fn cpu_time(group: Pid, counts: impl Fn(&str) -> bool) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let threads = members(group).into_iter().map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
@@ -178,7 +181,7 @@ fn cpu_time(group: Pid, counts: impl Fn(&str) -> bool) -> Option<Duration> {
     threads.peek()?;
     for thread in threads {
         let read = |file| fs::read_to_string(thread.path().join(file)).ok();
-        // A thread may go meanwhile.
+        // A thread may end meanwhile.
         let (Some(name), Some(times)) = (read("comm"), read("schedstat")) else { continue };
         if counts(name.trim()) {
             sum += Duration::from_nanos(times.split(' ').next()?.parse().ok()?);

@@ -1,16 +1,20 @@
-//! `scx_manyland bench`: whether this scheduler is for this machine and its user.
+//! `scx_manyland bench`: compares schedulers on this machine, with workloads like its user's.
 //!
 //! ```text
-//! for each round ─► each workload ─► each contender:  attach ─► run the workload ─► detach     (taking turns)
+//! for each round ─► each workload ─► each contender:  attach ─► run the workload ─► detach
 //!                                                                                     │
-//!                                       figures, verdicts ◄── results ◄── readings ◄──┘
+//!                                        figures ◄── results ◄── readings ◄───────────┘
 //! ```
 //!
-//! [`args`] makes the plan, [`contender`] starts and stops schedulers, [`workloads`] has what runs under them, [`meters`] reads the machine, [`results`]
-//! and [`statistics`] say what it means, [`table`] and [`html`] show it. All that is started is a [`child`].
+//! The contenders rotate: each round begins with the next one.
 //!
-//! Invariant: nothing is begun while another scheduler is attached, and the kernel's own scheduler is back at the end,
-//! also after Ctrl-C or an error.
+//! - [`args`] makes the plan.
+//! - [`contender`] starts and stops schedulers; [`workloads`] run under them; each is a [`child`].
+//! - [`meters`] reads the machine.
+//! - [`results`] and [`statistics`] say what the readings mean; [`table`] and [`html`] show it.
+//!
+//! Invariant: no run begins while another scheduler is attached, and the kernel's own scheduler is
+//! back at the end, also after Ctrl-C or an error.
 
 mod args;
 mod child;
@@ -50,12 +54,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use workloads::{Errand, Outcome};
 
-/// What is to be compared.
+/// What to compare, and how.
 #[derive(Debug)]
 pub struct Plan {
-    /// How often everything is run.
+    /// How often every workload runs under every contender.
     pub rounds: u32,
-    /// How long a run takes.
+    /// The length of a run.
     pub duration: Duration,
     /// The kernel's own scheduler first.
     pub contenders: Vec<Contender>,
@@ -63,15 +67,15 @@ pub struct Plan {
     /// How many units of work this machine does in a millisecond.
     pub units_per_ms: f64,
     pub format: Format,
-    /// Where a page with plots is written.
+    /// The file for a page with plots.
     pub report: Option<PathBuf>,
 }
 
-/// Compares, and answers what is to be printed.
+/// Compares, and returns the text to print.
 ///
 /// # Errors
-/// If it cannot begin, if a workload fails under the kernel's own scheduler, or if it is interrupted before there is
-/// anything to tell. Contenders that fail drop out, which is told in the results.
+/// If it cannot begin, if a workload fails under the kernel's own scheduler, or if a signal comes
+/// before there is a result. A contender that fails drops out, and the results say so.
 pub fn run(plan: &Plan) -> Result<Report> {
     let check = || privileges::check().and_then(|()| probe::check());
     check().context("cannot compare schedulers")?;
@@ -108,11 +112,11 @@ pub fn run(plan: &Plan) -> Result<Report> {
     Ok(Report { text, trouble: trouble(&results) })
 }
 
-/// What came of a benchmark.
+/// The outcome of a benchmark.
 pub struct Report {
-    /// What is to be printed.
+    /// The text to print.
     pub text: String,
-    /// Why, although there are results, it was no success.
+    /// What went wrong, although there are results.
     pub trouble: Option<String>,
 }
 
@@ -123,7 +127,7 @@ fn trouble(results: &Results) -> Option<String> {
     let names =
         results.failures.iter().map(|failure| results.contenders[failure.contender].name.as_str());
     let names = names.collect::<Vec<_>>();
-    (!names.is_empty()).then(|| format!("not all schedulers held out: {}", names.join(", ")))
+    (!names.is_empty()).then(|| format!("some schedulers failed: {}", names.join(", ")))
 }
 
 fn described(workload: &Workload) -> Described {
@@ -137,8 +141,8 @@ struct Bench<'a> {
     meters: Meters,
 }
 
-/// How often a run is looked at while it lasts.
-const LOOK: Duration = Duration::from_millis(50);
+/// The time between two checks of a run.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Bench<'_> {
     fn all(&self, results: &mut Results) -> Result<()> {
@@ -146,8 +150,8 @@ impl Bench<'_> {
         let mut progress = Progress::new(*rounds as usize * workloads.len() * contenders.len());
         let outcome = (1..=*rounds).try_for_each(|round| {
             (0..workloads.len()).try_for_each(|workload| {
-                turns(contenders.len(), round).try_for_each(|contender| {
-                    self.turn(round, workload, contender, &mut progress, results)
+                rotated(contenders.len(), round).try_for_each(|contender| {
+                    self.run_one(round, workload, contender, &mut progress, results)
                 })
             })
         });
@@ -156,7 +160,7 @@ impl Bench<'_> {
     }
 
     /// One run, unless the contender has dropped out.
-    fn turn(
+    fn run_one(
         &self,
         round: u32,
         workload: usize,
@@ -164,18 +168,18 @@ impl Bench<'_> {
         progress: &mut Progress,
         results: &mut Results,
     ) -> Result<()> {
-        let (what, whose) = (&self.plan.workloads[workload], &self.plan.contenders[contender]);
-        progress.begin(round, &what.name(), &whose.name);
+        let (what, under) = (&self.plan.workloads[workload], &self.plan.contenders[contender]);
+        progress.begin(round, &what.name(), &under.name);
         if results.failures.iter().any(|failure| failure.contender == contender) {
             return Ok(());
         }
-        match self.measure(what, whose) {
+        match self.measure(what, under) {
             Ok((readings, decisions)) => {
                 results.runs.push(Run { round, workload, contender, readings, decisions });
                 Ok(())
             }
             Err(error) if error.is::<Interrupted>() => Err(error),
-            Err(error) if whose.is_kernel() => Err(error.context(format!(
+            Err(error) if under.is_kernel() => Err(error.context(format!(
                 "cannot measure {} under the kernel's own scheduler",
                 what.name()
             ))),
@@ -206,7 +210,7 @@ impl Bench<'_> {
             if limit.is_some_and(|limit| Instant::now() > limit) {
                 bail!("the workload hangs");
             }
-            self.interrupt.pause(LOOK)?;
+            self.interrupt.pause(CHECK_INTERVAL)?;
         };
         let after = self.meters.sample(running.as_ref())?;
         ensure!(status.success(), "the workload failed ({status}): {}", child.last_words());
@@ -229,9 +233,10 @@ impl Bench<'_> {
     }
 }
 
-/// The contenders in the order of a round: each begins in its turn, so that none always runs on the heels of the same one.
-fn turns(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
-    (0..contenders).map(move |turn| (turn + round as usize - 1) % contenders)
+/// The contenders as a round runs them. Each round begins with the next one, so that none always
+/// runs first.
+fn rotated(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..contenders).map(move |position| (position + round as usize - 1) % contenders)
 }
 
 #[cfg(test)]
@@ -239,10 +244,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contenders_take_turns() {
-        let order = |round| turns(3, round).collect::<Vec<_>>();
-        assert_eq!(order(1), [0, 1, 2]);
-        assert_eq!(order(2), [1, 2, 0]);
-        assert_eq!(order(4), [0, 1, 2]);
+    fn contenders_rotate() {
+        let round = |round| rotated(3, round).collect::<Vec<_>>();
+        assert_eq!(round(1), [0, 1, 2]);
+        assert_eq!(round(2), [1, 2, 0]);
+        assert_eq!(round(4), [0, 1, 2]);
     }
 }

@@ -1,10 +1,10 @@
-//! The line that says how far a benchmark has come, on standard error: one that is rewritten where that is a terminal,
-//! otherwise one for each run.
+//! The progress of a benchmark, on standard error. A terminal gets one line that is rewritten,
+//! anything else a line for each run.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How far it has come.
+/// The progress of a benchmark.
 pub struct Progress {
     runs: usize,
     begun: usize,
@@ -29,14 +29,14 @@ impl Progress {
         self.show(&line);
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn end(&self) {
         if self.terminal {
             self.show("");
         }
     }
 
-    /// That nobody reads it is no reason to stop.
+    /// A closed standard error does not stop the benchmark.
     fn show(&self, line: &str) {
         const CLEAR: &str = "\r\x1b[K";
         let mut stderr = io::stderr().lock();
@@ -47,7 +47,7 @@ impl Progress {
     }
 }
 
-/// The time that is left, as words, once a run is over.
+/// The estimated time until the end, in words; empty until a run is over.
 fn left(elapsed: Duration, over: usize, runs: usize) -> String {
     if over == 0 {
         return String::new();
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told_by_what_has_been() {
+    fn the_time_left_follows_from_the_runs_so_far() {
         assert_eq!(left(Duration::from_secs(9), 0, 10), "");
         assert_eq!(left(Duration::from_secs(10), 2, 10), ", some 40 s left");
         assert_eq!(left(Duration::from_secs(100), 2, 10), ", some 7 minutes left");

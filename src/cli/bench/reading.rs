@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// What it is of, such as `wake-up p99`. The same in every run of the workload.
+    /// What it measures, such as `wake-up p99`. The same in every run of the workload.
     pub name: String,
     /// Its unit, such as `us` or `1/s`.
     pub unit: String,
@@ -20,7 +20,7 @@ pub struct Reading {
 pub enum Better {
     Higher,
     Lower,
-    /// It is told, and not judged.
+    /// The figure is shown, not judged.
     Neither,
 }
 
@@ -33,7 +33,7 @@ impl Reading {
         Self::new(name, unit, Better::Lower, value)
     }
 
-    pub fn told(name: impl Into<String>, unit: &str, value: f64) -> Self {
+    pub fn neutral(name: impl Into<String>, unit: &str, value: f64) -> Self {
         Self::new(name, unit, Better::Neither, value)
     }
 

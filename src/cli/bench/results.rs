@@ -1,8 +1,8 @@
 //! What was measured, and what it says.
 //!
-//! Invariant: a verdict is given only where the rounds of two contenders differ by more than chance, and "better" only to a
-//! scheduler of ours whose tasks ran by its decisions: a figure that the safety net has won says nothing for deciding in
-//! user space.
+//! Invariant: a contender is better or worse only where its rounds and the kernel's differ by more
+//! than chance. A scheduler of ours is better only if its tasks ran by its decisions: a figure that
+//! the safety net has won says nothing for decisions in user space.
 
 use super::contender::{Contender, Decisions};
 use super::machine::Head;
@@ -11,11 +11,11 @@ use super::statistics::{Summary, chance_of_difference};
 use serde::Serialize;
 use std::time::Duration;
 
-/// A verdict needs a chance of at most this.
+/// The largest chance of a difference that counts as one.
 const LEVEL: f64 = 0.03;
-/// And medians that differ by this part of the kernel's.
-const WORTH_A_WORD: f64 = 0.01;
-/// The share of decisions, in percent, that is promised under load.
+/// The smallest difference of medians that counts as one, as a part of the kernel's median.
+const LEAST_DIFFERENCE: f64 = 0.01;
+/// The promised share of decisions under load, in percent.
 const PROMISED: f64 = 95.0;
 
 /// All of a benchmark.
@@ -30,7 +30,7 @@ pub struct Results {
     pub workloads: Vec<Described>,
     pub runs: Vec<Run>,
     pub failures: Vec<Failure>,
-    /// Whether it was ended before its time.
+    /// Whether a signal ended it early.
     pub interrupted: bool,
 }
 
@@ -41,14 +41,14 @@ pub struct Described {
     pub description: String,
 }
 
-/// One run of a workload under a contender, both by their places in the lists.
+/// One run of a workload under a contender, both as indices into the lists.
 #[derive(Debug, Serialize)]
 pub struct Run {
     pub round: u32,
     pub workload: usize,
     pub contender: usize,
     pub readings: Vec<Reading>,
-    /// Of our schedulers.
+    /// Of our schedulers only.
     pub decisions: Option<Decisions>,
 }
 
@@ -77,12 +77,12 @@ pub struct Entry {
     pub contender: usize,
     pub values: Vec<f64>,
     pub summary: Summary,
-    /// The median as a part of that of the kernel's own scheduler.
+    /// The median divided by that of the kernel's own scheduler.
     pub ratio: Option<f64>,
     pub verdict: Option<Verdict>,
-    /// Of our schedulers: how many in a hundred of the tasks that found no idle CPU ran by a decision.
+    /// Of our schedulers: the percentage of tasks without an idle CPU that ran by a decision.
     pub decided_percent: Option<f64>,
-    /// How many of these by a decision that had been taken for an earlier stay and stood.
+    /// Of our schedulers: the percentage that ran by a standing decision.
     pub stood_percent: Option<f64>,
 }
 
@@ -92,9 +92,9 @@ pub struct Entry {
 pub enum Verdict {
     Better,
     Worse,
-    /// Better, and too many tasks ran without a decision for it to count.
+    /// Better, but too many tasks ran undecided for it to count.
     ByTheSafetyNet,
-    /// The rounds differ no more than chance has it.
+    /// The rounds differ no more than by chance.
     Unclear,
 }
 
@@ -110,7 +110,7 @@ impl Verdict {
 }
 
 impl Results {
-    /// The figures, in the order of the workloads and of what each tells first.
+    /// The figures, sorted as the workloads are and as each workload reports them.
     pub fn figures(&self) -> Vec<Figure> {
         (0..self.workloads.len()).flat_map(|workload| self.figures_of(workload)).collect()
     }
@@ -162,7 +162,7 @@ impl Results {
             .collect()
     }
 
-    /// All decisions under a workload; none of others than ours.
+    /// All decisions of a contender under a workload; 0 if it is another scheduler.
     fn decisions(&self, workload: usize, contender: usize) -> Decisions {
         let mut sum = Decisions::default();
         let runs =
@@ -189,7 +189,7 @@ fn verdict(better: Better, base: &[f64], values: &[f64], decided_percent: Option
     };
     let difference = its.median - theirs.median;
     if chance_of_difference(base, values) > LEVEL
-        || difference.abs() <= theirs.median.abs() * WORTH_A_WORD
+        || difference.abs() <= theirs.median.abs() * LEAST_DIFFERENCE
     {
         return Verdict::Unclear;
     }
@@ -206,7 +206,8 @@ fn verdict(better: Better, base: &[f64], values: &[f64], decided_percent: Option
 pub mod tests {
     use super::*;
 
-    /// Results with one workload and one figure: its values under the kernel's own scheduler and under ours.
+    /// Results with one workload and one figure: its values under the kernel's own scheduler and
+    /// under ours.
     pub fn results(better: Better, kernel: &[f64], ours: &[f64], decisions: Decisions) -> Results {
         let run = |contender: usize| {
             move |(round, &value): (usize, &f64)| Run {
@@ -215,7 +216,7 @@ pub mod tests {
                 contender,
                 readings: vec![
                     Reading { name: "speed".into(), unit: "1/s".into(), better, value },
-                    Reading::told("weather", "", 1.0),
+                    Reading::neutral("weather", "", 1.0),
                 ],
                 decisions: (contender == 1).then_some(decisions),
             }
@@ -248,7 +249,7 @@ pub mod tests {
     }
 
     const BY_DECISION: Decisions = Decisions { decided: 69, standing: 30, late: 1 };
-    const BY_THE_NET: Decisions = Decisions { decided: 64, standing: 30, late: 6 };
+    const BY_THE_SAFETY_NET: Decisions = Decisions { decided: 64, standing: 30, late: 6 };
     const LOW: [f64; 5] = [10.0, 11.0, 12.0, 13.0, 14.0];
     const HIGH: [f64; 5] = [20.0, 21.0, 22.0, 23.0, 24.0];
 
@@ -272,19 +273,19 @@ pub mod tests {
     #[test]
     fn what_the_safety_net_wins_is_not_won() {
         assert_eq!(
-            verdict_of(Better::Higher, &LOW, &HIGH, BY_THE_NET),
+            verdict_of(Better::Higher, &LOW, &HIGH, BY_THE_SAFETY_NET),
             Some(Verdict::ByTheSafetyNet)
         );
-        assert_eq!(verdict_of(Better::Lower, &LOW, &HIGH, BY_THE_NET), Some(Verdict::Worse));
+        assert_eq!(verdict_of(Better::Lower, &LOW, &HIGH, BY_THE_SAFETY_NET), Some(Verdict::Worse));
     }
 
     #[test]
-    fn a_spread_or_few_rounds_allow_no_verdict() {
+    fn a_spread_or_few_rounds_allow_no_result() {
         let unclear = Some(Verdict::Unclear);
         assert_eq!(verdict_of(Better::Higher, &LOW[..3], &HIGH[..3], BY_DECISION), unclear);
         let mixed = [9.0, 11.5, 12.5, 30.0, 40.0];
         assert_eq!(verdict_of(Better::Higher, &LOW, &mixed, BY_DECISION), unclear);
-        // A difference of a thousandth, however certain, is not worth a word.
+        // A difference of a thousandth does not count, however certain it is.
         let near = LOW.map(|_| 1000.0);
         assert_eq!(verdict_of(Better::Higher, &near, &near.map(|v| v + 1.0), BY_DECISION), unclear);
     }

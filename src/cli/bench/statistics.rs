@@ -1,13 +1,14 @@
-//! What some rounds say together: the middle, the spread, and whether two schedulers differ at all.
+//! What some rounds say together: the median, the spread, and whether two schedulers differ at all.
 //!
-//! Two are told apart by the rank-sum test of Wilcoxon, Mann and Whitney, exact and two-sided, with ties: it asks how
-//! often a difference in rank as large as the one seen comes about if the rounds are dealt out at random. It assumes
-//! nothing of how times are distributed, and cannot be swayed by one wild round. (H. B. Mann and D. R. Whitney, On a test of
-//! whether one of two random variables is stochastically larger than the other, 1947.)
+//! The test is the rank-sum test of Wilcoxon, Mann and Whitney, exact and two-sided, with ties. It
+//! gives the chance of a difference in rank at least as large as the measured one, if the rounds
+//! are dealt out at random. It assumes nothing of how times are distributed, and one wild round
+//! cannot sway it. (H. B. Mann and D. R. Whitney, On a test of whether one of two random variables
+//! is stochastically larger than the other, 1947.)
 
 use serde::Serialize;
 
-/// The middle and the spread of a figure.
+/// The median and the spread of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
     pub median: f64,
@@ -16,7 +17,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of one round or more; `None` of none.
+    /// The summary of some rounds; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Summary> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -26,25 +27,26 @@ impl Summary {
     }
 }
 
-/// How likely it is that rounds dealt out at random differ in rank as much as these two do: 0 to 1.
+/// The chance, from 0 to 1, that rounds dealt out at random differ in rank as much as `a` and `b`.
 ///
-/// With five rounds of each the least it can be is 2 of 252; with three it is 2 of 20, whatever was measured.
+/// With five rounds of each the least chance is 2 of 252, with three it is 2 of 20, whatever was
+/// measured.
 pub fn chance_of_difference(a: &[f64], b: &[f64]) -> f64 {
     let ranks = doubled_ranks(a, b);
     let (n, sum) = (a.len(), ranks.iter().sum::<usize>());
     let seen = ranks[..n].iter().sum::<usize>();
-    // ways[k][s]: in how many ways k rounds of those looked at so far have ranks that add up to s.
+    // ways[k][s]: in how many ways k of the rounds processed so far have ranks that add up to s.
     let mut ways = vec![vec![0.0_f64; sum + 1]; n + 1];
     ways[0][0] = 1.0;
-    for (looked_at, &rank) in ranks.iter().enumerate() {
-        for k in (1..=n.min(looked_at + 1)).rev() {
+    for (processed, &rank) in ranks.iter().enumerate() {
+        for k in (1..=n.min(processed + 1)).rev() {
             let (fewer, more) = ways.split_at_mut(k);
             for s in rank..=sum {
                 more[0][s] += fewer[k - 1][s - rank];
             }
         }
     }
-    // The mean of the sum, times the number of all rounds, so that it stays a whole number.
+    // Both sides are multiplied by the number of all rounds, so that the mean is a whole number.
     let all = ranks.len();
     let distance = |s: usize| (s * all).abs_diff(sum * n);
     let total = ways[n].iter().sum::<f64>();
@@ -53,8 +55,8 @@ pub fn chance_of_difference(a: &[f64], b: &[f64]) -> f64 {
     ways[n].iter().enumerate().map(as_far).sum::<f64>() / total
 }
 
-/// Twice the rank of each value among all, those of `a` first. Equal values share the mean of their ranks, which is why
-/// it is doubled.
+/// Twice the rank of each value among all, those of `a` first. Equal values share the mean of their
+/// ranks, which doubling makes a whole number.
 fn doubled_ranks(a: &[f64], b: &[f64]) -> Vec<usize> {
     let all = [a, b].concat();
     let rank = |value: &f64| {
@@ -71,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_middle_and_the_spread() {
+    fn the_median_and_the_spread() {
         let of = |values: &[f64]| Summary::of(values).map(|s| (s.median, s.least, s.most));
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0, 4.0)));

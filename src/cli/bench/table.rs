@@ -24,15 +24,16 @@ pub fn text(results: &Results) -> String {
     text
 }
 
-/// What has to be said beside the figures.
+/// The notes under the figures.
 pub fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
     if results.contenders.len() > 1 {
         notes.push(
-            "ratio: to the median under the kernel's own scheduler. A verdict is given where the rounds differ by more than \
-             chance (rank-sum test, p <= 0.03, which takes at least 4 rounds) and by more than 1 %. decided: how many of the \
-             tasks that found no idle CPU ran by a decision of user space; below 95 % nothing counts as won. stood: how many of \
-             them by one that had been taken at an earlier wake-up (--standing)."
+            "ratio: to the median under the kernel's own scheduler. result: given where the rounds \
+             differ by more than chance (rank-sum test, p <= 0.03, which needs at least 4 rounds) \
+             and by more than 1 %. decided: how many of the tasks that found no idle CPU ran by a \
+             decision of user space; below 95 % nothing counts as better. stood: how many of them \
+             ran by a decision for an earlier wake-up (--standing)."
                 .to_owned(),
         );
     }
@@ -46,7 +47,7 @@ pub fn notes(results: &Results) -> Vec<String> {
         ));
     }
     if results.interrupted {
-        notes.push("It was interrupted: this is what had been measured by then.".to_owned());
+        notes.push("It was interrupted: these are the results up to then.".to_owned());
     }
     notes
 }
@@ -58,7 +59,7 @@ fn write_table(text: &mut String, results: &Results, figures: &[Figure]) {
     let label_width = labels.chain([6]).max().unwrap_or(0);
     let _ = writeln!(
         text,
-        "  {:<label_width$}  {:<width$} {:>10} {:>21} {:>6} {:>8} {:>7}  verdict",
+        "  {:<label_width$}  {:<width$} {:>10} {:>21} {:>6} {:>8} {:>7}  result",
         "figure", "scheduler", "median", "spread", "ratio", "decided", "stood"
     );
     for figure in figures {
@@ -79,7 +80,7 @@ fn write_table(text: &mut String, results: &Results, figures: &[Figure]) {
     }
 }
 
-/// A share, or nothing where there is none.
+/// A percentage, or an empty text if there is none.
 pub fn percent(share: Option<f64>) -> String {
     share.map_or(String::new(), |percent| format!("{percent:.1} %"))
 }
@@ -131,7 +132,7 @@ mod tests {
         let lines = text.lines().collect::<Vec<_>>();
         let expected = [
             "race: two runners",
-            "  figure      scheduler     median                spread  ratio  decided   stood  verdict",
+            "  figure      scheduler     median                spread  ratio  decided   stood  result",
             "  speed, 1/s  kernel          12.0          10.0 .. 14.0",
             "              manyland        24.0          20.0 .. 28.0   2.00   99.0 %  30.0 %  better",
         ];

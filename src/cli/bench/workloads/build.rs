@@ -1,9 +1,13 @@
-//! `build`: what `make -j` does to a scheduler. So many drivers start one short process after the other; each does what a
-//! compiler does: it is executed afresh, touches new memory, computes, and pipes its output to a second process that
-//! computes too, as `cc -pipe` has the assembler beside it.
+//! `build`: the load of `make -j`. Some drivers each start one short process after the other.
 //!
-//! Jobs are of different lengths, the same ones in the same order in every run. Those that end after the time is up do
-//! not count.
+//! Such a job does what a compiler does:
+//!
+//! 1. It is executed afresh.
+//! 2. It touches new memory, computes, and pipes its output to a second process.
+//! 3. The second process computes too, as `cc -pipe` runs the assembler in parallel.
+//!
+//! Jobs are of different lengths, in the same sequence in every run. Jobs that end after the time
+//! is up do not count.
 
 use super::{Done, Errand, Outcome, work};
 use crate::cli::bench::reading::Reading;
@@ -22,7 +26,7 @@ use std::time::{Duration, Instant};
 pub struct Settings {
     /// How many jobs run at a time.
     pub jobs: usize,
-    /// The work of a job in the mean, in units of [`work`].
+    /// The mean work of a job, in units of [`work`].
     pub units: u64,
 }
 
@@ -32,7 +36,7 @@ impl Settings {
     }
 }
 
-/// Runs nothing but a build.
+/// Runs a build alone.
 pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
     let start = Instant::now();
     let build = Build::start(settings)?;
@@ -67,7 +71,7 @@ impl Build {
         Ok(build)
     }
 
-    /// Starts no more jobs, waits for those under way, and tells how many had ended before.
+    /// Starts no more jobs, waits for those under way, and returns how many had ended before.
     ///
     /// # Errors
     /// If a job failed.
@@ -100,7 +104,7 @@ fn drive(units: u64, next: &AtomicU64, stop: &AtomicBool) -> Result<u64> {
     Ok(ended)
 }
 
-/// The work of a job: from a quarter of the mean to seven quarters, in an order that looks random.
+/// The work of a job: from a quarter of the mean to seven quarters, in a sequence without pattern.
 fn units_of(number: u64, mean: u64) -> u64 {
     const SPREAD: u64 = 7;
     let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
@@ -114,16 +118,16 @@ pub struct Job {
     units: u64,
 }
 
-/// How many pieces of output a job makes, how large they are, and the new memory that each takes.
+/// How many pieces of output a job makes, how large they are, and how much new memory each needs.
 const PIECES: u64 = 8;
 const PIECE_BYTES: usize = 8 << 10;
 const MEMORY_BYTES: usize = 256 << 10;
 
 impl Job {
-    /// Does it.
+    /// Compiles in this process and assembles in a second one.
     ///
     /// # Errors
-    /// If the second process failed.
+    /// If the second process fails.
     pub fn run(&self) -> Result<()> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         // Three quarters are the compiler's, one is the assembler's.

@@ -1,4 +1,4 @@
-//! `--command`: times anything, from its start to its end, by the shell.
+//! `--command`: times a line of the shell, from its start to its end.
 
 use super::Outcome;
 use crate::cli::bench::reading::Reading;
@@ -13,7 +13,7 @@ pub struct Settings {
     pub command: String,
 }
 
-/// Runs it once.
+/// Runs the line once.
 pub fn run(settings: &Settings) -> Result<Outcome> {
     let start = Instant::now();
     let status = Command::new("sh")

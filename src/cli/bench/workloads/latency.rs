@@ -1,14 +1,14 @@
-//! Times of the many, and what is read off them.
+//! Many times, and their percentiles.
 
 use crate::cli::bench::reading::Reading;
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
-/// Times, each known to within a thousandth.
+/// Times, each exact to a thousandth.
 pub struct Latencies(Histogram<u64>);
 
-/// The units that times are told in.
+/// The unit of a reading.
 #[derive(Clone, Copy)]
 pub enum Unit {
     Microseconds,
@@ -24,12 +24,12 @@ impl Latencies {
         Ok(Self(histogram.context("cannot make a histogram")?))
     }
 
-    /// Counts a time; one of more than an hour counts as an hour.
+    /// Counts a time. A time of more than an hour counts as an hour.
     pub fn record(&mut self, time: Duration) {
         self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts all that another has counted.
+    /// Adds the times that `other` has counted.
     ///
     /// # Errors
     /// None in practice: all have the same bounds.
@@ -41,7 +41,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The percentiles as readings named `NAME p99` and so on; 100 is `NAME max`.
+    /// The percentiles (0 to 100) as readings named `NAME p99` and so on; 100 is `NAME max`.
     ///
     /// # Errors
     /// If nothing was counted.
@@ -76,19 +76,19 @@ mod tests {
         both.add(&latencies).unwrap();
         both.record(Duration::from_secs(7200));
         assert_eq!(both.count(), 1001);
-        let readings = both.readings("turn", &[50.0, 99.9, 100.0], Unit::Microseconds).unwrap();
+        let readings = both.readings("request", &[50.0, 99.9, 100.0], Unit::Microseconds).unwrap();
         let names = readings.iter().map(|reading| reading.name.as_str()).collect::<Vec<_>>();
-        assert_eq!(names, ["turn p50", "turn p99.9", "turn max"]);
+        assert_eq!(names, ["request p50", "request p99.9", "request max"]);
         assert!((readings[0].value - 501.0).abs() < 1.0, "{readings:?}");
         assert!((readings[1].value - 1000.0).abs() < 2.0, "{readings:?}");
         assert!(readings[2].value > 3.5e9, "{readings:?}");
-        let ms = latencies.readings("turn", &[100.0], Unit::Milliseconds).unwrap();
+        let ms = latencies.readings("request", &[100.0], Unit::Milliseconds).unwrap();
         assert!((ms[0].value - 1.0).abs() < 0.01, "{ms:?}");
     }
 
     #[test]
     fn nothing_has_no_percentiles() {
         let none = Latencies::new().unwrap();
-        assert!(none.readings("turn", &[50.0], Unit::Microseconds).is_err());
+        assert!(none.readings("request", &[50.0], Unit::Microseconds).is_err());
     }
 }

@@ -1,8 +1,11 @@
-//! `messages`: groups of senders and receivers, as in hackbench. In a group every sender writes a message of 100 bytes to
-//! every receiver, round after round; a write blocks while the receiver is behind.
+//! `messages`: groups of senders and receivers, as in hackbench.
 //!
-//! When its time is up a sender finishes its round and tells every receiver so by a last message, so all that was sent is
-//! received. Messages a second are those of the whole time up to that point.
+//! In a group every sender writes a message of 100 bytes to every receiver, round after round. A
+//! write blocks while the receiver is behind.
+//!
+//! When its time is up a sender finishes its round with a last message to every receiver, so every
+//! message that was sent is received. Messages a second are those of the whole time up to that
+//! point.
 
 use super::{Done, Outcome};
 use crate::cli::bench::reading::Reading;
@@ -33,7 +36,7 @@ impl Settings {
     }
 }
 
-/// How members live, and what they talk through.
+/// What the members are, and how their messages travel.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     name: &'static str,
@@ -53,7 +56,8 @@ enum Links {
     Pipes,
 }
 
-/// Both that hackbench is mostly used with. Processes come first: they must be forked before there are threads.
+/// The two usual ways of hackbench. Processes come first: they must be forked before there are
+/// threads.
 const WAYS: [Way; 2] = [
     Way { name: "processes, sockets", members: Members::Processes, links: Links::Sockets },
     Way { name: "threads, pipes", members: Members::Threads, links: Links::Pipes },
@@ -78,14 +82,14 @@ pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
     Ok(Outcome { readings, done: Some(Done { count, what: "message".into() }) })
 }
 
-/// Each receiver takes two files, and the usual limit is 1,024.
+/// Each receiver needs two files, and the usual limit is 1,024.
 fn allow_many_files() -> Result<()> {
     let (_, most) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask for the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the limit of open files")
 }
 
-/// How many messages arrived, and in what time.
+/// Runs one way: how many messages arrived, and in what time.
 fn run_way(settings: &Settings, way: Way, duration: Duration) -> Result<(u64, Duration)> {
     let mut floor = Floor::new(way.members)?;
     for _ in 0..settings.groups {
@@ -137,7 +141,7 @@ fn receive(mut input: File, senders: usize) -> Result<u64> {
     Ok(received)
 }
 
-/// The two ends of what a receiver gets its messages through.
+/// The two ends of a receiver's socket or pipe.
 struct Link {
     output: File,
     input: File,
@@ -169,22 +173,24 @@ enum Role {
 /// Where the members of all groups gather, begin together, and leave their counts.
 struct Floor {
     members: Members,
-    /// What moments are counted from in a pipe.
+    /// The moment from which the pipes count nanoseconds.
     epoch: Instant,
-    /// A member writes a byte when it is there, and reads when to end, the same for all, once it may begin.
+    /// Each member writes a byte when it has started.
     there: (PipeReader, Arc<PipeWriter>),
+    /// Each member then waits here for the moment at which to end, which is the same for all.
     begin: (Arc<PipeReader>, PipeWriter),
-    /// A member leaves its role and its count.
+    /// Each member leaves its role and its count.
     counts: (PipeReader, Arc<PipeWriter>),
     processes: Vec<Pid>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
-/// What a member leaves: a byte for its role and its count, in one write, which a pipe keeps together.
+/// A member leaves a byte for its role and then its count, in one write, which a pipe keeps
+/// together.
 const COUNT_BYTES: usize = 9;
-/// A pipe hands out as much as is asked for, so that moments are never torn.
+/// A read from a pipe returns as many bytes as it asks for, so that moments are never torn.
 const MOMENT_BYTES: usize = size_of::<u64>();
-/// Hundreds of threads with small frames.
+/// Small, because there are hundreds of threads, with small frames.
 const STACK_BYTES: usize = 64 << 10;
 
 impl Floor {
@@ -202,7 +208,7 @@ impl Floor {
         })
     }
 
-    /// Adds a member, which will do `life` once the floor is open.
+    /// Adds a member, which runs `life` once the floor is open.
     fn enter(
         &mut self,
         role: Role,
@@ -225,7 +231,8 @@ impl Floor {
                 self.threads.push(thread.context("cannot start a thread")?);
             }
             Members::Processes => {
-                // SAFETY: this process has one thread: those of a way are joined before it ends, and processes come first.
+                // SAFETY: this process has one thread, because the processes come first, and a way
+                // joins its threads before it ends.
                 match unsafe { fork() }.context("cannot fork")? {
                     ForkResult::Child => {
                         let code = match whole() {
@@ -245,7 +252,8 @@ impl Floor {
         Ok(())
     }
 
-    /// Lets all begin, and waits for the end: messages sent, messages received, the time it took.
+    /// Lets all begin, and waits for the end. Returns the messages sent, the messages received, and
+    /// the time.
     fn open(mut self, duration: Duration) -> Result<(u64, u64, Duration)> {
         let members = self.processes.len() + self.threads.len();
         self.there.0.read_exact(&mut vec![0; members]).context("a member did not come")?;
@@ -253,7 +261,8 @@ impl Floor {
         let end = u64::try_from((start + duration - self.epoch).as_nanos())?;
         let ends = end.to_ne_bytes().repeat(members);
         self.begin.1.write_all(&ends).context("the members cannot be let in")?;
-        // The members have the other ends; when the last has gone without a count, reading fails instead of waiting.
+        // The members hold the other ends. If one ends without its count, the read fails when the
+        // last has ended, instead of waiting for ever.
         drop(self.counts.1);
         let (mut sent, mut received) = (0, 0);
         for _ in 0..members {
@@ -281,7 +290,7 @@ impl Floor {
 mod tests {
     use super::*;
 
-    /// The other way is run in a process of its own: tests have threads.
+    /// `tests/bench_workloads.rs` covers processes: they need a program without threads.
     #[test]
     fn what_threads_send_is_received() {
         let settings = Settings { groups: 2, pairs: 3 };

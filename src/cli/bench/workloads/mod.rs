@@ -1,11 +1,11 @@
-//! The workloads: what runs under each scheduler, for a given time, and what is read off it.
+//! The workloads that run under each scheduler, for a given time, and their figures.
 //!
-//! Each run is a process of its own (`scx_manyland workload JSON`, hidden from the help), in a process group of its own, so
-//! that it can be ended whatever it has started, and so that a run inherits nothing of the one before. It answers with one
-//! line of JSON, an [`Outcome`].
+//! Each run is a process of its own (`scx_manyland workload JSON`, hidden from the help), so that
+//! it inherits nothing of the run before. It has a process group of its own, so that the benchmark
+//! can end all that it has started. It answers with one line of JSON, an [`Outcome`].
 //!
-//! Invariant: what a workload counts is checked against what it did (every message sent was received, every job ended
-//! well); if they differ it fails rather than give a figure.
+//! Invariant: a workload checks what it counts against what it did: every message that was sent was
+//! received, every job succeeded. If they differ it fails rather than give a figure.
 
 pub mod build;
 pub mod command;
@@ -33,22 +33,22 @@ pub enum Workload {
     Command(command::Settings),
 }
 
-/// What the process of a workload is asked for.
+/// What the process of a workload has to do.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Errand {
-    /// To run a workload for a time.
+    /// Run a workload for a time.
     Run { workload: Workload, duration: Duration },
-    /// To be one of the short processes of a build.
+    /// Be one of the short processes of a build.
     Job(build::Job),
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The figures, the most telling one first.
+    /// The figures, the most important one first.
     pub readings: Vec<Reading>,
-    /// What was done in all, where it makes sense to say what one of it costs.
+    /// The amount of work, if the energy for one piece of it makes sense.
     pub done: Option<Done>,
 }
 
@@ -85,7 +85,8 @@ impl Workload {
         }
     }
 
-    /// How much longer than its duration a run may take before it is taken for hung; `None` if it may take any time.
+    /// How much longer than its duration a run may last before it counts as hung; `None` if it may
+    /// last any time.
     pub fn grace(&self) -> Option<Duration> {
         match self {
             Workload::Command(_) => None,
@@ -105,7 +106,10 @@ impl Workload {
     }
 }
 
-/// What the process of a workload does; its answer is the line to be printed.
+/// Does the errand of a workload's process, and returns the text to print.
+///
+/// # Errors
+/// If `errand` is none, or if the workload fails.
 pub fn serve(errand: &str) -> Result<String> {
     match serde_json::from_str(errand).context("not an errand")? {
         Errand::Run { workload, duration } => {
@@ -116,7 +120,7 @@ pub fn serve(errand: &str) -> Result<String> {
     }
 }
 
-/// The arguments that make this program do an errand.
+/// The command-line arguments that make this program do an errand.
 pub fn arguments(errand: &Errand) -> Result<[String; 2]> {
     Ok(["workload".to_owned(), serde_json::to_string(errand)?])
 }

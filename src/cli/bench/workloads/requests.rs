@@ -1,8 +1,12 @@
-//! `requests`: message threads wake workers, as in schbench (`schbench -m M -t T -n 1 -F 16 -L`). A worker reports to its
-//! message thread and sleeps; the message thread wakes all that have reported; a worker that was woken answers a request:
-//! it waits for a disk or a network that does not exist, then multiplies matrices.
+//! `requests`: message threads wake workers, as in schbench (`schbench -m M -t T -n 1 -F 16 -L`).
 //!
-//! The wake-up latency runs from just before the waking to the worker's first step, a request from there to its end.
+//! 1. A worker reports to its message thread and sleeps.
+//! 2. The message thread wakes all workers that have reported.
+//! 3. A worker that was woken answers a request: it waits, as if for a disk or a network, and then
+//!    multiplies matrices.
+//!
+//! The wake-up latency runs from just before the wake-up to the worker's first step, a request from
+//! there to its end.
 
 use super::latency::{Latencies, Unit};
 use super::{Done, Outcome};
@@ -24,7 +28,7 @@ pub struct Settings {
     pub workers: usize,
     /// How many times a request multiplies its matrices.
     pub operations: usize,
-    /// The size of the three matrices together.
+    /// The size of the three matrices together, in KiB.
     pub footprint_kib: usize,
 }
 
@@ -40,7 +44,7 @@ const WAIT: Duration = Duration::from_micros(100);
 /// Answers requests for the duration.
 pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
     let stop = AtomicBool::new(false);
-    // All begin together, once all threads are there.
+    // All begin together, once all threads have started.
     let begin = Barrier::new(settings.message_threads * settings.workers + 1);
     let (mut wakeups, mut requests) = (Latencies::new()?, Latencies::new()?);
     let mut elapsed = Duration::ZERO;
@@ -78,11 +82,11 @@ pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
     Ok(Outcome { readings, done: Some(Done { count, what: "request".into() }) })
 }
 
-/// Where a worker is woken.
+/// Where a message thread wakes a worker.
 #[derive(Default)]
 struct Desk {
     worker: OnceLock<Thread>,
-    /// When it was woken, in nanoseconds by [`now_ns`]; 0 while it has not been.
+    /// When the message thread woke it, in nanoseconds by [`now_ns`]; 0 while it has not.
     woken_at: AtomicU64,
 }
 
@@ -98,12 +102,12 @@ fn now_ns() -> u64 {
     EPOCH.get_or_init(Instant::now).elapsed().as_nanos() as u64 + 1
 }
 
-/// A message thread's life, which ends with that of its last worker.
+/// The life of a message thread, which ends with its last worker.
 fn wake(desks: &[Desk], reports: &Receiver<usize>) {
     while let Ok(first) = reports.recv() {
         for number in std::iter::once(first).chain(reports.try_iter()) {
             let desk = &desks[number];
-            // Release: pairs with the worker's load, so that it sees the moment at which it was woken.
+            // Release pairs with the worker's load, so that it sees the moment of its wake-up.
             desk.woken_at.store(now_ns(), Ordering::Release);
             desk.worker.get().expect("a worker sits down before it reports").unpark();
         }
@@ -118,7 +122,7 @@ fn work(
 ) -> Result<Log> {
     let mut log = Log { wakeups: Latencies::new()?, requests: Latencies::new()? };
     let mut matrices = Matrices::new(settings.footprint_kib);
-    desk.worker.set(thread::current()).ok().context("the desk is taken")?;
+    desk.worker.set(thread::current()).ok().context("two workers share a desk")?;
     while !stop.load(Ordering::Relaxed) {
         desk.woken_at.store(0, Ordering::Relaxed);
         if !report() {

@@ -1,8 +1,8 @@
-//! `spin`: threads that only compute, more of them than there are CPUs, so that fair shares need a scheduler that moves
-//! them about.
+//! `spin`: threads that only compute, more of them than there are CPUs, so that fair shares need a
+//! scheduler that moves them about.
 //!
-//! All have the same weight, so each is due the same CPU time; what is told is the work of all, and how far the thread that
-//! got least and the one that got most are from their due.
+//! All have the same weight, so the fair share of each is the same CPU time. The figures are the
+//! work of all, and how far the threads with the least and the most CPU time are from that share.
 
 use super::{Done, Outcome, work};
 use crate::cli::bench::reading::Reading;
@@ -25,7 +25,7 @@ impl Settings {
     }
 }
 
-/// How much is computed between two looks at whether the time is up.
+/// The units of work between two checks of whether the time is up.
 const STRIDE: u64 = 50;
 
 /// Computes for the duration.
@@ -67,7 +67,7 @@ pub fn run(settings: &Settings, duration: Duration) -> Result<Outcome> {
     Ok(Outcome { readings, done: Some(Done { count, what: "unit".into() }) })
 }
 
-/// What a thread got, and made of it.
+/// The CPU time of a thread, and the work it has done in it.
 struct Share {
     cpu_time: Duration,
     units: u64,

@@ -1,8 +1,8 @@
-//! Work for a CPU, in units that cost the same everywhere: arithmetic in which every step needs the one before, and no
-//! memory.
+//! Work for a CPU, in units that cost the same everywhere: arithmetic in which every step needs the
+//! one before, and no memory.
 //!
-//! Sizes that are given as times are turned into units once, at the start of a benchmark, so that all schedulers get the
-//! same work.
+//! A benchmark converts sizes that are given as times into units once, at its start, so that all
+//! schedulers get the same work.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How many steps make a unit, which is about a microsecond.
 const STEPS: u64 = 1000;
 
-/// Does so many units of work.
+/// Does `units` units of work.
 pub fn run(units: u64) {
     let mut value = black_box(1_u64);
     for _ in 0..units * STEPS {
@@ -20,7 +20,8 @@ pub fn run(units: u64) {
     black_box(value);
 }
 
-/// How many units this machine does in a millisecond: the best of some tries, since whatever disturbs one makes it slower.
+/// How many units this machine does in a millisecond: the best of some tries, because a disturbance
+/// only makes a try slower.
 pub fn units_per_ms() -> f64 {
     const TRIES: u32 = 10;
     const LEAST: Duration = Duration::from_millis(5);
