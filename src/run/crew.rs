@@ -1,9 +1,8 @@
-//! The domain threads of one attachment: they start, are served with their queues, and end
-//! together.
+//! The domain threads of one attachment: they start together, get their seams, and end together.
 //!
 //! Invariant: every thread that was started has been joined when [`Crew::dismiss`] returns.
 
-use super::session::{Ended, tell};
+use super::session::{Ended, report};
 use crate::alloc;
 use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
@@ -32,13 +31,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the heap may need after start-up (messages, statistics), kept resident.
+/// The resident heap that messages and statistics may need after start-up.
 const SPARE_HEAP_KIB: usize = 512;
 
-/// What the main thread's stack may need while it waits and prints.
+/// The stack that the main thread may need while it waits and prints.
 const SPARE_STACK_KIB: usize = 128;
 
-/// A machine, cut and described.
+/// A machine with its domains and what the options choose on it.
 #[derive(Clone, Copy)]
 pub(super) struct Machine<'a> {
     pub(super) domains: &'a Domains,
@@ -55,7 +54,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Starts the threads; they wait for their queues.
+    /// Starts the threads, which then wait for their seams.
     pub(super) fn start(
         builder: &Builder,
         machine: Machine<'_>,
@@ -71,7 +70,7 @@ impl Crew {
         for (domain, deque) in domains.iter().zip(deques) {
             let plan = Plan {
                 domain: domain.clone(),
-                order: preferences.within(domain),
+                preference: preferences.within(domain),
                 dedicated: dedicated_of(domain, dedicated),
                 make: builder.make.clone(),
                 slices: builder.options.slices,
@@ -110,8 +109,8 @@ impl Crew {
 
         let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
         let attached = loaded.attach(domains, &pids, dedicated, preferences)?;
-        // From here on the kernel asks for a restart; of what was before, it does not know that we
-        // have not seen it.
+        // From here on the kernel asks for a restart when CPUs come or go. A change between reading
+        // the machine and attaching is only visible in this count.
         if probe::hotplugs() != changes {
             return match attached.detach() {
                 Some(Exit::Failed(why)) => bail!("the kernel refused the scheduler: {why}"),
@@ -131,7 +130,7 @@ impl Crew {
         outcome(reason?, exit, faults)
     }
 
-    /// The machine below each domain thread.
+    /// A seam for each domain thread.
     fn seams(&self, domains: &Domains, loaded: &Loaded<'_>) -> Result<Vec<BpfSeam>> {
         let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
         let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
@@ -144,7 +143,7 @@ impl Crew {
     }
 
     fn announce(&self, domains: &Domains, policy: &str) {
-        tell(&format!(
+        report(&format!(
             "attached: {} domain thread{} ({}), policy {policy}\n",
             self.threads.len(),
             if self.threads.len() == 1 { "" } else { "s" },
@@ -207,9 +206,9 @@ enum Reason {
     Asked,
     /// The kernel has detached the scheduler.
     Left,
-    /// The reader of the statistics has left (`| head -1`).
+    /// The reader of the statistics has closed its end (`| head -1`).
     Unread,
-    /// A domain thread is gone.
+    /// A domain thread has ended.
     ThreadEnded,
 }
 
@@ -217,7 +216,7 @@ fn dedicated_of(domain: &Domain, dedicated: &CpuSet) -> Option<CpuId> {
     domain.cpus.intersection(dedicated).first()
 }
 
-/// What the end of a wait, and what the kernel says of it, mean for the run.
+/// The result of an attachment, by the reason for its end and the exit that BPF has recorded.
 fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
     match (reason, exit) {
         (_, Some(Exit::Failed(why))) => {
@@ -226,13 +225,13 @@ fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
         (Reason::Left, Some(Exit::Restart)) => Ok(Ended::MachineChanged),
         (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),
         _ => {
-            tell(&format!("detached; {faults} page faults while attached\n"));
+            report(&format!("detached; {faults} page faults while attached\n"));
             Ok(Ended::Asked)
         }
     }
 }
 
-/// Makes resident what the process needs from here on.
+/// Makes the memory resident that the process needs from here on.
 fn settle_memory() -> Result<()> {
     alloc::settle_heap(SPARE_HEAP_KIB)?;
     alloc::lock_process_memory()?;
@@ -244,7 +243,7 @@ fn is_unread(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Fires when statistics are due; never without `--stats`.
+/// A timer that fires when statistics are due, and never without `--stats`.
 fn stats_timer(options: &RunOptions) -> Result<TimerFd> {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
         .context("cannot create the timer of the statistics")?;

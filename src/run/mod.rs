@@ -1,11 +1,18 @@
-//! A run of the scheduler on the machine it is on, from its options to its exit.
+//! A run of the scheduler on this machine, from its options to its exit.
 //!
-//! [`builder`] is the way in: a policy and the options. `session` attaches it as often as the
-//! machine changes. `crew` holds the domain threads of one attachment and waits for its end, and
-//! `thread` is the life of one of them. `supervisor` gives each attachment a process of its own,
-//! [`privileges`] says what that process gives up, and [`signals`] how it is asked to end.
-//! `statistics` prints what the domains did. [`program`] and [`args`] are for programs that have
-//! the options of a run on their command line.
+//! In the sequence of a run:
+//!
+//! 1. [`program`] and [`args`] parse a command line with the options of a run.
+//! 2. [`builder`] holds a policy and those options. A program without a command line begins here.
+//! 3. `supervisor` starts a process for each attachment and passes signals on to it. Only a
+//!    program that schedules and does nothing else uses it.
+//! 4. `session` reads the machine, loads the BPF side and attaches, as often as the machine
+//!    changes. `crew` holds the domain threads of one attachment, waits for its end and detaches.
+//! 5. `thread` is a domain thread: it binds itself to its CPUs, gets its memory, decides in rounds
+//!    while the scheduler is attached, and ends when the session says so.
+//! 6. [`privileges`] says what a process gives up once it is attached, and [`signals`] how it is
+//!    asked to end.
+//! 7. `statistics` prints what the domains did.
 //!
 //! Invariant: however a run ends, the kernel's own scheduler is back when it has ended.
 

@@ -1,12 +1,14 @@
 //! What the scheduler may do, and how it gives that up once it is attached.
 //!
-//! Attaching needs [`NEEDED`]. From then on a process needs none of it: its queues and its shared memory are mapped, and
-//! closing a descriptor detaches. So each domain thread gives up its capabilities as soon as it is where it belongs, the main
-//! thread once the scheduler is attached, and a filter of system calls for all threads keeps the process from opening,
-//! starting or tracing anything.
+//! Attaching needs [`NEEDED`]. From then on a process needs none of it: its rings and its shared
+//! memory are mapped, and closing a descriptor detaches. So
 //!
-//! Invariant: what is given up cannot be had again, not by starting a program either (`no_new_privs`). Whoever wants to
-//! attach again does it in a new process.
+//! - each domain thread gives up its capabilities as soon as it is bound and has its memory;
+//! - the main thread gives them up once the scheduler is attached;
+//! - a filter of system calls keeps all threads from opening, starting or tracing anything.
+//!
+//! Invariant: a process cannot get back what it has given up, not by starting a program either
+//! (`no_new_privs`). A new process attaches again.
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
@@ -15,24 +17,24 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// The capabilities that attaching needs: to load the BPF side and let it see the kernel's data, to lock memory, and to read
-/// what only root may (the maps of the arenas, the limits).
+/// The capabilities that attaching needs: to load the BPF side, to let it read the kernel's data,
+/// to lock memory, and to read what only root may read (the maps of the arenas, the limits).
 pub const NEEDED: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_IPC_LOCK];
 
-/// What becomes of the privileges of a process that schedules.
+/// What a process that schedules does with its privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privileges {
-    /// They are kept: the process has other work, or attaches again.
+    /// It keeps them, because it has other work or attaches again.
     Keep,
-    /// They are given up once it is attached.
+    /// It gives them up once it is attached.
     GiveUp,
 }
 
 /// Checks that this process may attach.
 ///
 /// # Errors
-/// Names what is missing.
+/// If it lacks a capability of [`NEEDED`]; the message names those that are missing.
 pub fn check() -> Result<()> {
     let held = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
     let missing: Vec<String> =
@@ -44,13 +46,14 @@ pub fn check() -> Result<()> {
 }
 
 impl Privileges {
-    /// The calling thread gives up its capabilities, if that is asked for.
+    /// The calling thread gives up its capabilities, with [`Privileges::GiveUp`].
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn settle_thread(self) -> Result<()> {
         if self == Privileges::GiveUp {
-            // A set must be within the next: the ambient capabilities go first, the permitted ones last.
+            // The kernel keeps each set within the next, so the ambient capabilities go first and
+            // the permitted ones last.
             for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
             {
                 caps::clear(None, set)
@@ -60,8 +63,8 @@ impl Privileges {
         Ok(())
     }
 
-    /// The same for the main thread, when all that needs privileges has been done; and from here on no thread of the process
-    /// can do much more than wait, count and end.
+    /// The main thread gives up its capabilities, and the process all system calls except those
+    /// that wait, count, print and end. Nothing after this call may need privileges.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -76,10 +79,10 @@ impl Privileges {
     }
 }
 
-/// What an attached scheduler calls. Anything else fails with EPERM; it does not kill, because nothing is won by ending a
-/// scheduler that only wanted to say something, such as where it panicked.
+/// The system calls of an attached scheduler. Any other fails with EPERM. It does not kill the
+/// process, which may only want to print something, such as where it panicked.
 const CALLS: [i64; 38] = [
-    // Waiting, and being woken.
+    // Waiting, and waking.
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_read,
@@ -88,7 +91,7 @@ const CALLS: [i64; 38] = [
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
     libc::SYS_restart_syscall,
-    // Telling.
+    // Printing.
     libc::SYS_write,
     libc::SYS_writev,
     // Counting: time, page faults, resident memory.
@@ -147,7 +150,7 @@ mod tests {
     use super::*;
     use std::fs::File;
 
-    /// In a thread of its own process, which is not to be the test's.
+    /// In a child process, so that the test keeps its own privileges.
     #[test]
     fn a_process_that_has_settled_can_open_nothing() {
         // SAFETY: the child only calls what the filter allows and `_exit`.

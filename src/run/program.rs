@@ -1,4 +1,4 @@
-//! How a program answers its command line: [`main`] for programs with options of their own;
+//! How a program answers its command line. [`main`] is for programs with options of their own,
 //! [`Builder::main`](crate::Builder::main) for those without.
 //!
 //! Invariant: every failure is one line on standard error that starts with the program's name, with
@@ -10,7 +10,10 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Parses the command line, does what it says, and gives the exit code.
+/// Parses the command line into `A`, calls `run` with it, and returns the exit code.
+///
+/// The code is 0 after success and after `--help` and `--version`, 2 for a fault of the command
+/// line, and 1 for any other error.
 ///
 /// ```no_run
 /// use clap::Parser;
@@ -26,15 +29,15 @@ use std::process::ExitCode;
 /// struct Args {
 ///     /// How long a task may run, in milliseconds
 ///     #[arg(long, default_value_t = 5)]
-///     turn_ms: u64,
+///     slice_ms: u64,
 ///     #[command(flatten)]
 ///     run: RunArgs,
 /// }
 ///
 /// fn main() -> ExitCode {
 ///     program::main(|args: Args| {
-///         let turn = Duration::from_millis(args.turn_ms);
-///         Builder::new(move |_| Fifo::new(turn)).options(args.run.options()?).run()
+///         let slice = Duration::from_millis(args.slice_ms);
+///         Builder::new(move |_| Fifo::new(slice)).options(args.run.options()?).run()
 ///     })
 /// }
 /// ```
@@ -42,7 +45,7 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     main_with(A::command(), std::env::args_os(), run)
 }
 
-/// The same with a command line that was changed, or is somewhere else.
+/// [`main`] with a given definition of the command line and given arguments.
 pub(crate) fn main_with<A: FromArgMatches>(
     mut command: Command,
     args: impl IntoIterator<Item = OsString>,
@@ -70,10 +73,10 @@ pub(crate) fn main_with<A: FromArgMatches>(
     }
 }
 
-/// Writes to standard output. That the reader has left (`| head -1`) is no error.
+/// Writes to standard output. A reader that has closed its end (`| head -1`) is no error.
 ///
 /// # Errors
-/// Any other reason for which it cannot be written.
+/// If it cannot be written for any other reason.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -82,7 +85,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// What is wrong with a command line, on one line: without clap's tips and its usage.
+/// The fault of a command line, on one line, without clap's tips and its usage.
 pub fn in_short(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
@@ -92,6 +95,6 @@ pub fn in_short(error: &clap::Error) -> String {
 
 fn complain(name: &str, message: &str) {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Where not even stderr can be written, the exit code has to do.
+    // Without a stderr the exit code is all there is to say.
     let _ = writeln!(io::stderr(), "{name}: {line}");
 }

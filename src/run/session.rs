@@ -1,4 +1,4 @@
-//! A run of the scheduler, from the command line's options to its exit.
+//! The attachments of a run: from the options to the exit, and again when the machine changes.
 //!
 //! ```text
 //! check the kernel ─► topology ─► load ─► threads ─► lock memory ─► attach ─► wait ─► detach
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: whichever way a run ends, the threads are joined and the kernel's own scheduler is
-//! back before [`run`] returns. Until the scheduler is attached nothing on the machine is changed.
+//! back before [`run`] returns. Until the scheduler is attached nothing on the machine changes.
 
 use super::crew::{Crew, Machine};
 use crate::alloc;
@@ -47,7 +47,7 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
     })
 }
 
-/// Runs on the machine that `read` describes; calls it again when the machine has changed.
+/// Runs on the machine that `read` returns, and reads it again when it has changed.
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
     let signals = prepare(builder)?;
     let mut attachment = Attachment::First;
@@ -59,23 +59,21 @@ fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<(
     }
 }
 
-/// Runs until the user asks for the end or the machine has changed, in a process that has nothing
-/// else to do: once it is attached the process gives up all its privileges
-/// ([`crate::run::privileges`]).
+/// Runs until a signal ends it or the machine has changed, in a process that does nothing else.
+/// Once it is attached the process gives up all its privileges ([`crate::run::privileges`]).
+///
+/// # Errors
+/// As [`Builder::run`].
 pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
     let signals = prepare(builder)?;
-    attach_once(
-        builder,
-        &|| Topology::load(&Source::Live),
-        &signals,
-        attachment,
-        Privileges::GiveUp,
-    )
+    let read = || Topology::load(&Source::Live);
+    attach_once(builder, &read, &signals, attachment, Privileges::GiveUp)
 }
 
-/// Whether the machine is attached to for the first time. What the user asked for and the machine
-/// cannot do is an error the first time; later it is done as far as it goes, because the user asked
-/// for a scheduler above all.
+/// Whether the run attaches for the first time.
+///
+/// An option that the machine cannot fulfil is an error the first time. Later the run fulfils it as
+/// far as it can, because the user wants a scheduler above all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// As the user has started it.
@@ -84,7 +82,7 @@ pub enum Attachment {
     Again,
 }
 
-/// What comes before the first attachment.
+/// Checks the options, this process and the kernel, and prepares the process for its threads.
 fn prepare(builder: &Builder) -> Result<Signals> {
     builder.options.check()?;
     privileges::check()?;
@@ -98,14 +96,14 @@ fn prepare(builder: &Builder) -> Result<Signals> {
 /// Why an attachment ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By Ctrl-C, SIGTERM, or the reader of the statistics, who has left.
+    /// A signal came (Ctrl-C, SIGTERM), or the reader of the statistics has closed its end.
     Asked,
     /// CPUs came or went.
     MachineChanged,
 }
 
-/// Attaches, and says why that ended. If in the same moment the machine has changed and the user
-/// has asked for the end, the user's word counts: the user will not repeat it.
+/// Attaches once, and returns why that ended. The machine may change in the moment in which a
+/// signal asks for the end. Then the signal counts, because it comes only once.
 fn attach_once(
     builder: &Builder,
     read: &impl Fn() -> Result<Topology>,
@@ -115,7 +113,7 @@ fn attach_once(
 ) -> Result<Ended> {
     match attach(builder, read, signals, attachment, privileges)? {
         Ended::MachineChanged if !signals.have_come() => {
-            tell("the machine has changed; reading it again\n");
+            report("the machine has changed; reading it again\n");
             Ok(Ended::MachineChanged)
         }
         _ => Ok(Ended::Asked),
@@ -130,12 +128,13 @@ fn attach(
     privileges: Privileges,
 ) -> Result<Ended> {
     let options = &builder.options;
-    // First of all: reading the machine forks, which must not meet locked memory or other threads.
+    // Reading the machine forks, which must not meet locked memory or other threads: it comes
+    // first.
     let changes = probe::hotplugs();
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
     let dedicated = dedicated(options, &domains, attachment)?;
-    tell(&topology.map(&domains));
+    report(&topology.map(&domains));
 
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
@@ -143,17 +142,17 @@ fn attach(
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
     let mut crew = match Crew::start(builder, machine, &board, deques, privileges) {
-        // A thread cannot be bound to CPUs that have gone.
+        // A thread cannot be bound to CPUs that have gone offline.
         Err(_) if probe::hotplugs() != changes => return Ok(Ended::MachineChanged),
         crew => crew?,
     };
     let ended = crew.serve(builder, machine, loaded, signals, changes);
-    // A panic says more than what followed from it.
+    // The panic of a thread says more than the errors that follow from it.
     crew.dismiss()?;
     ended
 }
 
-/// Chooses which kind of core goes first, and says so where the machine has more than one.
+/// Chooses which kind of core goes first, and reports it where the machine has more than one kind.
 fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> Preferences {
     let (prefer, why) = match options.prefer {
         Some(prefer) => (prefer, "as asked".to_string()),
@@ -168,15 +167,15 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
     Preferences::new(domains, prefer, dedicated)
 }
 
-/// The CPUs that domain threads keep to themselves. What could be done at first and cannot now is
-/// left out.
+/// The CPUs that domain threads keep to themselves. A domain that has come down to one CPU since
+/// the first attachment gets none.
 fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) -> Result<CpuSet> {
     match attachment {
         _ if !options.dedicate => Ok(CpuSet::EMPTY),
         Attachment::First => dedicated_cpus(domains),
         Attachment::Again => {
             for domain in domains.iter().filter(|domain| dedicated_cpu(domain).is_none()) {
-                tell(&format!(
+                report(&format!(
                     "domain {} has only CPU {} left: it is not dedicated\n",
                     domain.id, domain.cpus
                 ));
@@ -187,6 +186,6 @@ fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) ->
 }
 
 /// Writes to stderr. A closed stderr is no reason to stop scheduling, let alone to panic.
-pub(super) fn tell(text: &str) {
+pub(super) fn report(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -1,11 +1,11 @@
 //! The signals that ask a run to end, whichever thread of the program the kernel gives them to.
 //!
-//! A handler and not a blocked signal with a signalfd: a program that uses the library may have
-//! threads of its own by then, which block nothing, and one of those would be ended with the whole
-//! program. The handler does the one thing that is always allowed in one: it writes to a descriptor.
+//! A handler catches them, not a signalfd for blocked signals. A program that uses the library may
+//! have threads of its own that block nothing, and a signal to one of those would end the program.
+//! The handler only writes to a descriptor, which is allowed in any handler.
 //!
-//! Invariant: while a [`Signals`] exists, SIGINT, SIGTERM and SIGHUP end nothing but wake whoever
-//! polls it; afterwards they do what they did before.
+//! Invariant: while a [`Signals`] exists, SIGINT, SIGTERM and SIGHUP end nothing and wake the
+//! thread that polls it. Afterwards they do what they did before.
 
 use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,30 +18,30 @@ use std::sync::atomic::{AtomicI32, Ordering};
 /// The signals that ask a run to end.
 pub const ASK_TO_END: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Where the handler writes; negative: nowhere.
+/// The descriptor that the handler writes to; negative if there is none.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 
-/// That the signals are caught.
+/// Catches the signals while it exists.
 pub struct Signals {
     bell: EventFd,
     before: Vec<(Signal, SigAction)>,
 }
 
 impl Signals {
-    /// Catches them from now on, in the calling thread even if it had blocked them.
+    /// Catches the signals from now on, and unblocks them in the calling thread.
     ///
     /// # Errors
-    /// If they are caught already: a process schedules its machine once at a time.
+    /// If another [`Signals`] exists: a process has one run at a time.
     pub fn catch() -> Result<Signals> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_flags(flags).context("cannot create an eventfd")?;
-        let taken = BELL.compare_exchange(
+        let installed = BELL.compare_exchange(
             -1,
             bell.as_fd().as_raw_fd(),
             Ordering::Release,
             Ordering::Relaxed,
         );
-        ensure!(taken.is_ok(), "cannot attach: this process schedules the machine already");
+        ensure!(installed.is_ok(), "cannot attach: this process schedules the machine already");
         let mut signals = Signals { bell, before: Vec::with_capacity(ASK_TO_END.len()) };
         let action =
             SigAction::new(SigHandler::Handler(ring), SaFlags::SA_RESTART, SigSet::empty());
@@ -67,7 +67,7 @@ impl Signals {
         matches!(poll(&mut sources, PollTimeout::ZERO), Ok(1..))
     }
 
-    /// Keeps the signals away from the calling thread, if the program has another one for them.
+    /// Blocks the signals in the calling thread, so that another thread of the program gets them.
     ///
     /// # Errors
     /// If the kernel refuses, which it has no known reason to.

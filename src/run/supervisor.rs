@@ -1,8 +1,14 @@
 //! A run whose attachments each have a process of their own, and the process that starts them.
 //!
-//! The scheduler gives up its privileges once it is attached, and attaching again needs them. So the first process keeps them,
-//! starts another that schedules, passes signals on to it, and starts the next when the machine has changed. All that it
-//! takes from the other is how it ended, and a line to tell the user if that was an error.
+//! The scheduler gives up its privileges once it is attached, and attaching again needs them. So
+//! the first process keeps them:
+//!
+//! 1. It starts another process, which schedules.
+//! 2. It passes signals on to it.
+//! 3. It starts the next one when the machine has changed.
+//!
+//! It accepts two things from the scheduler's process: the exit code, and a line for the user if
+//! that says an error.
 //!
 //! Invariant: the scheduler's process does not outlive this one, however this one ends.
 
@@ -17,16 +23,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 
-/// How the scheduler's process says how it ended.
+/// The exit codes of the scheduler's process.
 const ASKED: i32 = 0;
 const FAILED: i32 = 1;
 const MACHINE_CHANGED: i32 = 2;
 
-/// The longest line that is taken from it.
+/// The longest line that is read from it, in bytes.
 const LINE_BYTES: u64 = 4096;
 
-/// What the environment may tell a program with privileges: how much to say of a panic. Other variables would have hwloc read
-/// another machine's files, or load plugins.
+/// The environment variables that a program with privileges heeds. They say how much to print of a
+/// panic. Others would have hwloc read another machine's files, or load plugins.
 const HEEDED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
 
 /// [`Builder::run_confined`].
@@ -59,11 +65,11 @@ pub fn run(builder: &Builder) -> Result<()> {
     signals.thread_unblock().context("cannot let signals through")
 }
 
-/// The process has one thread.
+/// Removes all variables that are not [`HEEDED`]. The process has one thread.
 fn forget_environment() {
     for (name, _) in std::env::vars_os() {
         if !HEEDED.iter().any(|heeded| name == *heeded) {
-            // SAFETY: nobody reads the environment meanwhile, there being one thread.
+            // SAFETY: this process has one thread, so no other reads the environment.
             unsafe { std::env::remove_var(name) };
         }
     }
@@ -80,7 +86,7 @@ fn be_the_scheduler(
         Ok(Ended::Asked) => ASKED,
         Ok(Ended::MachineChanged) => MACHINE_CHANGED,
         Err(error) => {
-            // If the parent is gone there is nobody to tell.
+            // If the parent is gone there is no reader.
             let _ = to_parent.write_all(format!("{error:#}").as_bytes());
             FAILED
         }
@@ -94,8 +100,9 @@ fn schedule(parent: Pid, builder: &Builder, attachment: Attachment) -> Result<En
     session::run_once(builder, attachment)
 }
 
-/// Waits for the end of the scheduler's process, and passes on the signals that ask for it. One that reaches it when it is about to
-/// end because the machine has changed, it does not heed any more; so it is remembered here.
+/// Waits for the end of the scheduler's process, and passes on the signals that ask for it. That
+/// process may be about to end because the machine has changed, and then it ignores the signal. So
+/// this process remembers it.
 fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> {
     let mut asked = false;
     loop {
@@ -112,7 +119,7 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
             Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
             Ok(signal) => {
                 asked = true;
-                // It may be gone already, which the next look tells.
+                // It may have ended already, which the next `waitpid` shows.
                 let _ = kill(child, signal);
             }
             Err(error) => return Err(error).context("cannot wait for signals"),
@@ -120,7 +127,7 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
     }
 }
 
-/// What a process that has ended with an error said.
+/// The line of a process that has ended with an error.
 fn last_words(from_child: PipeReader) -> String {
     let mut bytes = Vec::new();
     match from_child.take(LINE_BYTES).read_to_end(&mut bytes) {

@@ -1,8 +1,20 @@
 //! A domain thread: where it runs, when it decides, when it sleeps.
 //!
-//! Invariant: while no task waits for a decision the thread sleeps in the kernel (with `--dedicate`
-//! it spins, on a CPU that is its own and nowhere else). From `go` on it neither allocates outside its arena nor
-//! touches memory for the first time.
+//! Its life:
+//!
+//! 1. It binds itself to the CPUs of its domain, touches its stack, and makes its arena of memory
+//!    on the domain's NUMA node. Then it gives up its capabilities.
+//! 2. It makes its policy inside the arena, reports its number to the main thread, and waits until
+//!    the scheduler is attached.
+//! 3. It enters the arena and decides in rounds ([`Scheduler::round`]): it drains the notices of
+//!    its domain, decides, and submits the decisions. When nothing is left to decide it sleeps in
+//!    the kernel. While tasks wait that cannot be decided yet, it yields.
+//! 4. The main thread sets `stop` and rings the bell; the thread ends. Tasks without a decision are
+//!    still in the kernel, which holds every runnable task.
+//!
+//! Invariant: while no task waits for a decision the thread sleeps in the kernel. With `--dedicate`
+//! it spins instead, but only on the CPU that is its own. From `go` on it neither allocates outside
+//! its arena nor touches memory for the first time.
 
 use crate::alloc;
 use crate::cpuset::CpuSet;
@@ -26,39 +38,39 @@ use std::thread::JoinHandle;
 
 /// The stack of a domain thread, all of it touched before attach.
 const STACK_KIB: usize = 256;
-/// What is left of the stack for the frames that are there when the rest is touched.
+/// The part of the stack that holds the present frames while the rest is touched.
 const STACK_MARGIN_KIB: usize = 64;
 /// The memory a domain thread allocates from. A policy's queue of some thousand tasks fits.
 const ARENA_KIB: usize = 2048;
 
-/// How a domain thread is to run.
+/// What a domain thread needs to run.
 pub struct Plan {
     /// Its domain.
     pub domain: Domain,
-    /// The order in which tasks get its idle CPUs.
-    pub order: Vec<Place>,
+    /// The preference among its idle CPUs, the best step first.
+    pub preference: Vec<Place>,
     /// The CPU it keeps to itself, with `--dedicate`.
     pub dedicated: Option<CpuId>,
-    /// Makes the policy; called on the thread, so that the policy's memory is the domain's.
+    /// Makes the policy, on the thread itself, so that the policy's memory is the domain's.
     pub make: MakePolicy,
-    /// The slices that the policy is to use.
+    /// The slices for the policy.
     pub slices: Slices,
-    /// Whether only tasks that chose SCHED_EXT are scheduled: the thread then has to choose it.
+    /// Whether only tasks that chose SCHED_EXT are scheduled; the thread then chooses it too.
     pub partial: bool,
-    /// What becomes of the thread's capabilities when it is where it belongs.
+    /// Whether the thread gives up its capabilities once it is bound and has its memory.
     pub privileges: Privileges,
     /// What the domains let each other see.
     pub board: Arc<Board>,
     /// The domain's public deque.
     pub deque: Deque<Task>,
-    /// Says that the time is up.
+    /// Set when the thread has to end.
     pub stop: Arc<AtomicBool>,
-    /// Rung when this thread has ended by itself, which is a failure.
+    /// The thread rings it when it ends by itself, which is a failure.
     pub alarm: Arc<EventFd>,
 }
 
 impl Plan {
-    /// The CPUs of the domain that tasks may use.
+    /// The CPUs of the domain except the dedicated one.
     pub fn usable(&self) -> CpuSet {
         let mut cpus = self.domain.cpus;
         if let Some(cpu) = self.dedicated {
@@ -68,31 +80,31 @@ impl Plan {
     }
 }
 
-/// A domain thread that waits for its queues, or is at work.
+/// A domain thread that waits for its seam, or decides.
 pub struct DomainThread {
     domain: DomainId,
     pid: Pid,
     bell: Arc<EventFd>,
-    go: SyncSender<BpfSeam>,
+    seams: SyncSender<BpfSeam>,
     handle: JoinHandle<()>,
 }
 
 impl DomainThread {
-    /// Starts a thread and waits until it is where it belongs.
+    /// Starts a thread and waits until it is bound and has its memory and its policy.
     ///
     /// # Errors
-    /// If the thread cannot be made, bound or given its memory.
+    /// If the thread cannot be started or bound, or gets no memory.
     pub fn start(plan: Plan) -> Result<Self> {
         let domain = plan.domain.id;
         let alarm = plan.alarm.clone();
         let (ready, is_ready) = sync_channel::<Result<Pid>>(1);
-        let (go, queues) = sync_channel(1);
+        let (seams, seam) = sync_channel(1);
         let handle = std::thread::Builder::new()
             .name(format!("manyland/{domain}"))
             .stack_size(STACK_KIB * 1024)
             .spawn(move || {
                 let stop = plan.stop.clone();
-                let outcome = catch_unwind(AssertUnwindSafe(|| life(plan, &ready, &queues)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| life(plan, &ready, &seam)));
                 if outcome.is_err() || !stop.load(Ordering::Acquire) {
                     let _ = alarm.write(1);
                 }
@@ -107,46 +119,46 @@ impl DomainThread {
             .and_then(|result| result)
             .with_context(|| format!("cannot prepare the thread of domain {domain}"))?;
         let bell = Arc::new(EventFd::new().context("cannot create an eventfd")?);
-        Ok(Self { domain, pid, bell, go, handle })
+        Ok(Self { domain, pid, bell, seams, handle })
     }
 
-    /// Its number, which BPF must know before it attaches.
+    /// Its thread ID, which BPF must know before it attaches.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// The bell that wakes it, to be built into its seam.
+    /// The bell that wakes it, which its seam polls.
     pub fn bell(&self) -> Arc<EventFd> {
         self.bell.clone()
     }
 
-    /// Lets it begin, with its queues.
+    /// Lets it begin, with the seam of its domain.
     ///
     /// # Errors
-    /// If the thread is gone.
+    /// If the thread has ended.
     pub fn go(&self, seam: BpfSeam) -> Result<()> {
-        self.go.send(seam).map_err(|_| anyhow!("the thread of domain {} is gone", self.domain))
+        self.seams.send(seam).map_err(|_| anyhow!("the thread of domain {} is gone", self.domain))
     }
 
-    /// Waits for its end, after `stop` was set.
+    /// Wakes it and waits for its end. The caller has set `stop`.
     ///
     /// # Errors
-    /// If it had panicked, with what it said.
+    /// If it has panicked, with the panic's message.
     pub fn join(self) -> Result<()> {
-        drop(self.go);
+        drop(self.seams);
         let _ = self.bell.write(1);
         self.handle.join().map_err(|panic| {
-            let said = panic
+            let message = panic
                 .downcast_ref::<&str>()
                 .map(|s| (*s).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| "no message".to_owned());
-            anyhow!("the thread of domain {} panicked: {said}", self.domain)
+            anyhow!("the thread of domain {} panicked: {message}", self.domain)
         })
     }
 }
 
-fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>) {
+fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
     let arena = match settle(&plan) {
         Ok(arena) => arena,
         Err(error) => {
@@ -159,11 +171,18 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
     let policy = (plan.make)(&Setup::new(&plan.domain, plan.slices));
     drop(entered);
     let _ = ready.send(Ok(Pid(nix::unistd::gettid().as_raw())));
-    let Ok(seam) = queues.recv() else { return };
+    let Ok(seam) = seam.recv() else { return };
 
     let entered = alloc::enter(&arena);
-    let mut scheduler =
-        Scheduler::new(seam, &plan.domain, &plan.order, usable, policy, plan.board, plan.deque);
+    let mut scheduler = Scheduler::new(
+        seam,
+        &plan.domain,
+        &plan.preference,
+        usable,
+        policy,
+        plan.board,
+        plan.deque,
+    );
     match plan.dedicated {
         None => work(&mut scheduler, &plan.stop),
         Some(cpu) => spin(&mut scheduler, cpu, &plan.stop),
@@ -172,7 +191,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, queues: &Receiver<BpfSeam>)
     drop(entered);
 }
 
-/// Binds the thread, and gives it memory on its node.
+/// Binds the thread, gives it memory on its node, and gives up its capabilities.
 fn settle(plan: &Plan) -> Result<alloc::Arena> {
     Signals::leave_to_others()?;
     match plan.dedicated {
@@ -223,8 +242,11 @@ fn decide_or_sleep(scheduler: &mut Scheduler<BpfSeam>) {
     }
 }
 
-/// Yields once a batch, which makes the kernel look at it; otherwise it never leaves its CPU. If it is driven from there, because the
-/// CPU is about to go offline or somebody has bound the thread elsewhere, it is among tasks, and sleeps as other threads do.
+/// Decides without sleeping, on the dedicated CPU. It yields once a batch, which makes the kernel
+/// drain the decisions, and otherwise never leaves the CPU.
+///
+/// The CPU may be about to go offline, or a user may have bound the thread elsewhere. Then it is
+/// among tasks, and sleeps as other domain threads do.
 fn spin(scheduler: &mut Scheduler<BpfSeam>, cpu: CpuId, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         if nix::sched::sched_getcpu() != Ok(cpu.index()) {
