@@ -1,7 +1,7 @@
-//! Why the scheduler left, as the kernel's side recorded it.
+//! Why the scheduler was detached, as the BPF side recorded it.
 //!
-//! Invariant: an exit is either asked for by us, or a request of the kernel to start again, or an
-//! error; there is no fourth kind.
+//! Invariant: there are three kinds of exit. This program detached, or the kernel asks for a
+//! restart, or it is an error.
 
 use crate::abi;
 use std::ffi::CStr;
@@ -11,23 +11,23 @@ const RESTART: u64 = 1 << 48;
 
 /// `SCX_EXIT_UNREG`: user space has detached the scheduler.
 const DETACHED: u32 = 64;
-/// `SCX_EXIT_UNREG_BPF`, `SCX_EXIT_UNREG_KERN`: the same by BPF, and by the kernel (which carries a
-/// code).
+/// `SCX_EXIT_UNREG_BPF` and `SCX_EXIT_UNREG_KERN`: BPF or the kernel has detached it. The kernel
+/// gives a code.
 const LAST_ORDERLY: u32 = 66;
 
-/// How the scheduler's time ended.
+/// How an attachment ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// We have detached.
+    /// This program has detached the scheduler.
     Detached,
     /// The machine has changed: read the topology again and attach again.
     Restart,
-    /// The kernel has thrown the scheduler out, or somebody else has ended it.
+    /// The kernel has aborted the scheduler, or something else has detached it.
     Failed(String),
 }
 
 impl Exit {
-    /// What the record says; `None` while the scheduler is attached.
+    /// The exit that `record` says; `None` while the scheduler is attached.
     pub fn from_record(record: &abi::exit_record) -> Option<Exit> {
         match record.kind {
             0 => None,
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_kinds_of_exit_apart() {
+    fn distinguishes_the_kinds_of_exit() {
         assert_eq!(Exit::from_record(&record(0, 0, "")), None);
         assert_eq!(Exit::from_record(&record(64, 0, "")), Some(Exit::Detached));
         assert_eq!(

@@ -1,8 +1,11 @@
 //! The BPF side, loaded and attached, as the rest of the program sees it.
 //!
-//! [`probe`] asks whether this kernel can be scheduled at all, [`load`] loads the BPF side for a
-//! list of domains with the [`options`] of a run and attaches it, [`rings`] are the two queues of a domain, [`shared`] is its
-//! memory, [`seam`] puts those three below a domain thread, [`exit`] says why the scheduler left.
+//! - [`probe`] asks whether this kernel can run the scheduler at all.
+//! - [`load`] loads the BPF side for a list of domains with the [`options`] of a run, and attaches
+//!   it.
+//! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF.
+//! - [`seam`] puts both below a domain thread.
+//! - [`exit`] says why the scheduler was detached.
 //!
 //! Invariant: dropping [`load::Attached`] gives the machine back to the kernel's own scheduler, and
 //! so does the end of the process, however it ends: the kernel holds the link.

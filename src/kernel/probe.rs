@@ -1,6 +1,6 @@
-//! Whether this kernel, at this moment, can run the scheduler; and what its enumerations are worth.
+//! Whether this kernel, at this moment, can run the scheduler; and the values of its enumerators.
 //!
-//! Invariant: nothing here changes anything. Every refusal says what to do next.
+//! Invariant: no function here changes anything. Every refusal says what to do next.
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::btf::{Btf, types};
@@ -9,11 +9,12 @@ use std::path::Path;
 
 const SCHED_EXT: &str = "/sys/kernel/sched_ext";
 
-/// Checks everything that can be told before loading.
+/// Checks all that can be checked before loading.
 ///
 /// # Errors
-/// A kernel without sched_ext; another scheduler attached; kernel type information (BTF)
-/// that is missing or malformed.
+/// - The kernel has no sched_ext.
+/// - Another scheduler is attached.
+/// - The kernel's type information (BTF) is missing or malformed.
 pub fn check() -> Result<()> {
     if !Path::new(SCHED_EXT).exists() {
         bail!(
@@ -47,19 +48,19 @@ pub fn attached() -> Option<String> {
     Some(read("root/ops").map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()))
 }
 
-/// Whether a sched_ext scheduler is attached and has taken over all tasks.
+/// Whether a sched_ext scheduler is attached and schedules all tasks.
 pub fn is_enabled() -> bool {
     fs::read_to_string(Path::new(SCHED_EXT).join("state"))
         .is_ok_and(|state| state.trim() == "enabled")
 }
 
-/// How often CPUs came or went since boot.
+/// How often CPUs have come or gone since boot; 0 if the kernel does not count it.
 pub fn hotplugs() -> u64 {
     let count = fs::read_to_string(Path::new(SCHED_EXT).join("hotplug_seq"));
     count.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The kernel's type information.
+/// The kernel's type information (BTF).
 ///
 /// # Errors
 /// If the kernel has none.
@@ -86,7 +87,7 @@ fn malformed(btf: &Btf<'_>) -> Option<String> {
     })
 }
 
-/// The value of an enumerator in the running kernel; `None` if it does not have it.
+/// The value of an enumerator in the running kernel; `None` if the kernel does not have it.
 pub fn enumerator(btf: &Btf<'_>, enumeration: &str, name: &str) -> Option<u64> {
     let is_it = |member: Option<&std::ffi::OsStr>| member.is_some_and(|n| n == name);
     if let Some(found) = btf.type_by_name::<types::Enum64<'_>>(enumeration) {

@@ -1,13 +1,20 @@
-//! The two queues of a domain as user space sees them: `queued` (kernel to thread) and `decided`
-//! (thread to kernel).
+//! The two rings of a domain as user space sees them: notices from the kernel to the domain thread,
+//! and decisions back.
 //!
-//! Both are the kernel's own ring buffers, mapped into the process. The layout is that of
-//! `kernel/bpf/ringbuf.c`: a page with the consumer's position, a page with the producer's, and the
-//! data, mapped twice in a row so that a record that wraps around is contiguous. A position only
-//! grows; its place in the data is `position % size`. Each record has a header of eight bytes: its
-//! length with two flags in the top bits, and four bytes that mean nothing here.
+//! Both are the kernel's own ring buffers, mapped into the process. The layout is that of the
+//! kernel's source file `ringbuf.c`:
 //!
-//! Invariant: a ring has one consumer and, for `decided`, one producer, which is the domain thread.
+//! ```text
+//! page      the consumer's position
+//! page      the producer's position
+//! size      the data
+//! size      the data again, so that a record that wraps around is contiguous
+//! ```
+//!
+//! A position only grows; its offset in the data is `position % size`. Each record has a header of
+//! eight bytes: its length with two flags in the top bits, and four bytes without a meaning here.
+//!
+//! Invariant: a ring has one consumer. The ring of decisions has one producer, the domain thread.
 //! Neither side makes a system call or allocates.
 
 use crate::abi;
@@ -77,7 +84,7 @@ impl Drop for Mapping {
     }
 }
 
-/// `queued`: the messages of the kernel. Its one consumer is the domain thread.
+/// The notices of the kernel. Their one consumer is the domain thread.
 pub struct QueuedRing {
     ring: OwnedFd,
     consumer: Mapping,
@@ -89,7 +96,7 @@ pub struct QueuedRing {
 unsafe impl Send for QueuedRing {}
 
 impl QueuedRing {
-    /// Maps the ring buffer `ring` of `size` bytes.
+    /// Maps the ring buffer `ring` of `size` bytes, whose notices the caller may consume.
     ///
     /// # Errors
     /// If the kernel refuses the mapping.
@@ -100,13 +107,14 @@ impl QueuedRing {
         Ok(Self { ring, consumer, producer, size: u64::from(size) })
     }
 
-    /// The descriptor to sleep on: readable while the ring holds messages.
+    /// The descriptor to sleep on: readable while the ring holds notices.
     pub fn fd(&self) -> RawFd {
         self.ring.as_raw_fd()
     }
 
     fn consumer_position(&self) -> &AtomicU64 {
-        // SAFETY: the first word of the consumer's page is its position; both sides use it atomically.
+        // SAFETY: the first word of the consumer's page is its position; both sides use it
+        // atomically.
         unsafe { self.consumer.at(0).cast::<AtomicU64>().as_ref() }
     }
 
@@ -115,26 +123,28 @@ impl QueuedRing {
         unsafe { self.producer.at(0).cast::<AtomicU64>().as_ref() }
     }
 
-    /// Whether a message has its place in the ring, even if it is not complete yet.
+    /// Whether the kernel has reserved a notice in the ring, even if it is not complete yet.
     pub fn has_messages(&self) -> bool {
         self.producer_position().load(Ordering::Acquire)
             != self.consumer_position().load(Ordering::Relaxed)
     }
 
-    /// How many messages have their place in the ring, were all of them of tasks that may run everywhere, or on one CPU.
+    /// An estimate of the notices in the ring: their bytes divided by the size of a plain notice.
+    /// It is exact if all of them are plain, of tasks that may run everywhere or on one CPU.
     pub fn pending(&self) -> usize {
         let end = self.producer_position().load(Ordering::Acquire);
-        let taken = self.consumer_position().load(Ordering::Relaxed);
-        (end.saturating_sub(taken) / stride(size_of::<abi::queued>() as u64)) as usize
+        let consumed = self.consumer_position().load(Ordering::Relaxed);
+        (end.saturating_sub(consumed) / stride(size_of::<abi::queued>() as u64)) as usize
     }
 
-    /// Hands every complete message to `told`, oldest first, and answers how many there were.
+    /// Hands every complete notice to `receive`, oldest first, and returns how many there were.
     pub fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
         let data = page_size();
         let mut position = self.consumer_position().load(Ordering::Relaxed);
-        // Pairs with the kernel's store-release in bpf_ringbuf_reserve: the headers up to here exist.
+        // Pairs with the kernel's store-release in bpf_ringbuf_reserve: the headers up to here
+        // exist.
         let end = self.producer_position().load(Ordering::Acquire);
-        let mut taken = 0;
+        let mut received = 0;
         while position < end {
             let offset = data + (position % self.size) as usize;
             // SAFETY: a header is aligned to 8 bytes and inside the data; the kernel writes it
@@ -148,8 +158,8 @@ impl QueuedRing {
             let record = self.producer.at(offset + HEADER as usize);
             let body = u64::from(length & !(BUSY | DISCARDED));
             if length & DISCARDED == 0 {
-                taken += 1;
-                // SAFETY: the BPF side submits these two types only, told apart by their sizes, and
+                received += 1;
+                // SAFETY: the BPF side submits these two types only, which differ in size, and
                 // writes nothing to a record until it has been consumed.
                 unsafe {
                     if body == size_of::<abi::queued_part>() as u64 {
@@ -163,11 +173,11 @@ impl QueuedRing {
             // Pairs with the kernel's load in bpf_ringbuf_reserve: the record may be overwritten.
             self.consumer_position().store(position, Ordering::Release);
         }
-        taken
+        received
     }
 }
 
-/// `decided`: the decisions of the domain thread, which is its one producer.
+/// The decisions of the domain thread, which is their one producer.
 pub struct DecidedRing {
     _ring: OwnedFd,
     consumer: Mapping,
@@ -193,7 +203,7 @@ impl DecidedRing {
         Ok(Self { _ring: ring, consumer, producer, size: u64::from(size) })
     }
 
-    /// Appends a decision; `false` if there is no room until the kernel has taken some out.
+    /// Appends a decision; `false` if there is no room until the kernel has drained some.
     pub fn submit(&mut self, decision: &abi::decided) -> bool {
         let length = size_of::<abi::decided>() as u64;
         // SAFETY: the first word of each of the two pages is a position, used atomically by both
@@ -205,15 +215,15 @@ impl DecidedRing {
             )
         };
         let position = produced.load(Ordering::Relaxed);
-        // Pairs with the kernel's store-release in __bpf_user_ringbuf_sample_release: what lies
-        // before is no longer read.
+        // Pairs with the kernel's store-release in __bpf_user_ringbuf_sample_release: it has read
+        // all that lies before.
         let used = position - consumed.load(Ordering::Acquire);
         if self.size - used < stride(length) {
             return false;
         }
         let offset = page_size() + (position % self.size) as usize;
-        // SAFETY: the record lies in the data (mapped twice, so it may run over the end), nobody
-        // reads it before the position is published, and it is aligned to 8 bytes.
+        // SAFETY: the record lies in the data, which is mapped twice, so it may run over the end.
+        // It is aligned to 8 bytes, and the kernel reads it only after the position is published.
         unsafe {
             self.producer.at(offset).cast::<[u32; 2]>().write([length as u32, 0]);
             self.producer.at(offset + HEADER as usize).cast::<abi::decided>().write(*decision);

@@ -1,7 +1,7 @@
-//! The real machine below a domain thread: its pair of queues, its shared memory, and its sleep.
+//! The real machine below a domain thread: its pair of rings, its shared memory, and its sleep.
 //!
-//! Invariant: taking, deciding and submitting make no system call; [`BpfSeam::sleep`] makes one (two
-//! when it was woken through the bell).
+//! Invariant: draining, deciding and submitting make no system call. [`BpfSeam::sleep`] makes one,
+//! and a second one when the bell has woken it.
 
 use super::rings::{DecidedRing, QueuedRing};
 use super::shared::SharedDomain;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// One domain of the real machine.
 pub struct BpfSeam {
-    queued: QueuedRing,
-    decided: DecidedRing,
+    notices: QueuedRing,
+    decisions: DecidedRing,
     shared: SharedDomain,
     bell: Arc<EventFd>,
     others: Arc<[SharedDomain]>,
@@ -26,32 +26,36 @@ pub struct BpfSeam {
 }
 
 impl BpfSeam {
-    /// Puts the parts of domain `id` together: its queues, the memory of all domains, and the bells
-    /// of all domain threads. Whoever rings a bell (writes to it) wakes its thread.
+    /// Puts the parts of domain `id` together: its rings, the memory of all domains, and the bells
+    /// of all domain threads. A write to a bell wakes its thread.
+    ///
+    /// # Panics
+    /// If there is no such domain.
     pub fn new(
         id: DomainId,
-        (queued, decided): (QueuedRing, DecidedRing),
+        (notices, decisions): (QueuedRing, DecidedRing),
         others: Arc<[SharedDomain]>,
         bells: Arc<[Arc<EventFd>]>,
     ) -> Self {
         let shared = others[id.index()].clone();
         let bell = bells[id.index()].clone();
-        Self { queued, decided, shared, bell, others, bells }
+        Self { notices, decisions, shared, bell, others, bells }
     }
 
-    /// Sleeps until a message arrives or the bell is rung.
+    /// Sleeps until a notice arrives or the bell rings.
     ///
-    /// Leaving the CPU is also what makes the kernel look at the decisions submitted so far.
+    /// When the thread leaves the CPU, the kernel also drains the decisions submitted so far.
     pub fn sleep(&mut self) {
         self.shared.set_sleeping(true);
-        if !self.queued.has_messages() {
+        if !self.notices.has_messages() {
             // SAFETY: the ring owns the descriptor and outlives the call.
-            let ring = unsafe { BorrowedFd::borrow_raw(self.queued.fd()) };
+            let ring = unsafe { BorrowedFd::borrow_raw(self.notices.fd()) };
             let mut sources = [
                 PollFd::new(ring, PollFlags::POLLIN),
                 PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
             ];
-            // An error means a signal or no memory for the wait; either way the loop looks again.
+            // An error means a signal or no memory for the wait; in both cases the loop polls
+            // again.
             let _ = poll(&mut sources, PollTimeout::NONE);
             if sources[1].any() == Some(true) {
                 let _ = self.bell.read();
@@ -60,14 +64,14 @@ impl BpfSeam {
         self.shared.set_sleeping(false);
     }
 
-    /// Whether the kernel has decisions to look at.
+    /// Whether the kernel has decisions to drain.
     pub fn has_undrained(&self) -> bool {
         self.shared.has_undrained()
     }
 
-    /// Whether messages are there to take.
+    /// Whether there are notices to drain.
     pub fn has_messages(&self) -> bool {
-        self.queued.has_messages()
+        self.notices.has_messages()
     }
 }
 
@@ -77,15 +81,15 @@ impl Seam for BpfSeam {
     }
 
     fn pending(&self) -> usize {
-        self.queued.pending()
+        self.notices.pending()
     }
 
     fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize {
-        self.queued.drain(receive)
+        self.notices.drain(receive)
     }
 
     fn submit(&mut self, decision: &abi::decided) -> bool {
-        let submitted = self.decided.submit(decision);
+        let submitted = self.decisions.submit(decision);
         if submitted {
             self.shared.announce_decision();
         }
@@ -101,7 +105,7 @@ impl Seam for BpfSeam {
     }
 
     fn call(&self, domain: DomainId) {
-        // Only a full counter makes this fail, and that bell rings already.
+        // Only a full counter makes this fail, and then the bell rings already.
         let _ = self.bells[domain.index()].write(1);
     }
 

@@ -1,6 +1,6 @@
 //! The memory of the domains that BPF and user space share.
 //!
-//! Invariant: every access is atomic; a field is written by the side that `bpf/intf.h` names.
+//! Invariant: every access is atomic, and only the side that `bpf/abi.h` names writes a field.
 
 use crate::abi;
 use crate::cpuset::{CpuSet, MAX_CPUS};
@@ -29,11 +29,12 @@ impl SharedDomains {
     /// Maps the array of `count` domains.
     ///
     /// # Errors
-    /// If the kernel refuses the mapping.
+    /// If `count` is 0, or if the kernel refuses the mapping.
     pub fn new(map: BorrowedFd<'_>, count: usize) -> Result<Arc<Self>> {
         let length = NonZeroUsize::new(count * size_of::<abi::domain_ctx>())
             .context("a machine has at least one domain")?;
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in use.
+        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in
+        // use.
         let start = unsafe {
             mmap(
                 None,
@@ -48,7 +49,7 @@ impl SharedDomains {
         Ok(Arc::new(Self { start: start.cast(), count }))
     }
 
-    /// One domain.
+    /// The memory of one domain.
     ///
     /// # Panics
     /// If there is no such domain.
@@ -107,40 +108,44 @@ impl SharedDomain {
 
     /// Publishes that one more decision is in the ring.
     pub fn announce_decision(&self) {
-        // Release: the decision itself comes first. BPF's drain pairs with it.
+        // Release pairs with BPF's load when it drains: the decision itself comes first.
         field!(self.submitted as AtomicU64).fetch_add(1, Ordering::Release);
     }
 
-    /// Whether the kernel has not yet looked at all decisions.
+    /// Whether the kernel has decisions left to drain.
     pub fn has_undrained(&self) -> bool {
         let drained = field!(self.drained as AtomicU64).load(Ordering::Relaxed);
         field!(self.submitted as AtomicU64).load(Ordering::Relaxed) != drained
     }
 
-    /// Says that the thread is about to sleep, or that it is awake. After `true`, the caller looks
-    /// at the ring once more: sequentially consistent, so that it sees any message whose sender has
-    /// not seen the flag (`bpf/queued.bpf.h` tells the other half).
+    /// Says that the thread is about to sleep, or that it is awake.
+    ///
+    /// After `true` the caller checks the ring once more. The store and the fence are sequentially
+    /// consistent, so the caller sees every notice whose sender has not seen the flag. The other
+    /// half of this protocol is in `bpf/notify.bpf.h`.
     pub fn set_sleeping(&self, sleeping: bool) {
         field!(self.sleeping as AtomicU32).store(u32::from(sleeping), Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
-    /// How many tasks are decided and not yet running, at the kernel's last look.
+    /// How many tasks were ready (decided, not yet running) when the kernel last counted them.
     pub fn ready(&self) -> usize {
         field!(self.ready as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
-    /// The largest place in the order of all tasks that have begun to run by a decision.
+    /// The policy's virtual time: the largest vtime of all tasks that have begun to run by a
+    /// decision. Tasks that the safety net has run move it on.
     pub fn front(&self) -> u64 {
         field!(self.front as AtomicU64).load(Ordering::Relaxed)
     }
 
-    /// How many tasks were ready or waiting at the kernel's last look.
+    /// How many tasks were ready or waiting when the kernel last counted them.
     pub fn queued(&self) -> usize {
         field!(self.queued as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
-    /// When the domain thread was last switched in, on the kernel's scheduling clock.
+    /// When the domain thread was last switched in, in nanoseconds of the kernel's scheduling
+    /// clock.
     pub fn state_since_ns(&self) -> u64 {
         field!(self.state_since_ns as AtomicU64).load(Ordering::Relaxed)
     }
@@ -154,7 +159,7 @@ impl SharedDomain {
         snapshot.copy_from(counts);
     }
 
-    /// How many tasks wait, at the last run of the program `gauge`.
+    /// How many tasks waited at the last run of the BPF program `gauge`.
     pub fn waiting(&self) -> u32 {
         field!(self.waiting as AtomicU32).load(Ordering::Relaxed)
     }
@@ -164,7 +169,8 @@ impl SharedDomain {
         field!(self.tasks as AtomicU32).load(Ordering::Relaxed)
     }
 
-    /// How long the domain's CPUs wait for its thread now, in nanoseconds.
+    /// How long the domain's CPUs now wait for its thread before a task runs undecided, in
+    /// nanoseconds.
     pub fn patience_ns(&self) -> u64 {
         field!(self.patience_ns as AtomicU64).load(Ordering::Relaxed)
     }
