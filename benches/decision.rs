@@ -1,9 +1,8 @@
 //! What a decision costs, part by part and as a whole, with the kernel's real ring buffers: `make
-//! bench`.
+//! bench`. Needs root.
 //!
-//! The kernel's ends are BPF programs that run in a system call ([`kernel_rings`]), one for a
-//! batch, so its cost is shared by the batch; what sched_ext itself does with a task is not in
-//! here. Needs root.
+//! The kernel's ends are BPF programs that run in a system call ([`kernel_rings`]), one for each
+//! batch, so a batch shares its cost. The cost of sched_ext itself is not included.
 
 #[path = "../tests/kernel_rings/mod.rs"]
 mod kernel_rings;
@@ -34,10 +33,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many tasks wait when a domain thread makes a round: one, a few, and as many as under load.
+/// How many tasks wait when a domain thread begins a round: one, a few, and as many as under load.
 const BATCHES: [u64; 3] = [1, 8, 64];
 
-/// A decision of which `take_decisions` sees that it is whole.
+/// A decision that `take_decisions` accepts as complete.
 const DECISION: abi::decided = abi::decided {
     seq: 1,
     slice_ns: 1,
@@ -54,8 +53,8 @@ const DECISION: abi::decided = abi::decided {
 
 /// The kernel's ring buffers, with no CPU idle.
 struct Rings {
-    queued: QueuedRing,
-    decided: DecidedRing,
+    notices: QueuedRing,
+    decisions: DecidedRing,
 }
 
 impl Seam for Rings {
@@ -64,15 +63,15 @@ impl Seam for Rings {
     }
 
     fn pending(&self) -> usize {
-        self.queued.pending()
+        self.notices.pending()
     }
 
     fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize {
-        self.queued.drain(receive)
+        self.notices.drain(receive)
     }
 
     fn submit(&mut self, decision: &abi::decided) -> bool {
-        self.decided.submit(decision)
+        self.decisions.submit(decision)
     }
 
     fn idle(&self) -> CpuSet {
@@ -114,7 +113,7 @@ impl Line {
         deque: Deque<Task>,
     ) -> Self {
         let kernel = Kernel::load();
-        let rings = Rings { queued: kernel.queued(), decided: kernel.decided() };
+        let rings = Rings { notices: kernel.queued(), decisions: kernel.decided() };
         let scheduler = scheduler(rings, domains, domain, policy, board, deque);
         Self { kernel, scheduler, next: 0 }
     }
@@ -127,7 +126,7 @@ impl Line {
         Self::new(&domains, &domains[DomainId(0)], policy, board, deque)
     }
 
-    /// The whole way of a batch: sent by the kernel, decided here, drained by the kernel.
+    /// The whole way of a batch: the kernel sends notices, user space decides, the kernel drains.
     fn pass(&mut self, batch: u64) {
         assert_eq!(self.kernel.run("queue_tasks", self.next, batch).0, batch);
         self.next += batch;
@@ -136,7 +135,7 @@ impl Line {
     }
 }
 
-/// The two queues without anything between them.
+/// The two rings without a scheduler between them.
 fn queue_pair(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue pair");
     let kernel = Kernel::load();
@@ -169,7 +168,7 @@ fn queue_pair(c: &mut Criterion) {
     });
 }
 
-/// A push and a pop while so many tasks wait.
+/// A push and a pop, while 10 to 10,000 tasks wait.
 fn run_queue(c: &mut Criterion) {
     let mut group = c.benchmark_group("run queue");
     for tasks in [10, 100, 1_000, 10_000] {
@@ -190,7 +189,7 @@ fn run_queue(c: &mut Criterion) {
     group.finish();
 }
 
-/// A CPU for a task whose own is busy, while half of the domain is idle.
+/// A CPU for a task whose previous CPU is busy, while half of the domain is idle.
 fn placement(c: &mut Criterion) {
     let domains = domains(1);
     let domain = &domains[DomainId(0)];
@@ -204,7 +203,7 @@ fn placement(c: &mut Criterion) {
     });
 }
 
-/// A task published by one domain and stolen by another, on one thread.
+/// One domain publishes a task and another steals it, on one thread.
 fn stealing(c: &mut Criterion) {
     let (exchange, deques) = Exchange::new(2);
     c.bench_function("publish and steal", |b| {
@@ -215,7 +214,7 @@ fn stealing(c: &mut Criterion) {
     });
 }
 
-/// The whole way, for each policy.
+/// The whole way of a batch, for each policy.
 fn decision(c: &mut Criterion) {
     let mut group = c.benchmark_group("decision");
     for policy in [PolicyKind::Vruntime, PolicyKind::Deadline, PolicyKind::Fifo] {
@@ -259,7 +258,7 @@ fn domains_side_by_side(c: &mut Criterion) {
     group.finish();
 }
 
-/// The time of the slowest.
+/// The time of the slowest line.
 fn side_by_side(lines: &mut [Line], cores: &[CpuId], passes: u64, batch: u64) -> Duration {
     let begin = Barrier::new(lines.len());
     thread::scope(|scope| {

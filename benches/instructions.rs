@@ -1,6 +1,7 @@
-//! How many instructions user space needs for a decision: `make bench`. Counted by valgrind's
-//! callgrind, so they repeat whatever else the machine does. The queues are in memory; those of the
-//! kernel are in `decision.rs`.
+//! How many instructions user space needs for a decision: `make bench`.
+//!
+//! Valgrind's callgrind counts them, so the figures repeat whatever else the machine does. The
+//! queues are in memory; `benches/decision.rs` has those of the kernel.
 
 #![allow(missing_docs, reason = "gungraun's macros make public items")]
 
@@ -38,9 +39,9 @@ impl Seam for Memory {
 
     fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
         self.messages.iter().for_each(|message| receive(Message::Plain(message)));
-        let taken = self.messages.len();
+        let received = self.messages.len();
         self.messages.clear();
-        taken
+        received
     }
 
     fn submit(&mut self, decision: &abi::decided) -> bool {
@@ -72,7 +73,7 @@ impl Seam for Memory {
     }
 }
 
-/// The message of a task that has woken up.
+/// The notice of a task that has woken up.
 fn message(number: u64) -> abi::queued {
     abi::queued {
         pid: 1000 + (number % 512) as u32,
@@ -91,7 +92,7 @@ fn message(number: u64) -> abi::queued {
     }
 }
 
-/// A scheduler that has decided before, and finds so many messages; half of its CPUs are idle, or
+/// A scheduler that has decided before, and finds `batch` notices. Half of its CPUs are idle, or
 /// none.
 fn waiting(policy: PolicyKind, batch: u64, idle: bool) -> Scheduler<Memory> {
     let domains = domains(1);
@@ -119,7 +120,7 @@ fn decision(mut scheduler: Scheduler<Memory>) -> Scheduler<Memory> {
     scheduler
 }
 
-/// A run queue in which so many tasks wait.
+/// A run queue in which `tasks` tasks wait.
 fn queue(tasks: u64) -> RunQueue {
     let mut queue = RunQueue::with_capacity(tasks as usize + 1);
     for number in 0..tasks {

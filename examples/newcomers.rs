@@ -2,15 +2,15 @@
 //!
 //! A compiler run lives for a second or two, a game for hours. So a task's slice grows with the CPU
 //! time that it has used in its life: the shortest slice at its birth, the full one from a second
-//! on. Tasks run in the order in which they became runnable, so a task that wakes up waits for
-//! one slice of each task before it. Behind a build of sixty jobs that is sixty short ones.
+//! on. Tasks run first come, first served, so a task that wakes up waits for one slice of each task
+//! ahead of it. Behind a build of sixty jobs that is sixty short slices.
 //!
-//! That a job's time at the processor grows with what it has used already is the idea of feedback
-//! queues (Corbató, Merwin-Daggett and Daley, "An experimental time-sharing system", 1962). To play
-//! while a kernel is built is how scx_rustland was first shown (Andrea Righi, 2024).
+//! Slices that grow with the time a job has used are the idea of feedback queues (Corbató,
+//! Merwin-Daggett and Daley, "An experimental time-sharing system", 1962). scx_rustland was first
+//! shown with a game that ran while a kernel was built (Andrea Righi, 2024).
 //!
-//! `make try EXAMPLE=newcomers` runs it in a guest. The kernel checks the end of a slice at its
-//! ticks (every 1 to 10 ms); shorter slices end there.
+//! `make try EXAMPLE=newcomers` runs it in a guest. The kernel checks slices at its tick (1 to 10
+//! ms), and shorter ones end there.
 
 use scx_manyland::policy::{Choice, Context, Policy, Slices, Task};
 use scx_manyland::{Builder, DomainAllocator};
@@ -19,12 +19,12 @@ use std::{collections::VecDeque, process::ExitCode, time::Duration};
 #[global_allocator]
 static ALLOCATOR: DomainAllocator = DomainAllocator;
 
-/// The CPU time after which a task is no newcomer any more.
+/// The CPU time after which a task is not a newcomer.
 const GROWN_UP: Duration = Duration::from_secs(1);
 
 /// First come, first served, newcomers for a short time. The first word of a task's memo is the CPU
-/// time (nanoseconds) that it has used in its life, without what it used while no other task wanted
-/// the CPU.
+/// time it has used in its life, in nanoseconds, except the time while no other task wanted the
+/// CPU.
 struct Newcomers {
     waiting: VecDeque<Task>,
     slices: Slices,
@@ -44,7 +44,7 @@ impl Newcomers {
 
 impl Policy for Newcomers {
     fn enqueue(&mut self, mut task: Task, _: &Context) {
-        // Zeroed, so that a task that goes to another domain undecided is not charged again there.
+        // 0 remains, so that a task that goes to another domain undecided is charged only once.
         let used_ns = std::mem::take(&mut task.used_ns);
         task.memo[0] = task.memo[0].saturating_add(used_ns);
         self.waiting.push_back(task);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_wakes_up_waits_for_short_slices_of_a_build() {
+    fn a_wake_up_waits_for_short_slices_of_a_build() {
         let wait = |lived: Duration| {
             let (mut policy, context) = policy();
             for job in 0..60 {

@@ -1,7 +1,7 @@
-//! Weights by rule: a policy that talks to the world outside, and is never kept waiting by it.
+//! Weights by rule: a policy that reads a file while it schedules, and never waits for it.
 //!
-//! A file says which tasks weigh how much, one rule a line, and the first that matches a task's
-//! name counts. A task that no rule matches keeps the weight of its nice value.
+//! The file gives weights to tasks, one rule a line. The first rule that matches a task's name
+//! counts. A task that no rule matches keeps the weight of its nice value.
 //!
 //! ```text
 //! # name (with * and ?)    weight (1 to 10000; a task of nice 0 has 100)
@@ -9,14 +9,18 @@
 //! game                     2000
 //! ```
 //!
-//! The file is read again whenever it changes. A thread of the notify crate waits for that, parses,
-//! and hands the rules to each domain through a triple buffer (the crate of that name): the domain
-//! thread reads it without waiting, and sees the old rules or the new, never half of either. The
-//! thread that writes also frees what is no longer used. A file with a fault is reported, and the
-//! old rules remain in force.
+//! When the file changes,
 //!
-//! A new weight counts from the task's next decision on. Inside, this policy has the shipped
-//! `vruntime`, which shares the CPU in the ratio of the tasks' weights, wherever they come from.
+//! 1. a thread of the notify crate reads and parses it;
+//! 2. that thread hands the rules to each domain through a triple buffer (the crate of that name);
+//! 3. the domain thread reads the buffer without waiting, and sees the old rules or the new ones,
+//!    never half of either;
+//! 4. the thread that writes frees the old rules when no domain uses them.
+//!
+//! A file with a fault is reported, and the old rules remain in force.
+//!
+//! A new weight counts from the task's next decision on. The shipped `vruntime` inside this policy
+//! decides: it shares the CPU in the ratio of the weights, and need not know where they come from.
 //!
 //! `make try EXAMPLE=rules` runs it in a guest.
 
@@ -101,7 +105,7 @@ impl Policy for Ruled {
     }
 }
 
-/// What a file says.
+/// The rules of a file.
 #[derive(Debug, PartialEq)]
 struct Rules(Vec<(Pattern, u32)>);
 
@@ -155,10 +159,10 @@ impl Book {
         std::fs::read_to_string(file)
             .map_err(anyhow::Error::from)
             .and_then(|text| Rules::parse(&text))
-            .with_context(|| format!("cannot read the rules in {}", file.display()))
+            .with_context(|| format!("cannot use the rules in {}", file.display()))
     }
 
-    /// A domain's end. Called before anything is scheduled, so it may lock.
+    /// A domain's end of the buffer. The caller does not schedule yet, so this may lock.
     fn reader(&self, domain: DomainId) -> Output<Arc<Rules>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (input, output) = triple_buffer(&state.rules);
@@ -177,8 +181,8 @@ impl Book {
         Ok(rules.0.len())
     }
 
-    /// Whether after this event the file is a new one, complete: a program has closed it after
-    /// writing, or has replaced it by another file, as editors do.
+    /// Whether the file is new and complete after this event: a writer has closed it, or an editor
+    /// has renamed another file to it.
     fn is_changed_by(&self, event: &Event) -> bool {
         let whole = matches!(
             event.kind,
@@ -189,9 +193,9 @@ impl Book {
     }
 }
 
-/// Reloads the book whenever its file changes, on a thread of its own, until what is returned is
-/// dropped. It watches the folder: the watch of a file would go with the file when another replaces
-/// it.
+/// Reloads the book whenever its file changes, on a thread of its own, until the returned watcher
+/// is dropped. It watches the folder, because a watch on the file goes with a file that is
+/// replaced.
 fn watch(book: Arc<Book>) -> Result<RecommendedWatcher> {
     let file = book.file.clone();
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_its_line() {
+    fn a_fault_is_reported_with_its_line() {
         for (line, fault) in [
             ("game", "a name and a weight"),
             ("game 0", "from 1 to 10000"),
@@ -257,35 +261,35 @@ mod tests {
         }
     }
 
-    /// How often the policy chooses each of two tasks that never sleep, in `count` slices.
-    fn chosen(policy: &mut Ruled, count: usize) -> [usize; 2] {
+    /// How often each of two tasks that never sleep runs in `count` slices.
+    fn runs(policy: &mut Ruled, count: usize) -> [usize; 2] {
         let context = Context::with_cpus(1);
         policy.enqueue(named(0, "game"), &context);
         policy.enqueue(named(1, "cc1"), &context);
-        let mut chosen = [0; 2];
+        let mut runs = [0; 2];
         for _ in 0..count {
             let choice = policy.next(&context).unwrap();
-            chosen[choice.task.pid.0 as usize] += 1;
-            // All slices are as long, and each message has the weight of nice 0 again.
+            runs[choice.task.pid.0 as usize] += 1;
+            // All slices are equally long, and the kernel gives the weight of nice 0 again.
             policy.enqueue(Task { used_ns: 1_000_000, weight: 100, ..choice.task }, &context);
         }
-        chosen
+        runs
     }
 
     #[test]
-    fn slices_follow_the_rules_and_a_change_of_them() {
+    fn shares_follow_the_rules_and_a_change_of_them() {
         let folder = tempdir().unwrap();
         let file = folder.path().join("rules");
         fs::write(&file, "cc1* 20\ngame 2000\n").unwrap();
         let book = Book::open(&file).unwrap();
         let mut policy = Ruled::new(SLICES, book.reader(DomainId(0)));
-        let [game, cc1] = chosen(&mut policy, 1010);
+        let [game, cc1] = runs(&mut policy, 1010);
         assert!((90..=110).contains(&(game / cc1)), "{game} to {cc1}");
 
         fs::write(&file, "cc1* 200\n").unwrap();
         assert_eq!(book.reload().unwrap(), 1);
         let mut policy = Ruled::new(SLICES, policy.rules);
-        let [game, cc1] = chosen(&mut policy, 900);
+        let [game, cc1] = runs(&mut policy, 900);
         assert!((19..=21).contains(&(10 * cc1 / game)), "{game} to {cc1}");
     }
 

@@ -12,14 +12,14 @@ use scx_manyland::topology::preference::{Place, Preferences};
 use scx_manyland::topology::{Domain, Domains, Granularity, Source, Topology};
 use std::sync::Arc;
 
-/// So many L3s of eight CPUs, two to a core.
+/// `l3s` domains of an L3 cache each, with eight CPUs, two to a core.
 pub fn domains(l3s: usize) -> Domains {
     let source = Source::Synthetic(format!("L3Cache:{l3s} Core:4 PU:2"));
     let machine = Topology::load(&source).expect("hwloc knows the machine");
     machine.partition(Granularity::L3).expect("the machine can be cut")
 }
 
-/// The order in which a domain's CPUs are offered.
+/// The preference among a domain's CPUs.
 pub fn places(domains: &Domains, domain: &Domain) -> Vec<Place> {
     let prefer = scx_manyland::topology::preference::Prefer::None;
     Preferences::new(domains, prefer, &CpuSet::EMPTY).within(domain)
@@ -38,7 +38,7 @@ pub fn scheduler<S: Seam>(
     Scheduler::new(seam, domain, &places(domains, domain), domain.cpus, policy, board, deque)
 }
 
-/// Lets it decide all that waits.
+/// Decides for all tasks that wait.
 pub fn decide_all<S: Seam>(scheduler: &mut Scheduler<S>) {
     while scheduler.round() == Left::Waiting {}
 }
