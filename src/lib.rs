@@ -73,7 +73,7 @@ pub use run::program;
 
 #[cfg(test)]
 mod tests {
-    /// The code that a newcomer copies from README.md compiles.
+    /// The code that a newcomer copies compiles.
     #[test]
     fn the_readme_shows_the_shortest_example() {
         let (_, code) = include_str!("../examples/fifo.rs").split_once("\n\n").unwrap();
