@@ -1,12 +1,14 @@
-//! What scheduling itself costs, in nanoseconds: the part of the model that says how fast the machine is.
+//! What scheduling itself costs, in nanoseconds: the speed of the simulated machine.
 //!
-//! `docs/simulator.md` tells how each default was found. Invariant: every cost has a name for `--cost` and is above
-//! 0, so that time passes whatever tasks do.
+//! `docs/simulator.md` says how each default was measured.
+//!
+//! Invariant: every cost has a name for `--cost` and is above 0, so that time passes whatever tasks
+//! do.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
 
-/// The largest cost that can be set: a second.
+/// The largest possible cost: a second.
 const MOST_NS: u64 = 1_000_000_000;
 
 macro_rules! costs {
@@ -33,7 +35,7 @@ macro_rules! costs {
                 }
             }
 
-            /// One line for each cost: its name, its value, what it is.
+            /// A line for each cost: its name, its value, its meaning.
             pub fn describe(&self) -> String {
                 let mut text = String::new();
                 $(
@@ -47,33 +49,33 @@ macro_rules! costs {
 }
 
 costs! {
-    /// A message to a domain thread: reserve, fill and submit.
+    /// A notice to a domain thread: reserve, fill and submit.
     queue = 27,
-    /// Taking a message out, in the domain thread.
+    /// Consuming a notice, in the domain thread.
     consume = 3,
-    /// Deciding for a task in an empty queue: message to task, policy, placement, decision.
+    /// Deciding for a task in an empty run queue: notice to task, policy, CPU choice, decision.
     decide = 100,
-    /// The same once more for each doubling of the queue's length.
+    /// What each doubling of the run queue's length adds to a decision.
     decide_doubling = 9,
     /// Submitting a decision.
     submit = 6,
-    /// Carrying out a decision: drain, checks, move from queue to queue.
+    /// Carrying out a decision: drain, checks, move from DSQ to DSQ.
     drain = 47,
-    /// How long the lock of a queue is held for one task.
+    /// How long the lock of a DSQ is held for one task.
     lock = 20,
-    /// A look for work, without what it finds.
+    /// A dispatch, without what it finds.
     dispatch = 120,
-    /// One domain more to look into, when there is nothing at home.
+    /// One more domain to scan in a dispatch that finds no task at home.
     look = 5,
-    /// Taking a task over from the run queue of another CPU.
+    /// Moving a task over from the run queue of another CPU.
     take_over = 150,
     /// Switching from one task to another.
     switch = 1200,
-    /// Waking up a task: the kernel's own part, and choosing a CPU.
+    /// Waking up a task: the kernel's own part, and the CPU choice.
     wake = 800,
-    /// From a kick to the moment at which an idle CPU looks for work.
+    /// From a kick to the dispatch of the idle CPU.
     kick = 1500,
-    /// From the first message to a sleeping domain thread's wake-up.
+    /// From the first notice to the wake-up of a sleeping domain thread.
     thread_wake = 500,
     /// Each activation of a domain thread, whatever it finds: into poll and out again.
     round = 550,
@@ -85,16 +87,16 @@ costs! {
     fork = 28000,
     /// Refilling the caches of a core after a move within an L3.
     move_core = 1200,
-    /// The same after a move to another L3.
+    /// Refilling them after a move to another L3.
     move_l3 = 5000,
-    /// The same after a move to another NUMA node.
+    /// Refilling them after a move to another NUMA node.
     move_node = 10000,
     /// Time between two ticks, at which slices end (CONFIG_HZ=250).
     tick = 4000000,
 }
 
 impl Costs {
-    /// Sets one from `NAME=NANOSECONDS`.
+    /// Sets a cost from `NAME=NANOSECONDS`.
     ///
     /// ```
     /// use scx_manyland::simulator::costs::Costs;
@@ -123,7 +125,7 @@ impl Costs {
         Ok(())
     }
 
-    /// Taking and deciding one task while `waiting` others wait.
+    /// The cost, in nanoseconds, to decide for one task while `waiting` others wait.
     pub fn decide_among(&self, waiting: usize) -> u64 {
         self.decide + self.decide_doubling * u64::from((waiting as u64 + 1).ilog2())
     }

@@ -4,7 +4,7 @@
 
 use hdrhistogram::Histogram;
 
-/// Times (nanoseconds), to two digits.
+/// Times in nanoseconds, exact to two digits.
 #[derive(Clone)]
 pub struct Times(Histogram<u64>);
 
@@ -18,28 +18,28 @@ impl Times {
         self.0.record(ns).expect("the histogram grows as it must");
     }
 
-    /// How many there are.
+    /// How many times it has counted.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The time (nanoseconds) that a share of them, 0 to 1, does not exceed.
+    /// The time, in nanoseconds, that the share `share` (0 to 1) of them does not exceed.
     pub fn quantile(&self, share: f64) -> u64 {
         self.0.value_at_quantile(share).min(self.0.max())
     }
 
-    /// The average (nanoseconds); 0 if there is none.
+    /// The mean, in nanoseconds; 0 if there are none.
     pub fn mean(&self) -> f64 {
         self.0.mean()
     }
 
-    /// The longest (nanoseconds).
+    /// The longest, in nanoseconds.
     pub fn max(&self) -> u64 {
         self.0.max()
     }
 }
 
-/// Moves of tasks between CPUs, by what they have in common.
+/// Moves of tasks between CPUs, by what these share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moves {
     pub in_core: u64,
@@ -48,9 +48,9 @@ pub struct Moves {
     pub between_nodes: u64,
 }
 
-/// Of one domain.
+/// The figures of one domain.
 pub struct DomainMeasures {
-    /// From queued to carried out.
+    /// From the notice of a task to its carried-out decision.
     pub decision: Times,
     /// CPU time of the domain thread.
     pub thread_ns: u64,
@@ -58,7 +58,7 @@ pub struct DomainMeasures {
     pub rounds: u64,
 }
 
-/// Of one group of tasks.
+/// The figures of one group of tasks.
 pub struct GroupMeasures {
     /// From runnable to running.
     pub run_delay: Times,
@@ -66,17 +66,18 @@ pub struct GroupMeasures {
     pub passes: u64,
 }
 
-/// Of the machine.
+/// The figures of the machine.
 pub struct Measures {
     /// Virtual time from start to end.
     pub length_ns: u64,
-    /// CPU time used by tasks (their system calls and the refilling of caches after a move included) and domain threads.
+    /// CPU time of tasks and domain threads. System calls and the refilling of caches after a move
+    /// are included.
     pub busy_ns: u64,
-    /// CPU time used by the kernel's part of scheduling.
+    /// CPU time of the kernel's part of scheduling.
     pub overhead_ns: u64,
-    /// Calls of the scheduler's callbacks, messages taken and decisions carried out.
+    /// Calls of the scheduler's callbacks, notices consumed and decisions carried out.
     pub scheduling_events: u64,
-    /// Times that something was switched in.
+    /// How often a task or a domain thread was switched in.
     pub switches: u64,
     pub moves: Moves,
     pub domains: Vec<DomainMeasures>,
@@ -84,7 +85,7 @@ pub struct Measures {
 }
 
 impl Measures {
-    /// Nothing measured yet.
+    /// All figures at 0.
     pub fn new(domains: usize, groups: usize) -> Measures {
         let domain = || DomainMeasures { decision: Times::new(), thread_ns: 0, rounds: 0 };
         let group = || GroupMeasures { run_delay: Times::new(), passes: 0 };
@@ -101,7 +102,8 @@ impl Measures {
     }
 }
 
-/// Jain's index of fairness (Jain, Chiu and Hawe, 1984): 1 if all got as much, 1/n if one got everything.
+/// Jain's index of fairness (Jain, Chiu and Hawe, 1984): 1 if all shares are equal, 1/n if one of
+/// them is everything; `None` if there is nothing to share.
 ///
 /// ```
 /// use scx_manyland::simulator::measure::jain;

@@ -1,8 +1,13 @@
-//! A machine in virtual time, on the other side of the seam: the very code of domain threads, policies, stealing and
-//! placement ([`crate::domains`]), on any topology, without root and without a kernel.
+//! A machine in virtual time, on the other side of the seam.
 //!
-//! [`workload`] says what the tasks do (rt-app's format), `machine` is the kernel and the BPF side in virtual time, with
-//! [`costs`] for what scheduling itself takes; [`measure`] and [`report`] are the figures, `trace` the picture.
+//! It runs the very code of domain threads, policies, stealing and placement ([`crate::domains`]),
+//! on any topology, without root and without a kernel.
+//!
+//! - [`workload`] says what the tasks do, in rt-app's format.
+//! - `machine` is the kernel and the BPF side in virtual time; [`costs`] are the times that
+//!   scheduling itself needs.
+//! - [`measure`] and [`report`] are the figures, `trace` is the picture.
+//!
 //! `docs/simulator.md` says what is modelled and what is not.
 //!
 //! Invariant: a run depends on its inputs and its seed only; the same ones give the same bytes.
@@ -33,23 +38,24 @@ use std::time::Duration;
 use trace::Trace;
 use workload::Workload;
 
-/// How long a run is if neither its workload nor the user says so.
+/// The virtual time of a run if neither its workload nor the user gives one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(10);
 
-/// How a workload is to be run.
+/// How to run a workload.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The policy and the options of the scheduler. Kinds of core, partial scheduling and statistics are not simulated.
+    /// The policy and the options of the scheduler. Kinds of core, partial scheduling and
+    /// statistics are not simulated.
     pub scheduler: Builder,
     /// What scheduling costs.
     pub costs: Costs,
-    /// Virtual time; `None`: as the workload has it, or else [`DEFAULT_LENGTH`].
+    /// The virtual time of the run; `None`: that of the workload, or else [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
     /// Begins the sequence of random numbers.
     pub seed: u64,
     /// How far each run and sleep may lie from its given length, as a share of it: 0 to 1.
     pub jitter: f64,
-    /// How often the machine is looked over for CPUs that are idle beside a waiting task; `None`: never.
+    /// The time between two checks for CPUs that are idle while a task waits; `None`: no checks.
     pub inspect: Option<Duration>,
 }
 
@@ -66,7 +72,7 @@ impl Default for Setup {
     }
 }
 
-/// Runs a workload on a machine, and writes a trace of it if a file is named.
+/// Runs a workload on a machine, and writes a trace of it to the file `trace`, if one is given.
 ///
 /// ```
 /// use scx_manyland::simulator::{Setup, simulate, workload::Workload};
@@ -80,8 +86,9 @@ impl Default for Setup {
 /// ```
 ///
 /// # Errors
-/// If an option is out of its range, the machine cannot be cut into such domains, the workload names CPUs that it does
-/// not have, or the trace cannot be written.
+/// - An option is out of its range, or the machine cannot be cut into such domains.
+/// - The workload names CPUs that the machine does not have.
+/// - The trace cannot be written.
 pub fn simulate(
     topology: &Topology,
     workload: &Workload,
@@ -96,7 +103,7 @@ pub fn simulate(
     Ok(Report::of(&machine, &domains, workload, setup))
 }
 
-/// The number of a task in a run: its place in the order of creation.
+/// The number of a task in a run: how many were created before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct TaskId(u32);
 
@@ -122,7 +129,7 @@ enum Who {
     Thread(DomainId),
 }
 
-/// Order of numbers that may wrap around.
+/// Whether `a` comes before `b`, of numbers that may wrap around.
 fn before(a: u64, b: u64) -> bool {
     (a.wrapping_sub(b) as i64) < 0
 }

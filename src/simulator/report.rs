@@ -1,7 +1,7 @@
 //! The figures of a run, as text or as one JSON object.
 //!
-//! Invariant: nothing here depends on the machine that simulates; that is [`Report::scheduling_events`]' use, which the
-//! caller may divide by the time it took.
+//! Invariant: no figure depends on the machine that simulates. For the speed of the simulation the
+//! caller divides [`Report::scheduling_events`] by the time it has measured.
 
 use super::Setup;
 use super::machine::Machine;
@@ -13,37 +13,41 @@ use crate::topology::Domains;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// A task counts among those that compete for the CPU all the time if it was runnable for so large a part of its life.
+/// The part of its life for which a task must be runnable to count as one that always competes for
+/// the CPU.
 const ALWAYS_RUNNABLE: f64 = 0.95;
 
-/// Of a whole run. Times are virtual.
+/// The figures of a run. Times are virtual.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The policy.
     pub policy: String,
-    /// What domains were made of.
+    /// The granularity of the domains.
     pub domain: String,
-    /// Where the random numbers began.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// How long it was.
+    /// Its length, in seconds.
     pub seconds: f64,
-    /// How many CPUs.
+    /// The number of CPUs.
     pub cpus: usize,
-    /// The part of the CPUs' time used by tasks (with the cost of waking others and of moving) and domain threads (0 to 1).
+    /// The part of the CPUs' time that tasks and domain threads used (0 to 1). Waking others and
+    /// moving are included.
     pub busy: f64,
-    /// The part of it used by the kernel's side of scheduling: looking for work, queueing, switching.
+    /// The part of the CPUs' time that the kernel's side of scheduling used (0 to 1): dispatching,
+    /// enqueueing, switching.
     pub overhead: f64,
-    /// Calls of the scheduler's callbacks (select_cpu, enqueue, dispatch, running, stopping), messages taken by domain
-    /// threads and decisions carried out.
+    /// Calls of the scheduler's callbacks (select_cpu, enqueue, dispatch, running, stopping),
+    /// notices consumed by domain threads and decisions carried out.
     pub scheduling_events: u64,
-    /// Times that a task or a thread was switched in.
+    /// How often a task or a domain thread was switched in.
     pub switches: u64,
-    /// The moves of tasks between CPUs, by what these have in common.
+    /// The moves of tasks between CPUs, by what these share.
     pub migrations: Migrations,
-    /// Jain's index of CPU time over weight, among tasks that competed for a CPU all the time and were not bound; null
-    /// if fewer than two did.
+    /// Jain's index of CPU time over weight, among unbound tasks that always competed for a CPU;
+    /// null if there are fewer than two.
     pub fairness: Option<f64>,
-    /// CPUs seen idle beside a task that waited and might have run there; null unless asked for.
+    /// The longest times that a CPU was idle while a task waited that could have run there; null
+    /// without [`Setup::inspect`].
     pub idle_beside_waiting_us: Option<Idle>,
     /// The kinds of task.
     pub groups: Vec<GroupReport>,
@@ -51,12 +55,12 @@ pub struct Report {
     pub domains: Vec<DomainReport>,
 }
 
-/// The longest times (microseconds) that a CPU was idle beside a task that waited.
+/// The longest times, in microseconds, that a CPU was idle while a task waited.
 #[derive(Debug, Serialize)]
 pub struct Idle {
     /// CPUs of the task's home.
     pub at_home: f64,
-    /// CPUs of other domains, if it may run anywhere.
+    /// CPUs of other domains, if the task may run anywhere.
     pub elsewhere: f64,
 }
 
@@ -80,7 +84,7 @@ impl From<Moves> for Migrations {
     }
 }
 
-/// Of the tasks of one group.
+/// The figures of one group of tasks.
 #[derive(Debug, Serialize)]
 pub struct GroupReport {
     /// Its name.
@@ -91,31 +95,31 @@ pub struct GroupReport {
     pub ended: usize,
     /// Passes through a phase.
     pub passes: u64,
-    /// The same for each second.
+    /// Passes through a phase, for each second.
     pub passes_per_s: f64,
-    /// CPU time of all of them (seconds).
+    /// CPU time of all of them, in seconds.
     pub cpu_s: f64,
     /// From runnable to running.
     pub run_delay_us: RunDelay,
     /// Jain's index of CPU time over weight among them; null if fewer than two have run.
     pub fairness: Option<f64>,
-    /// CPU time of each task (seconds), in the order of creation.
+    /// CPU time of each task, in seconds, by the time of its creation.
     #[serde(skip)]
     pub cpu_s_of_each: Vec<f64>,
 }
 
-/// Run delays (microseconds).
+/// Delays, in microseconds.
 #[derive(Debug, Serialize)]
 pub struct RunDelay {
     /// How many there were.
     pub count: u64,
-    /// Half are not longer.
+    /// The median.
     pub p50: f64,
-    /// 99 of 100 are not longer.
+    /// The 99th percentile.
     pub p99: f64,
     /// The longest.
     pub max: f64,
-    /// On average.
+    /// The mean.
     pub mean: f64,
 }
 
@@ -131,18 +135,18 @@ impl From<&Times> for RunDelay {
     }
 }
 
-/// Of one domain. The counts are those of the statistics (README.md).
+/// The figures of one domain. The counts are those of the statistics.
 #[derive(Debug, Serialize)]
 pub struct DomainReport {
     /// Its number.
     pub id: DomainId,
     /// Its CPUs.
     pub cpus: String,
-    /// The part of the time that its thread had a CPU (0 to 1).
+    /// The part of the run for which its thread had a CPU (0 to 1).
     pub thread_busy: f64,
     /// The rounds of its scheduler.
     pub rounds: u64,
-    /// From queued to carried out.
+    /// From the notice of a task to its carried-out decision.
     pub decision_us: RunDelay,
     /// Tasks that found no idle CPU.
     pub queued: u64,
@@ -174,7 +178,7 @@ pub struct DomainReport {
     pub moved_out: u64,
     /// Times the thread was switched in.
     pub activations: u64,
-    /// Tasks whose home it was at the end.
+    /// Tasks whose home it is at the end.
     pub tasks: u32,
 }
 
@@ -234,22 +238,22 @@ impl Report {
         }
     }
 
-    /// All domains' decisions carried out.
+    /// The decisions carried out, of all domains.
     pub fn decided(&self) -> u64 {
         self.domains.iter().map(|domain| domain.decided).sum()
     }
 
-    /// All tasks that ran without the decision they were waiting for.
+    /// How often a task ran undecided, in all domains.
     pub fn late(&self) -> u64 {
         self.domains.iter().map(|domain| domain.late).sum()
     }
 
-    /// One line of JSON.
+    /// The figures as one line of JSON, with a line feed.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a report is plain data") + "\n"
     }
 
-    /// For people.
+    /// The figures as tables for people.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         self.write_text(&mut text).expect("writing to a string does not fail");

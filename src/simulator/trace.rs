@@ -1,7 +1,10 @@
-//! A trace that ui.perfetto.dev opens, in the Trace Event Format (JSON, as Chrome writes it): a track for each CPU and
-//! each domain thread, and a flow for each stay in the waiting state, from queued over decided to running.
+//! A trace that ui.perfetto.dev opens, in the Trace Event Format (JSON, as Chrome writes it).
 //!
-//! Invariant: slices of one track nest; a flow's events lie in slices, and follow each other in time.
+//! It has a track for each CPU and each domain thread. A flow for each wait of a task leads from
+//! its notice over its decision to its run.
+//!
+//! Invariant: slices of one track nest; a flow's events lie in slices, and follow each other in
+//! time.
 
 use super::machine::START_NS;
 use crate::ids::CpuId;
@@ -15,9 +18,9 @@ use std::path::{Path, PathBuf};
 /// The "processes" that the tracks belong to.
 const CPUS: u32 = 1;
 const THREADS: u32 = 2;
-/// The numbers of the threads' tracks begin here, behind those of the CPUs.
+/// The number of the first thread's track, above those of the CPUs.
 const FIRST_THREAD: u32 = 100_000;
-/// And those of the CPUs here: track 0 would be taken for the kernel's idle task.
+/// The number of the first CPU's track. A viewer would show track 0 as the kernel's idle task.
 const FIRST_CPU: u32 = 10;
 
 #[derive(Serialize)]
@@ -66,11 +69,11 @@ fn us(ns: u64) -> f64 {
     (ns - START_NS) as f64 / 1000.0
 }
 
-/// A trace under way.
+/// A trace while it is written.
 pub struct Trace {
     path: PathBuf,
     out: BufWriter<File>,
-    /// The first write that failed; what follows is dropped.
+    /// The error of the first write that failed; later writes are dropped.
     failed: Option<std::io::Error>,
     any: bool,
 }
@@ -143,7 +146,7 @@ impl Trace {
         });
     }
 
-    /// Something that took a time.
+    /// A slice of a track, from one moment to another.
     pub fn slice(&mut self, (pid, tid): Track, name: &str, from_ns: u64, to_ns: u64) {
         let from_ns = from_ns.min(to_ns);
         self.entry(&Entry {
@@ -160,8 +163,8 @@ impl Trace {
         });
     }
 
-    /// A flow begins (`s`), goes on (`t`) or ends (`f`) in the slice of this moment.
-    pub fn flow(&mut self, (pid, tid): Track, phase: char, at_ns: u64, stay: u64) {
+    /// The flow `id` begins (`s`), goes on (`t`) or ends (`f`) in the slice of this moment.
+    pub fn flow(&mut self, (pid, tid): Track, phase: char, at_ns: u64, id: u64) {
         self.entry(&Entry {
             ph: phase,
             pid,
@@ -170,7 +173,7 @@ impl Trace {
             ts: Some(us(at_ns)),
             dur: None,
             cat: Some("sched"),
-            id: Some(stay),
+            id: Some(id),
             bp: (phase == 'f').then_some('e'),
             args: None,
         });

@@ -1,14 +1,18 @@
-//! JSON as rt-app's workload files use it: comments, objects whose order matters, and keys that may
-//! come several times (a sequence of several `run` and `sleep`, which rt-app's `workgen` numbers).
+//! JSON as rt-app's workload files use it.
 //!
-//! Invariant: a [`Node`] knows the path that leads to it, so that every complaint names its place.
+//! - It has comments.
+//! - The sequence of an object's keys matters.
+//! - A key may come several times, as in a sequence of several `run` and `sleep`. (rt-app's
+//!   `workgen` numbers them.)
+//!
+//! Invariant: a [`Node`] knows the path that leads to it, so that every error names its key.
 
 use anyhow::{Result, anyhow, bail};
 use jsonc_parser::ast::{ObjectProp, Value};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use std::fmt;
 
-/// What a text may have in it beside JSON: comments (`/* */`, `//`).
+/// What a text may have besides JSON: only comments (`/* */` and `//`).
 const DIALECT: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_loose_object_property_names: false,
@@ -22,7 +26,7 @@ const DIALECT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// Reads a text. An object keeps the order of its entries and all of them.
+/// Reads a text. An object keeps all of its entries, in the sequence of the text.
 pub fn read(text: &str) -> Result<Value<'_>> {
     let parsed = parse_to_ast(text, &CollectOptions::default(), &DIALECT);
     let parsed = parsed.map_err(|error| anyhow!("it is not JSON: {error}"))?;
@@ -48,12 +52,12 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// The whole of a text.
+    /// The root of a text.
     pub fn root(value: &'a Value<'a>) -> Node<'a> {
         Node { value, path: String::new() }
     }
 
-    /// An error about this place.
+    /// An error about this value.
     pub fn error(&self, what: impl fmt::Display) -> anyhow::Error {
         match self.path.is_empty() {
             true => anyhow!("{what}"),
@@ -69,7 +73,7 @@ impl<'a> Node<'a> {
         self.value.as_number_lit()?.value.parse().ok()
     }
 
-    /// The entries of an object, in order.
+    /// The entries of an object, in the sequence of the text.
     pub fn entries(&self) -> Result<Vec<(&'a str, Node<'a>)>> {
         let Value::Object(object) = self.value else { bail!(self.wrong_kind("an object")) };
         let node = |entry: &'a ObjectProp<'a>| {
@@ -106,7 +110,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// A whole number within a range.
+    /// A whole number within `range`.
     pub fn integer(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64> {
         let Some(number) = self.number() else { bail!(self.wrong_kind("a whole number")) };
         let (low, high) = (*range.start(), *range.end());

@@ -1,11 +1,11 @@
 //! What the tasks of a workload do: the plain result of reading a file in rt-app's format.
 //!
-//! `json` reads the text, `parse` checks it and gives names a number, `shipped` are the workloads that come
-//! with the program. The simulator runs a [`Workload`] in virtual time; `examples/play.rs` runs the same one with
-//! real threads.
+//! `json` reads the text, `parse` checks it and numbers the names, `shipped` are the workloads that
+//! come with the program. The simulator runs a [`Workload`] in virtual time; `tools/play.rs` runs
+//! the same one with real threads.
 //!
-//! Invariant: every number in a [`Step`] (a mutex, a condition, a group, ...) is below the count that its
-//! [`Workload`] states, and a phase has at least one step.
+//! Invariant: every number in a [`Step`] (a mutex, a condition, a group, ...) is below the count
+//! that its [`Workload`] states, and a phase has at least one step.
 
 mod json;
 mod parse;
@@ -24,19 +24,19 @@ pub const MAX_TASKS: i64 = 1_000_000;
 /// What runs on a machine.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// The kinds of task, in the order of the file.
+    /// The kinds of task, as the file lists them.
     pub groups: Vec<Group>,
-    /// How long it is to run; `None`: until all tasks have ended.
+    /// The time it runs; `None`: until all tasks have ended.
     pub duration: Option<Duration>,
     /// How many mutexes its steps name.
     pub mutexes: usize,
-    /// How many conditions.
+    /// How many conditions its steps name.
     pub conditions: usize,
-    /// How many semaphores.
+    /// How many semaphores its steps name.
     pub semaphores: usize,
-    /// How many timers that tasks share.
+    /// How many shared timers its steps name.
     pub timers: usize,
-    /// For each barrier the number of tasks that meet there.
+    /// The number of tasks that meet at each barrier.
     pub barriers: Vec<u32>,
 }
 
@@ -47,9 +47,9 @@ pub struct Group {
     pub name: String,
     /// How many tasks there are from the start; others may be forked.
     pub instances: u32,
-    /// How long each sleeps before it begins (nanoseconds).
+    /// How long each sleeps before it begins, in nanoseconds.
     pub delay_ns: u64,
-    /// How often the phases are gone through.
+    /// How often each runs through its phases.
     pub loops: Loops,
     /// What each does.
     pub phases: Vec<Phase>,
@@ -57,10 +57,10 @@ pub struct Group {
     pub own_timers: usize,
 }
 
-/// How often something is repeated.
+/// How often a task repeats a phase or all phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loops {
-    /// So many times, at least once.
+    /// This many times, at least once.
     Times(u64),
     /// Until the end of the run.
     Forever,
@@ -69,17 +69,17 @@ pub enum Loops {
 /// A part of a task's life.
 #[derive(Clone, Debug)]
 pub struct Phase {
-    /// How often its steps are gone through.
+    /// How often the task runs through its steps.
     pub loops: Loops,
-    /// The CPUs that it may use from here on.
+    /// The CPUs that the task may use from here on; `None`: no change.
     pub cpus: Option<CpuSet>,
-    /// Its share of the CPU from here on.
+    /// The task's share of the CPU from here on; `None`: no change.
     pub priority: Option<Priority>,
-    /// What it does.
+    /// What the task does.
     pub steps: Vec<Step>,
 }
 
-/// How much of the CPU a task is entitled to.
+/// The share of the CPU that a task is entitled to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// `SCHED_OTHER` with a nice value, -20 to 19.
@@ -123,13 +123,13 @@ pub enum Step {
     Sleep(u64),
     /// Sleeps until the next beat of a timer.
     Timer(TimerStep),
-    /// Takes a mutex.
+    /// Locks a mutex.
     Lock(usize),
-    /// Gives a mutex back.
+    /// Unlocks a mutex.
     Unlock(usize),
-    /// Waits for a signal, without the mutex meanwhile.
+    /// Waits for a signal; the mutex is unlocked meanwhile.
     Wait(Meeting),
-    /// Signals and waits, holding the mutex before and not after.
+    /// Signals and waits; the mutex is locked before and unlocked after.
     Sync(Meeting),
     /// Wakes the first task that waits at a condition.
     Signal(usize),
@@ -137,13 +137,13 @@ pub enum Step {
     Broadcast(usize),
     /// Waits for a broadcast.
     Suspend(usize),
-    /// Waits until all tasks of a barrier are there.
+    /// Waits until all tasks of a barrier have arrived.
     Barrier(usize),
-    /// Adds one to a semaphore.
+    /// Increments a semaphore.
     Post(usize),
-    /// Waits until it can take one off a semaphore.
+    /// Waits until it can decrement a semaphore.
     Take(usize),
-    /// Gives way to whoever waits for the CPU.
+    /// Yields to a task that waits for the CPU.
     Yield,
     /// Creates a task of a group.
     Fork(usize),
@@ -161,20 +161,20 @@ pub struct Meeting {
 /// A use of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerStep {
-    /// Whose timer, and which.
+    /// The timer.
     pub timer: Timer,
-    /// Time between two beats.
+    /// The time between two beats, in nanoseconds.
     pub period_ns: u64,
-    /// Whether a beat that was missed is made up for, the following ones staying where they were.
+    /// Whether beats keep their times after a missed one, so that the task catches up.
     pub absolute: bool,
 }
 
-/// Which timer is meant.
+/// The number of a timer, and whether tasks share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
-    /// One that all tasks share.
+    /// A timer that all tasks share.
     Shared(usize),
-    /// One of the task's own (`unique...`).
+    /// A timer of the task's own (`unique...`).
     Own(usize),
 }
 
@@ -189,7 +189,7 @@ impl Workload {
     /// ```
     ///
     /// # Errors
-    /// If there is no such file, or it is no workload; the error names the place in it.
+    /// If there is no such file, or it is no workload; the error names the key at fault.
     pub fn load(name: &str) -> Result<Workload> {
         if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             return parse::workload(text).with_context(|| format!("the shipped workload {name}"));
@@ -207,7 +207,7 @@ impl Workload {
     /// Reads the text of a workload.
     ///
     /// # Errors
-    /// If it is no workload; the error names the place in it.
+    /// If it is no workload; the error names the key at fault.
     pub fn parse(text: &str) -> Result<Workload> {
         parse::workload(text)
     }

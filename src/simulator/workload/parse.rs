@@ -1,11 +1,13 @@
 //! From rt-app's format to a [`Workload`].
 //!
-//! The format is that of rt-app's `doc/tutorial.txt` (github.com/scheduler-tools/rt-app). Keys of the same event are
-//! told apart by digits behind them (`run0`, `run1`) or simply repeated. What rt-app knows and a simulation
-//! cannot do (real-time classes, memory traffic, ...) is refused, and so is every key that rt-app does not know.
+//! The format is that of rt-app's `doc/tutorial.txt` (github.com/scheduler-tools/rt-app). Keys of
+//! the same event differ by digits behind them (`run0`, `run1`), or are simply repeated.
 //!
-//! Invariant: nothing in a file is passed over in silence but for the keys in [`NO_EFFECT`], which say how rt-app
-//! itself measures and logs.
+//! The parser refuses every key that rt-app does not know. It also refuses what rt-app knows and a
+//! simulation cannot do, such as real-time classes and memory traffic.
+//!
+//! Invariant: every key in a file has an effect or is an error, except the keys in [`NO_EFFECT`],
+//! which say how rt-app itself measures and logs.
 
 use super::json::{self, Node};
 use super::{Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload};
@@ -15,7 +17,7 @@ use anyhow::{Result, bail};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The longest time in a file: almost three hours (microseconds).
+/// The longest time in a file, in microseconds: almost three hours.
 const LONGEST_US: i64 = 10_000_000_000;
 
 /// Global keys that say nothing about what the tasks do.
@@ -35,10 +37,10 @@ const NO_EFFECT: [&str; 13] = [
     "spacing",
 ];
 
-/// Events that the simulator does not know how long they take.
+/// Events of unknown length.
 const UNKNOWN_COST: [&str; 3] = ["memrun", "mem", "iorun"];
 
-/// Properties of tasks that other scheduling classes, or other parts of the kernel, act on.
+/// Properties of tasks for other scheduling classes or other parts of the kernel.
 const NOT_OURS: [&str; 7] = [
     "dl-runtime",
     "dl-period",
@@ -88,7 +90,7 @@ pub fn workload(text: &str) -> Result<Workload> {
         match key {
             "tasks" => tasks = Some(node),
             "global" => global = Some(node),
-            // Older versions of rt-app wanted them declared; now they come into being where they are named.
+            // Older versions of rt-app want them declared. Here a name declares its resource.
             "resources" => drop(node.entries()?),
             _ => bail!(node.error("unknown key (known here: tasks, global, resources)")),
         }
@@ -128,7 +130,7 @@ pub fn workload(text: &str) -> Result<Workload> {
     })
 }
 
-/// What of the object "global" concerns the tasks: how long they run.
+/// The run time of the tasks, from the object "global".
 fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
     let mut duration = None;
     for (key, node) in global.entries()? {
@@ -193,7 +195,7 @@ fn read_task<'a>(
         }
         Some(node) => {
             if !first.steps.is_empty() {
-                bail!(task.error("events stand beside \"phases\"; put them into a phase"));
+                bail!(task.error("events stand next to \"phases\"; put them into a phase"));
             }
             (read_phases(&mut reader, &node, &first)?, loops.unwrap_or(Loops::Forever))
         }
@@ -216,7 +218,8 @@ fn read_phases(reader: &mut TaskReader<'_>, phases: &Node<'_>, task: &Phase) -> 
         if phase.steps.is_empty() {
             bail!(node.error("the phase has no event"));
         }
-        // What the task says of CPUs holds for phases that say nothing; its priority is set once, at the start.
+        // A phase without CPUs inherits those of the task. The task's priority is set once, at the
+        // start.
         let inherited = if read.is_empty() { task.priority } else { None };
         read.push(Phase {
             loops,
