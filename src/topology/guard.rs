@@ -3,9 +3,9 @@
 //! libhwloc and libxml2 read unchecked files here. They assert, they trust sizes, and they write to
 //! stderr as they like. In a child, all of that ends as an error here.
 //!
-//! Invariant: whatever the work does (crash, abort, panic, spin, use up memory, write to stderr),
-//! the caller gets a value or one error, in bounded time, and keeps its own memory, CPU binding and
-//! stderr.
+//! Invariant: the caller gets a value or one error, in bounded time. It keeps its own memory, CPU
+//! binding and stderr. This holds whatever the work does: crash, abort, panic, spin, use up memory,
+//! write to stderr.
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::resource::{Resource, setrlimit};
