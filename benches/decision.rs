@@ -10,10 +10,10 @@ mod kernel_rings;
 mod bench_domain;
 
 use bench_domain::{decide_all, domains, places, scheduler};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use kernel_rings::Kernel;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
-use nix::unistd::Pid as ThreadId;
+use nix::unistd::{Pid as ThreadId, geteuid};
 use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::board::Board;
@@ -29,6 +29,7 @@ use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::policy::run_queue::RunQueue;
 use scx_manyland::topology::{Domain, Domains, Source, Topology};
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -296,4 +297,13 @@ criterion_group!(
     decision,
     domains_side_by_side
 );
-criterion_main!(benches);
+
+fn main() -> ExitCode {
+    if !geteuid().is_root() {
+        eprintln!("decision: cannot load BPF programs without root; `make bench` asks for it");
+        return ExitCode::FAILURE;
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    ExitCode::SUCCESS
+}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's ends of a pair of queues, for tests/rings.rs: they write `queued` and read `decided`
- * as the scheduler's BPF side does, with records whose every field follows from their number. The
- * last two programs are for benches/, which want tasks rather than patterns.
+ * The kernel's ends of a pair of queues, for tests/guest/cases/rings.rs: they write `queued` and
+ * read `decided` as the scheduler's BPF side does, with records whose every field follows from their
+ * number. The last two programs are for benches/, which want tasks rather than patterns.
  *
  * The programs need nothing of sched_ext, so that the test runs on any kernel with BPF.
  */

@@ -16,6 +16,8 @@ mod boot;
 mod cases;
 mod console;
 mod host;
+#[path = "../kernel_rings/mod.rs"]
+mod kernel_rings;
 mod machine;
 mod monitor;
 mod protocol;

@@ -17,6 +17,7 @@ pub mod idle;
 pub mod library;
 pub mod load;
 pub mod options;
+pub mod rings;
 pub mod security;
 pub mod statistics;
 pub mod stealing;

@@ -1,11 +1,11 @@
 //! The queues of a domain against the kernel's own ring buffers: two BPF programs
 //! (`bpf/rings_test.bpf.c`) write `queued` and read `decided`.
 //!
-//! Needs root and a kernel with BPF; it needs no sched_ext, so no guest.
+//! They need no sched_ext, but root, which a guest has.
 
-mod kernel_rings;
-
-use kernel_rings::{Kernel, RING_BYTES};
+use crate::kernel_rings::{Kernel, RING_BYTES};
+use crate::machine::Machine;
+use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags};
 use scx_manyland::abi;
 use scx_manyland::domains::seam::Message;
@@ -97,8 +97,7 @@ fn drain(ring: &mut QueuedRing) -> Vec<u64> {
     numbers
 }
 
-#[test]
-fn takes_every_record_however_often_the_ring_wraps() {
+pub fn takes_every_record_however_often_the_ring_wraps(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
     assert!(!ring.has_messages() && drain(&mut ring).is_empty());
@@ -114,10 +113,10 @@ fn takes_every_record_however_often_the_ring_wraps() {
         next += batch;
     }
     assert!(next * size_of::<abi::queued>() as u64 > 50 * u64::from(RING_BYTES));
+    Ok(())
 }
 
-#[test]
-fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied() {
+pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
     let mut next = 0;
@@ -135,20 +134,20 @@ fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied() {
         assert_eq!(drain(&mut ring), submitted(next, written));
         next += written;
     }
+    Ok(())
 }
 
-#[test]
-fn a_discarded_record_is_passed_over() {
+pub fn a_discarded_record_is_passed_over(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
     assert_eq!(kernel.write(5, 1), 1);
     assert!(ring.has_messages());
     assert!(drain(&mut ring).is_empty());
     assert!(!ring.has_messages());
+    Ok(())
 }
 
-#[test]
-fn what_is_behind_an_unfinished_record_waits_for_it() {
+pub fn what_is_behind_an_unfinished_record_waits_for_it(_: &Machine) -> Result<()> {
     const REACHED: [u8; 4] = 0u32.to_ne_bytes();
     const RELEASED: [u8; 4] = 1u32.to_ne_bytes();
     let kernel = Kernel::load();
@@ -168,10 +167,10 @@ fn what_is_behind_an_unfinished_record_waits_for_it() {
         assert_eq!(holder.join().unwrap().0, 2);
         assert_eq!(drain(&mut ring), [100, 101]);
     });
+    Ok(())
 }
 
-#[test]
-fn messages_are_taken_while_others_are_written() {
+pub fn messages_are_taken_while_others_are_written(_: &Machine) -> Result<()> {
     const RECORDS: u64 = 200_000;
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
@@ -191,10 +190,10 @@ fn messages_are_taken_while_others_are_written() {
         }
         writer.join().unwrap();
     });
+    Ok(())
 }
 
-#[test]
-fn the_kernel_sees_every_decision_however_often_the_ring_wraps() {
+pub fn the_kernel_sees_every_decision_however_often_the_ring_wraps(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.decided();
     assert_eq!(kernel.read(0, u64::MAX), 0);
@@ -207,10 +206,12 @@ fn the_kernel_sees_every_decision_however_often_the_ring_wraps() {
         next += batch;
     }
     assert!(next > 50 * DECISIONS);
+    Ok(())
 }
 
-#[test]
-fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken() {
+pub fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken(
+    _: &Machine,
+) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.decided();
     let (mut submitted, mut read) = (0, 0);
@@ -228,4 +229,5 @@ fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken() {
         assert_eq!(submitted - read, DECISIONS);
     }
     assert_eq!(kernel.read(read, u64::MAX), DECISIONS);
+    Ok(())
 }
