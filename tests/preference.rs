@@ -1,134 +1,24 @@
-//! Which idle CPU a task gets on machines with several kinds of core.
-//!
-//! Tables and choices come from the code that runs live: [`Preferences`] computes the table that BPF
-//! walks, and [`Placement`] walks it here. [`Machine::wake`] walks all of it, as BPF does for a task
-//! that wakes up; [`Machine::decide`] walks the part of one domain, as its thread does.
+//! Which idle CPU a task gets on machines with several kinds of core, as [`filling`] shows it.
 
+mod filling;
+
+use filling::{Machine, set};
 use proptest::prelude::*;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::placement::Placement;
 use scx_manyland::ids::{CpuId, DomainId};
-use scx_manyland::topology::preference::{Place, Prefer, Preferences};
-use scx_manyland::topology::{Domain, Domains, Granularity, Source, Topology};
+use scx_manyland::topology::preference::{Prefer, Preferences};
+use scx_manyland::topology::{Granularity, Source, Topology};
 use std::path::{Path, PathBuf};
 
-struct Machine {
-    domains: Domains,
-    /// The machine as one domain, for its cores.
-    whole: Domain,
-    preferences: Preferences,
-    usable: CpuSet,
-}
-
 impl Machine {
-    fn load(path: PathBuf, granularity: Granularity, prefer: Prefer, dedicated: &[u32]) -> Machine {
-        let machine = Topology::load(&Source::XmlFile(path)).unwrap();
-        let dedicated = set(dedicated);
-        let domains = machine.partition(granularity).unwrap();
-        let preferences = Preferences::new(&domains, prefer, &dedicated);
-        let whole = machine.partition(Granularity::Machine).unwrap().as_slice()[0].clone();
-        Machine { domains, whole, preferences, usable: machine.cpus().difference(&dedicated) }
-    }
-
     fn own(name: &str, granularity: Granularity, prefer: Prefer) -> Machine {
         Machine::load(own_machine(name), granularity, prefer, &[])
     }
-
-    fn places(&self, home: u32) -> Vec<Place> {
-        self.preferences.places(DomainId(home)).map(|(_, place)| place).collect()
-    }
-
-    /// The CPUs that tasks get one after the other which wake up at `home`, having run on `prev`.
-    fn wake(&self, home: u32, prev: u32, idle: CpuSet) -> Vec<u32> {
-        fill(Placement::new(&self.whole, &self.places(home)), prev, idle)
-    }
-
-    /// The same for tasks that the thread of a domain decides for.
-    fn decide(&self, domain: u32, prev: u32, idle: CpuSet) -> Vec<u32> {
-        let domain = &self.domains[DomainId(domain)];
-        let order = self.preferences.within(domain);
-        fill(Placement::new(domain, &order), prev, idle.intersection(&domain.cpus))
-    }
-}
-
-fn fill(mut placement: Placement, prev: u32, idle: CpuSet) -> Vec<u32> {
-    placement.start_batch(idle);
-    std::iter::from_fn(|| placement.take(CpuId(prev), None)).map(|cpu| cpu.0).collect()
-}
-
-fn set(cpus: &[u32]) -> CpuSet {
-    cpus.iter().copied().map(CpuId).collect()
 }
 
 fn own_machine(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machines").join(name)
-}
-
-/// The machines of other people that lie beside the project, where they do.
-fn real_machine(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/topologies").join(name);
-    path.exists().then_some(path)
-}
-
-const RAPTOR_LAKE: &str = "Intel-RaptorLake-Corei7-1370P.xml";
-const STRIX_POINT: &str = "AMD-1Ah-Zen5StrixPoint-RyzenAI9HX370.xml";
-
-/// Six P-cores with two threads each (CPUs 0-11), eight E-cores (12-19), one L3.
-#[test]
-fn raptor_lake_fills_p_cores_then_e_cores_then_siblings() {
-    let Some(file) = real_machine(RAPTOR_LAKE) else { return };
-    let expected = [&[0, 2, 4, 6, 8, 10][..], &[12, 13, 14, 15, 16, 17, 18, 19]].concat();
-    let siblings = [1, 3, 5, 7, 9, 11];
-    for granularity in [Granularity::L3, Granularity::Kind, Granularity::L2, Granularity::Core] {
-        let machine = Machine::load(file.clone(), granularity, Prefer::Performance, &[]);
-        // Whatever its home, a task that comes from an E-core.
-        for home in 0..machine.domains.len() as u32 {
-            let mut got = machine.wake(home, 19, machine.usable);
-            got[..6].sort();
-            got[6..14].sort();
-            got[14..].sort();
-            assert_eq!(got, [&expected[..], &siblings].concat(), "{granularity}, home {home}");
-        }
-    }
-    let machine = Machine::load(file, Granularity::L3, Prefer::Performance, &[]);
-    assert_eq!(machine.decide(0, 19, machine.usable)[..7], [0, 2, 4, 6, 8, 10, 19]);
-}
-
-#[test]
-fn raptor_lake_on_battery_fills_its_e_cores_first() {
-    let Some(file) = real_machine(RAPTOR_LAKE) else { return };
-    for granularity in [Granularity::L3, Granularity::Kind] {
-        let machine = Machine::load(file.clone(), granularity, Prefer::Efficiency, &[]);
-        for home in 0..machine.domains.len() as u32 {
-            let got = machine.wake(home, 0, machine.usable);
-            assert_eq!(set(&got[..8]), set(&[12, 13, 14, 15, 16, 17, 18, 19]), "{granularity}");
-            assert_eq!(set(&got[8..14]), set(&[0, 2, 4, 6, 8, 10]), "{granularity}");
-        }
-    }
-}
-
-/// Four Zen 5 cores under one L3 (CPUs 0-3, siblings 12-15), eight Zen 5c under another (4-11, 16-23).
-#[test]
-fn strix_point_leaves_the_dense_l3_for_a_fast_core() {
-    let Some(file) = real_machine(STRIX_POINT) else { return };
-    for granularity in [Granularity::L3, Granularity::Kind] {
-        let machine = Machine::load(file.clone(), granularity, Prefer::Performance, &[]);
-        for home in 0..2 {
-            let got = machine.wake(home, 5, machine.usable);
-            assert_eq!(set(&got[..4]), set(&[0, 1, 2, 3]), "home {home}");
-            assert_eq!(got[4], 5, "prev first within its step");
-            assert_eq!(set(&got[4..12]), (4..12).map(CpuId).collect(), "home {home}");
-            assert_eq!(set(&got[12..16]), (12..16).map(CpuId).collect(), "home {home}");
-        }
-        // The thread of the dense domain decides for its own CPUs only.
-        let got = machine.decide(1, 23, machine.usable);
-        assert_eq!((got[0], got.len()), (23, 16));
-        let machine = Machine::load(file.clone(), granularity, Prefer::Efficiency, &[]);
-        // Until the slow cores are full: with their siblings, before any fast core wakes up.
-        let got = machine.wake(0, 0, machine.usable);
-        assert_eq!(set(&got[..8]), (4..12).map(CpuId).collect());
-        assert_eq!(set(&got[8..16]), (16..24).map(CpuId).collect());
-    }
 }
 
 /// The slow kind has the low CPU numbers and the first L3.

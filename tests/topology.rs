@@ -48,12 +48,6 @@ fn own_machine(name: &str) -> String {
     path.to_str().unwrap().to_string()
 }
 
-/// The machines of other people that lie beside the project, where they do.
-fn real_machine(name: &str) -> Option<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/topologies").join(name);
-    path.exists().then(|| path.to_str().unwrap().to_string())
-}
-
 fn scratch_file(name: &str, contents: &[u8]) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
@@ -127,48 +121,6 @@ fn cpus_without_an_l3_and_offline_cpus() {
     assert_eq!(domains(&machine)[1]["kinds"][0]["rank"], 0);
     let text = stdout(&["topology", "--input", &file]);
     assert!(text.contains("3 domains by l3 (for CPUs without l3: 1 by l2, 1 by core)"), "{text}");
-}
-
-#[test]
-fn real_machines_are_cut_as_their_caches_say() {
-    let levels = ["machine", "package", "numa", "l3", "l2", "kind", "core"];
-    for (name, cpus, expected) in [
-        ("AMD-19h-Zen4-2xEpyc-9654.xml", 384, [1, 2, 1, 24, 192, 24, 192]),
-        ("AMD-1Ah-Zen5StrixPoint-RyzenAI9HX370.xml", 24, [1, 1, 1, 2, 12, 2, 12]),
-        ("Intel-RaptorLake-Corei7-1370P.xml", 20, [1, 1, 1, 1, 8, 2, 14]),
-        ("Intel-KnightsLanding-XeonPhi-7210.xml", 256, [1, 1, 1, 32, 32, 32, 64]),
-        ("Hygon-Dhyana-32cores.xml", 64, [1, 1, 1, 8, 32, 8, 32]),
-    ] {
-        let Some(file) = real_machine(name) else { continue };
-        for (level, count) in levels.into_iter().zip(expected) {
-            let machine = json(&["--input", &file, "--domain", level]);
-            assert_eq!(machine["cpus"], cpus, "{name}");
-            assert_eq!(domains(&machine).len(), count, "{name} by {level}");
-        }
-    }
-}
-
-#[test]
-fn real_laptops_have_their_kinds_of_core() {
-    let kinds = |file: &str, domain| {
-        let machine = json(&["--input", file, "--domain", domain]);
-        let ranked = |kind: &Value| (kind["rank"].as_u64().unwrap(), cpus(&kind["cpus"]));
-        let kinds_of = |domain: &Value| {
-            domain["kinds"].as_array().unwrap().iter().map(ranked).collect::<Vec<_>>()
-        };
-        domains(&machine).iter().map(kinds_of).collect::<Vec<_>>()
-    };
-    if let Some(file) = real_machine("AMD-1Ah-Zen5StrixPoint-RyzenAI9HX370.xml") {
-        let fast: (u64, Vec<u64>) = (1, (0..4).chain(12..16).collect());
-        let dense = (0, (4..12).chain(16..24).collect());
-        assert_eq!(kinds(&file, "l3"), [vec![fast.clone()], vec![dense.clone()]]);
-        assert_eq!(kinds(&file, "kind"), [vec![fast], vec![dense]]);
-    }
-    if let Some(file) = real_machine("Intel-RaptorLake-Corei7-1370P.xml") {
-        let (fast, small) = ((1, (0..12).collect()), (0, (12..20).collect()));
-        assert_eq!(kinds(&file, "l3"), [vec![fast.clone(), small.clone()]]);
-        assert_eq!(kinds(&file, "kind"), [vec![fast], vec![small]]);
-    }
 }
 
 #[test]
