@@ -6,28 +6,25 @@ use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::protocol::{STEADY, STUTTER};
 use anyhow::{Context, Result, ensure};
+use scx_manyland::abi::domain_counts;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
+use std::mem;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What each line says of each domain. More is allowed.
-const COUNTS: [&str; 13] = [
-    "id",
-    "queued",
-    "decided",
-    "late",
-    "bypassed",
-    "bounced",
-    "climbed",
-    "displaced",
-    "stolen_in",
-    "stolen_out",
-    "waiting",
-    "ready",
-    "activations",
-];
+/// What each line says of each domain besides the counters.
+const OTHER_KEYS: [&str; 5] = ["id", "tasks", "waiting", "ready", "decision_us"];
+
+/// The names of the counters: the fields of the struct that both sides share.
+fn counters() -> BTreeSet<String> {
+    // SAFETY: all of its fields are integers, which may be 0.
+    let counts: domain_counts = unsafe { mem::zeroed() };
+    let text = format!("{counts:?}").replace(['{', '}', ','], " ");
+    text.split_whitespace().filter_map(|word| Some(word.strip_suffix(':')?.to_owned())).collect()
+}
 
 /// The most that the program may keep resident, of itself and for each domain.
 const RSS_KIB: u64 = 16 << 10;
@@ -74,9 +71,14 @@ fn is_complete(line: &Value, domains: usize) -> Result<()> {
     ensure!(line["page_faults"].is_u64(), "no page_faults");
     let listed = line["domains"].as_array().context("no domains")?;
     ensure!(listed.len() == domains, "{} domains of {domains}", listed.len());
+    let mut expected = counters();
+    ensure!(expected.contains("decided"), "the counters' names cannot be read: {expected:?}");
+    expected.extend(OTHER_KEYS.map(str::to_owned));
     for (id, domain) in listed.iter().enumerate() {
-        for field in COUNTS {
-            ensure!(domain[field].is_u64(), "domain {id} has no {field}");
+        let keys = domain.as_object().context("a domain is no object")?.keys().cloned();
+        ensure!(keys.collect::<BTreeSet<_>>() == expected, "domain {id} has not {expected:?}");
+        for field in expected.iter().filter(|field| *field != "decision_us") {
+            ensure!(domain[field].is_u64(), "domain {id}: {field} is no number");
         }
         ensure!(domain["id"] == id, "the domains are not in order");
         for percentile in ["p50", "p99"] {
