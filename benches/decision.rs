@@ -1,17 +1,13 @@
 //! What a decision costs, part by part and as a whole, with the kernel's real ring buffers: `make
 //! bench`. Needs root.
 //!
-//! The kernel's ends are BPF programs that run in a system call ([`kernel_rings`]), one for each
+//! The kernel's ends are BPF programs that run in a system call ([`test_bpf::rings`]), one for each
 //! batch, so a batch shares its cost. The cost of sched_ext itself is not included.
-
-#[path = "../tests/kernel_rings/mod.rs"]
-mod kernel_rings;
 
 mod bench_domain;
 
 use bench_domain::{decide_all, domains, places, scheduler};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
-use kernel_rings::Kernel;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::unistd::{Pid as ThreadId, geteuid};
 use scx_manyland::abi;
@@ -33,6 +29,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_bpf::rings::Kernel;
 
 /// How many tasks wait when a domain thread begins a round: one, a few, and as many as under load.
 const BATCHES: [u64; 3] = [1, 8, 64];

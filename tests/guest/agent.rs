@@ -5,19 +5,16 @@
 
 use crate::api::{process, sched_ext};
 use crate::protocol::{FAIL, OUTPUT, PASS, READY, Request};
-use crate::suite;
+use crate::{role, suite};
+use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader, Write};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-/// The arguments that give this program its roles in the guest.
-pub const SERVE: &str = "--serve";
-pub const CASE: &str = "--case";
 
 /// Answers the host until it says bye.
 pub fn serve() -> ExitCode {
@@ -38,25 +35,20 @@ pub fn serve() -> ExitCode {
 }
 
 /// Runs one test, as the process that [`supervise`] starts. A panic ends it with its message on standard error.
-pub fn run_case(name: &str) -> ExitCode {
-    let Some(test) = suite::all().into_iter().find(|test| test.name() == name) else {
-        eprintln!("there is no test {name}");
-        return ExitCode::FAILURE;
-    };
-    match test.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{e:#}");
-            ExitCode::FAILURE
-        }
-    }
+pub fn run_case(name: &str) -> Result<()> {
+    let test = suite::all().into_iter().find(|test| test.name() == name);
+    test.with_context(|| format!("there is no test {name}"))?.run()
 }
 
-fn supervise(name: &str, limit: Duration, variables: Vec<(String, String)>) -> Result<(), String> {
+fn supervise(
+    name: &str,
+    limit: Duration,
+    variables: Vec<(String, String)>,
+) -> std::result::Result<(), String> {
     let (reader, writer) = io::pipe().map_err(|e| format!("cannot make a pipe: {e}"))?;
     let errors = writer.try_clone().map_err(|e| format!("cannot make a pipe: {e}"))?;
-    let process = Command::new("/proc/self/exe")
-        .args([CASE, name])
+    let process = role::command("case")
+        .arg(name)
         .envs(variables)
         .stdin(Stdio::null())
         .stdout(writer)

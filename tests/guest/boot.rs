@@ -25,8 +25,8 @@ const GRACE: Duration = Duration::from_secs(20);
 /// How long a guest lives at most, whatever happens to us. All rows of docs/reliability.md take about an hour.
 const LIFE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// The examples that tests run.
-const EXAMPLES: [&str; 3] = ["fifo", "newcomers", "rules"];
+/// What a guest has besides the agent and the scheduler, by their paths in the folder of what is built.
+const PROGRAMS: [&str; 3] = ["examples/fifo", "examples/newcomers", "examples/rules"];
 
 /// What every guest boots: a kernel, and a file system with the programs under test.
 pub struct Image {
@@ -36,43 +36,71 @@ pub struct Image {
 }
 
 impl Image {
-    /// Gets the kernel and makes the file system, which holds this program, the scheduler, the examples and hackbench.
+    /// Gets the kernel and makes the file system, which holds the agent, the scheduler, some examples
+    /// and hackbench.
     pub fn make(folder: &Path) -> Result<Image> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let kernel = output_of(Command::new(tool("kernel")).stderr(Stdio::inherit()))?;
         let initrd = folder.join("initrd");
-        let this = std::env::current_exe().context("cannot find this program's own file")?;
-        let scheduler =
-            std::env::var("SCX_MANYLAND_BIN").unwrap_or(env!("CARGO_BIN_EXE_scx_manyland").into());
+        let built = Built::find()?;
+        let scheduler = match std::env::var_os("SCX_MANYLAND_BIN") {
+            Some(path) => path.into(),
+            None => built.program("scx_manyland")?,
+        };
+        let programs = PROGRAMS.iter().map(|name| built.program(name));
         output_of(
             Command::new(tool("initramfs"))
                 .arg(&initrd)
-                .arg(format!("guest {}", crate::agent::SERVE))
-                .arg(format!("{}=guest", this.display()))
-                .arg(format!("{scheduler}=scx_manyland"))
-                .args(examples(&this)?)
+                .arg("guest-agent serve")
+                .arg(built.program("guest-agent")?)
+                .arg(format!("{}=scx_manyland", scheduler.display()))
+                .args(programs.collect::<Result<Vec<_>>>()?)
                 .arg("hackbench"),
         )?;
         Ok(Image { kernel: kernel.into(), initrd, folder: folder.into() })
     }
 }
 
-/// Builds the examples as this program was built, and tells their files. Cargo does it by itself for `cargo test`, but not
-/// where one test is named.
-fn examples(this: &Path) -> Result<Vec<PathBuf>> {
-    let built = this.ancestors().nth(2).context("this program is not in Cargo's folder")?;
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if built.ends_with("release") {
-        cargo.arg("--release");
+/// The folder of what cargo has built, which this program is in.
+struct Built(PathBuf);
+
+impl Built {
+    /// Finds it and has cargo bring everything there up to date, as this program was built.
+    fn find() -> Result<Built> {
+        let this = std::env::current_exe().context("cannot find this program's own file")?;
+        let folder = this.parent().context("this program is in no folder")?.to_owned();
+        let profile = if folder.ends_with("release") { "release" } else { "dev" };
+        // One after the other: together they would be built with each other's features.
+        for what in [&["guest", "--bins"][..], &["scx_manyland", "--bins", "--examples"]] {
+            output_of(
+                Command::new(env!("CARGO"))
+                    .args(["build", "--quiet", "--profile", profile, "--package"])
+                    .args(what)
+                    .current_dir(checkout()),
+            )?;
+        }
+        Ok(Built(folder))
     }
-    output_of(&mut cargo)?;
-    Ok(EXAMPLES.iter().map(|name| built.join("examples").join(name)).collect())
+
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        ensure!(
+            path.exists(),
+            "there is no {}; run this as cargo run --release -p guest",
+            path.display()
+        );
+        Ok(path)
+    }
+}
+
+fn checkout() -> &'static Path {
+    let this = Path::new(env!("CARGO_MANIFEST_DIR"));
+    this.ancestors().nth(2).expect("the crate is in its checkout")
 }
 
 fn tool(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(name)
+    checkout().join("tools").join(name)
 }
 
 fn output_of(command: &mut Command) -> Result<String> {

@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Runs the tests that the command line names, and says how they ended.
 pub fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // One after the other, and on this thread: a guest dies with the thread that booted it.
     args.test_threads = Some(1);
-    let folder =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{}", std::process::id()));
+    let folder = scratch().join(format!("guest-{}", std::process::id()));
     let hall = Arc::new(Mutex::new(Hall {
         folder: folder.clone(),
         live: args.nocapture,
@@ -42,8 +42,14 @@ pub fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Where cargo has programs put what they need for a while.
+fn scratch() -> PathBuf {
+    let this = std::env::current_exe().expect("this program has a file");
+    this.ancestors().nth(2).expect("the file is where cargo has put it").join("tmp")
+}
+
 fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
-    let slow = test.slow || test.machine.is_slow();
+    let slow = test.slow;
     Trial::test(test.name(), move || {
         let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
         hall.run(&test).map_err(|e| hall.note_failure(&test.name(), format!("{e:#}")).into())

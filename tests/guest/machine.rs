@@ -16,6 +16,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// The size of a disk for swap; 0: there is none.
     pub swap_mib: u32,
+    /// Whether its tests run only when asked for.
+    pub on_demand: bool,
 }
 
 /// One L3, four CPUs.
@@ -27,6 +29,7 @@ pub const L3X1: Machine = Machine {
     nodes: 1,
     memory_mib: 1024,
     swap_mib: 0,
+    on_demand: false,
 };
 
 /// Two L3s, four CPUs: the machine of the performance bars.
@@ -38,16 +41,17 @@ pub const L3X2: Machine = Machine {
     nodes: 1,
     memory_mib: 1024,
     swap_mib: 0,
+    on_demand: false,
 };
 
 /// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of docs/reliability.md.
 pub const FAULTS: Machine = Machine { name: "faults", memory_mib: 3072, swap_mib: 2048, ..L3X2 };
 
 /// The same on whatever kernel is asked for (`make test-kernels`).
-pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", ..L3X2 };
+pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", on_demand: true, ..L3X2 };
 
 /// The same on a kernel whose BTF is malformed (`make test-kernels`).
-pub const MALFORMED: Machine = Machine { name: "malformed", ..L3X2 };
+pub const MALFORMED: Machine = Machine { name: "malformed", on_demand: true, ..L3X2 };
 
 /// Four L3s on two NUMA nodes, eight CPUs, two to a core.
 pub const L3X4: Machine = Machine {
@@ -58,6 +62,7 @@ pub const L3X4: Machine = Machine {
     nodes: 2,
     memory_mib: 2048,
     swap_mib: 0,
+    on_demand: false,
 };
 
 /// Four L3s of sixteen CPUs, each on a NUMA node. It takes minutes, so its tests run when asked for (`make test-large`).
@@ -69,14 +74,13 @@ pub const LARGE: Machine = Machine {
     nodes: 4,
     memory_mib: 4096,
     swap_mib: 0,
+    on_demand: true,
 };
 
-impl Machine {
-    /// Whether its tests run only when asked for.
-    pub fn is_slow(&self) -> bool {
-        self.cpus() > 16
-    }
+/// The machines of [`crate::cases`], in the sequence in which their guests are booted.
+pub const ALL: [&Machine; 6] = [&L3X1, &L3X2, &L3X4, &LARGE, &ANY_KERNEL, &MALFORMED];
 
+impl Machine {
     pub fn cpus(&self) -> u32 {
         self.sockets * self.cores * self.threads
     }

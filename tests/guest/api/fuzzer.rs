@@ -2,7 +2,9 @@
 //! which any part may be wrong.
 
 use super::scheduler::Scheduler;
+use crate::role;
 use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::gettid;
@@ -21,14 +23,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-
-/// The argument that makes this program the madman: `--fuzz SEED`.
-pub const FUZZ: &str = "--fuzz";
 
 /// Where it says what it did so far, whenever it is asked (by SIGUSR1).
 const COUNTS: &str = "/tmp/fuzzer.json";
@@ -46,8 +45,8 @@ pub struct Counts {
 
 /// The command that runs it until it is told to stop.
 pub fn command() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args([FUZZ, &fastrand::u64(..).to_string()]);
+    let mut command = role::command("fuzz");
+    command.arg(fastrand::u64(..).to_string());
     command
 }
 
@@ -63,20 +62,21 @@ pub fn counts(scheduler: &Scheduler) -> Result<Counts> {
     counts.context("no counts")
 }
 
-/// What its process does.
-pub fn fuzz_main() -> ExitCode {
-    match fuzz() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+/// Its command line.
+#[derive(Args)]
+pub struct FuzzArgs {
+    seed: u64,
+}
+
+impl FuzzArgs {
+    /// What its process does.
+    pub fn run(self) -> Result<()> {
+        eprintln!("seed {}", self.seed);
+        fuzz(self.seed)
     }
 }
 
-fn fuzz() -> Result<()> {
-    let seed: u64 = std::env::args().nth(2).context("a seed")?.parse()?;
-    eprintln!("seed {seed}");
+fn fuzz(seed: u64) -> Result<()> {
     probe::check()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {

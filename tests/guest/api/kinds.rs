@@ -5,8 +5,9 @@
 //! on a machine with kinds: the table, the BPF side and the domain threads do not ask where the ranks came from.
 
 use super::scheduler::Scheduler;
-use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
+use crate::role;
+use anyhow::{Result, ensure};
+use clap::Args;
 use scx_manyland::Builder;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::options::{Format, RunOptions, StatsOptions};
@@ -14,11 +15,8 @@ use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::preference::Prefer;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
 use std::time::Duration;
-
-/// The argument that makes this program the scheduler: `--run-on FILE DOMAIN PREFER [strict] [dedicate] [stats]`.
-pub const RUN_ON: &str = "--run-on";
 
 /// A description of the guest's machine with kinds of core.
 pub struct Kinds {
@@ -65,8 +63,9 @@ impl Kinds {
     /// The same with `strict`, `dedicate`, or `stats` that [`Scheduler::stats`] can read.
     pub fn start_with(&self, domain: &str, prefer: &str, with: &[&str]) -> Result<Scheduler> {
         fs::write(FILE, self.xml)?;
-        let mut command = Command::new("/proc/self/exe");
-        let scheduler = Scheduler::spawn(command.args([RUN_ON, FILE, domain, prefer]).args(with))?;
+        let with = with.iter().map(|option| format!("--{option}"));
+        let mut command = role::command("run-on");
+        let scheduler = Scheduler::spawn(command.args([FILE, domain, prefer]).args(with))?;
         let line = format!("prefer: {prefer} (as asked)");
         ensure!(scheduler.said().contains(&line), "not said: {line}: {}", scheduler.said());
         Ok(scheduler)
@@ -77,30 +76,32 @@ const FILE: &str = "/tmp/kinds.xml";
 
 const STATS: StatsOptions = StatsOptions { every: Duration::from_secs(1), format: Format::Json };
 
-/// What the scheduler's process does.
-pub fn run_on_main() -> ExitCode {
-    match run_on(&std::env::args().skip(2).collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// The command line of such a scheduler.
+#[derive(Args)]
+pub struct RunOnArgs {
+    file: PathBuf,
+    domain: Granularity,
+    prefer: Prefer,
+    #[arg(long)]
+    strict: bool,
+    #[arg(long)]
+    dedicate: bool,
+    #[arg(long)]
+    stats: bool,
 }
 
-fn run_on(args: &[String]) -> Result<()> {
-    let [file, domain, prefer, with @ ..] = args else {
-        bail!("{RUN_ON} FILE DOMAIN PREFER [strict] [dedicate] [stats]")
-    };
-    let with = |option: &str| with.iter().any(|arg| arg == option);
-    let options = RunOptions {
-        domain: Granularity::from_str(domain, false).ok().context("a granularity")?,
-        prefer: Some(Prefer::from_str(prefer, false).ok().context("a preference")?),
-        strict: with("strict"),
-        dedicate: with("dedicate"),
-        stats: with("stats").then_some(STATS),
-        ..RunOptions::default()
-    };
-    let machine = Topology::load(&Source::XmlFile(file.into()))?;
-    Builder::from(PolicyKind::default()).options(options).run_on(machine)
+impl RunOnArgs {
+    /// What the scheduler's process does.
+    pub fn run(self) -> Result<()> {
+        let options = RunOptions {
+            domain: self.domain,
+            prefer: Some(self.prefer),
+            strict: self.strict,
+            dedicate: self.dedicate,
+            stats: self.stats.then_some(STATS),
+            ..RunOptions::default()
+        };
+        let machine = Topology::load(&Source::XmlFile(self.file))?;
+        Builder::from(PolicyKind::default()).options(options).run_on(machine)
+    }
 }

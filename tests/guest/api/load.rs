@@ -2,19 +2,17 @@
 
 use super::{cpus, process};
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// The argument that makes this program a hog: `--hog SECONDS [pausing] [on|off CPUS]`.
-pub const HOG: &str = "--hog";
 
 /// A hog that pauses does so for a tenth of its time.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -28,12 +26,12 @@ pub struct Hog {
 impl Hog {
     /// A hog bound to CPUs.
     pub fn on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
-        Self::spawn(&["on", &cpus.to_string()], limit)
+        Self::spawn(&["--on", &cpus.to_string()], limit)
     }
 
     /// A hog that is not bound, and yet is not to run on some CPUs.
     pub fn off(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
-        Self::spawn(&["off", &cpus.to_string()], limit)
+        Self::spawn(&["--off", &cpus.to_string()], limit)
     }
 
     /// A hog that may run anywhere, and can be bound from outside.
@@ -43,12 +41,12 @@ impl Hog {
 
     /// A hog that may run anywhere and sleeps for a tenth of its time.
     pub fn pausing(limit: Duration) -> Result<Hog> {
-        Self::spawn(&["pausing"], limit)
+        Self::spawn(&["--pausing"], limit)
     }
 
     /// The same bound to CPUs.
     pub fn pausing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
-        Self::spawn(&["pausing", "on", &cpus.to_string()], limit)
+        Self::spawn(&["--pausing", "--on", &cpus.to_string()], limit)
     }
 
     /// A hog bound to CPUs, under a name of its own.
@@ -59,7 +57,7 @@ impl Hog {
             let this = std::env::current_exe().context("cannot find this program's own file")?;
             symlink(this, &file).with_context(|| format!("cannot make {}", file.display()))?;
         }
-        Self::spawn_from(&file, &["on", &cpus.to_string()], limit)
+        Self::spawn_from(&file, &["--on", &cpus.to_string()], limit)
     }
 
     fn spawn(place: &[&str], limit: Duration) -> Result<Hog> {
@@ -68,7 +66,7 @@ impl Hog {
 
     fn spawn_from(program: &Path, place: &[&str], limit: Duration) -> Result<Hog> {
         let process = Command::new(program)
-            .args([HOG, &limit.as_secs().to_string()])
+            .args(["hog", &limit.as_secs().to_string()])
             .args(place)
             .stdin(Stdio::null())
             .spawn()
@@ -122,34 +120,45 @@ pub fn hogs_at_home(homes: &[CpuSet]) -> Result<Vec<Hog>> {
     Ok(hogs)
 }
 
-/// What a hog's process does.
-pub fn hog_main() -> ExitCode {
-    let mut args = std::env::args().skip(2).peekable();
-    let seconds = args.next().and_then(|text| text.parse().ok()).expect("--hog SECONDS ...");
-    let pausing = args.next_if(|arg| arg == "pausing").is_some();
-    let place = args.next().map(|place| {
-        let cpus = args.next().and_then(|list| cpus::parse_list(&list).ok());
-        (place == "on", cpus.expect("a list of CPUs"))
-    });
-    if let Some((true, cpus)) = &place {
-        process::bind(0, cpus).expect("binding to CPUs");
-    }
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut paused_at = Instant::now();
-    while Instant::now() < end {
-        if pausing && paused_at.elapsed() >= PERIOD {
-            thread::sleep(PAUSE);
-            paused_at = Instant::now();
+/// A hog's command line.
+#[derive(Args)]
+pub struct HogArgs {
+    /// For how long
+    seconds: u64,
+    /// Sleep for a tenth of the time
+    #[arg(long)]
+    pausing: bool,
+    /// Bind itself to CPUs, and fail on any other
+    #[arg(long, value_name = "CPUS", value_parser = cpus::parse_list)]
+    on: Option<CpuSet>,
+    /// Fail on CPUs
+    #[arg(long, value_name = "CPUS", value_parser = cpus::parse_list, conflicts_with = "on")]
+    off: Option<CpuSet>,
+}
+
+impl HogArgs {
+    /// What a hog's process does.
+    pub fn run(self) -> Result<()> {
+        if let Some(cpus) = &self.on {
+            process::bind(0, cpus)?;
         }
-        let cpu = CpuId(sched_getcpu().expect("sched_getcpu") as u32);
-        if let Some((on, cpus)) = &place
-            && cpus.contains(cpu) != *on
-        {
-            eprintln!("a hog to run {} {cpus} is on CPU {cpu}", if *on { "on" } else { "off" });
-            return ExitCode::FAILURE;
+        let place = self.on.map(|cpus| (true, cpus)).or(self.off.map(|cpus| (false, cpus)));
+        let end = Instant::now() + Duration::from_secs(self.seconds);
+        let mut paused_at = Instant::now();
+        while Instant::now() < end {
+            if self.pausing && paused_at.elapsed() >= PERIOD {
+                thread::sleep(PAUSE);
+                paused_at = Instant::now();
+            }
+            let cpu = CpuId(sched_getcpu()? as u32);
+            if let Some((on, cpus)) = &place
+                && cpus.contains(cpu) != *on
+            {
+                bail!("a hog to run {} {cpus} is on CPU {cpu}", if *on { "on" } else { "off" });
+            }
         }
+        Ok(())
     }
-    ExitCode::SUCCESS
 }
 
 /// A task that sleeps and wakes, and measures how late it runs.

@@ -1,20 +1,17 @@
 //! Policies that ask for what the shipped ones do not, in a program that uses the library as any other would.
 
 use super::scheduler::Scheduler;
+use crate::role;
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use scx_manyland::ids::{CgroupId, CpuId};
 use scx_manyland::policy::{Choice, Context, Policy, Setup, Task};
-use scx_manyland::{Builder, RunArgs, program};
+use scx_manyland::{Builder, RunArgs};
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
-
-/// The argument that makes this program a scheduler: `--policy NAME [OPTIONS]`, with the options of a run.
-pub const POLICY: &str = "--policy";
 
 /// The name of tasks that [`Wish::Preempt`] lets preempt.
 pub const URGENT: &str = "urgent";
@@ -53,34 +50,34 @@ impl Wish {
     /// Starts a scheduler that asks for it.
     pub fn start(self, args: &[&str]) -> Result<Scheduler> {
         let value = self.to_possible_value().expect("no wish is left out");
-        Scheduler::spawn(Command::new("/proc/self/exe").args([POLICY, value.get_name()]).args(args))
+        Scheduler::spawn(role::command("policy").arg(value.get_name()).args(args))
     }
 }
 
-#[derive(Parser)]
-struct Args {
-    #[arg(long)]
-    policy: Wish,
-    /// Whether to run it as the shipped program does, without privileges.
+/// The command line of such a scheduler.
+#[derive(Args)]
+pub struct PolicyArgs {
+    wish: Wish,
+    /// Run it as the shipped program does, without privileges
     #[arg(long)]
     confined: bool,
     #[command(flatten)]
     run: RunArgs,
 }
 
-/// What the scheduler's process does.
-pub fn main() -> ExitCode {
-    program::main(|args: Args| {
-        let options = args.run.options()?;
-        let (wish, slice) = (args.policy, options.slices.base);
+impl PolicyArgs {
+    /// What the scheduler's process does.
+    pub fn run(self) -> Result<()> {
+        let options = self.run.options()?;
+        let (wish, slice) = (self.wish, options.slices.base);
         let group = fs::metadata(GROUP).map_or(CgroupId(0), |folder| CgroupId(folder.ino()));
         let make = move |_: &Setup<'_>| {
             let waiting = VecDeque::with_capacity(4096);
             Wishing { waiting, wish, slice, group }
         };
         let builder = Builder::new(make).options(options);
-        if args.confined { builder.run_confined() } else { builder.run() }
-    })
+        if self.confined { builder.run_confined() } else { builder.run() }
+    }
 }
 
 struct Wishing {

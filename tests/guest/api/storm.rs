@@ -4,8 +4,9 @@
 //! Who drives a storm (starts, kills, moves) is a real-time task, or it would wait its turn among those that it drives.
 
 use super::{cpus, process};
+use crate::role;
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::signal::{Signal, kill};
@@ -14,14 +15,11 @@ use nix::unistd::{ForkResult, Pid, fork, gettid};
 use scx_manyland::cpuset::CpuSet;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// The argument that makes this program a storm: `--storm KIND NUMBER MILLISECONDS [CPUS]`.
-pub const STORM: &str = "--storm";
 
 /// What the tasks of a storm do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,8 +63,8 @@ impl Storm {
 
     fn spawn(kind: Kind, number: usize, time: Duration, cpus: Option<&CpuSet>) -> Result<Storm> {
         let name = kind.to_possible_value().expect("no kind is hidden");
-        let process = Command::new("/proc/self/exe")
-            .args([STORM, name.get_name()])
+        let process = role::command("storm")
+            .arg(name.get_name())
             .args([number.to_string(), time.as_millis().to_string()])
             .args(cpus.map(CpuSet::to_string))
             .stdin(Stdio::null())
@@ -102,25 +100,26 @@ impl Drop for Storm {
     }
 }
 
-/// What a storm's process does.
-pub fn storm_main() -> ExitCode {
-    match storm(&std::env::args().skip(2).collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("a storm: {error:#}");
-            ExitCode::FAILURE
-        }
+/// A storm's command line.
+#[derive(Args)]
+pub struct StormArgs {
+    kind: Kind,
+    number: usize,
+    milliseconds: u64,
+    #[arg(value_parser = cpus::parse_list)]
+    cpus: Option<CpuSet>,
+}
+
+impl StormArgs {
+    /// What a storm's process does.
+    pub fn run(self) -> Result<()> {
+        let StormArgs { kind, number, milliseconds, cpus: place } = self;
+        let end = Instant::now() + Duration::from_millis(milliseconds);
+        storm(kind, number, end, place).context("a storm")
     }
 }
 
-fn storm(args: &[String]) -> Result<()> {
-    let [kind, number, time, place @ ..] = args else {
-        bail!("{STORM} KIND NUMBER MILLISECONDS [CPUS]")
-    };
-    let kind = Kind::from_str(kind, false).ok().context("no such kind")?;
-    let number: usize = number.parse().context("a number")?;
-    let end = Instant::now() + Duration::from_millis(time.parse().context("milliseconds")?);
-    let place = place.first().map(|list| cpus::parse_list(list)).transpose()?;
+fn storm(kind: Kind, number: usize, end: Instant, place: Option<CpuSet>) -> Result<()> {
     match kind {
         Kind::Forks => forks(number, end),
         Kind::Mutex => mutex(number, end),

@@ -4,10 +4,18 @@ use crate::api::load::Hog;
 use crate::api::scheduler::Scheduler;
 use crate::api::{cpus, process};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests! {
+    bound_tasks_stay_and_run: 90 s on L3X2 L3X4;
+    tasks_moved_while_waiting_stay: 90 s on L3X2;
+    tasks_bound_anew_on_their_way_stay: 90 s on L3X2;
+    tasks_bound_to_dedicated_cpus_run: 90 s on L3X2;
+}
 
 /// Tasks bound to one CPU, to a part of a domain, to a domain and across domains stay there, and all of them run.
 pub fn bound_tasks_stay_and_run(_: &Machine) -> Result<()> {

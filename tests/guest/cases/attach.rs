@@ -4,10 +4,19 @@ use crate::api::load::{self, Hackbench};
 use crate::api::process;
 use crate::api::scheduler::Scheduler;
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests! {
+    attaches_and_detaches: 90 s on L3X1 L3X2 L3X4 ANY_KERNEL;
+    attaches_ten_times_under_load: 150 s on L3X2;
+    detaches_when_asked: 60 s on L3X2;
+    load_survives_a_crash: 90 s on L3X2;
+    load_survives_kill_9: 150 s on L3X2;
+}
 
 /// Attaches, serves a load and detaches, twice, so that the second time finds what the first left.
 pub fn attaches_and_detaches(_: &Machine) -> Result<()> {

@@ -3,11 +3,19 @@
 use crate::api::scheduler::{self, Program, Scheduler};
 use crate::api::{process, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
+
+tests! {
+    compares_with_every_workload: 240 s on L3X2;
+    compares_with_others: 240 s on L3X2;
+    leaves_nothing_behind_when_interrupted: 240 s on L3X2;
+    refuses_while_a_scheduler_is_attached: 90 s on L3X2;
+}
 
 /// Sizes that an emulated machine can bear.
 const SMALL: [&str; 18] = [

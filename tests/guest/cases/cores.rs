@@ -5,10 +5,17 @@ use crate::api::load::Hog;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, holds_mostly, process, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    hogs_that_share_a_core_part: 120 s on L3X4;
+    hogs_share_the_core_that_is_their_home: 60 s on L3X4;
+    whole_slow_cores_go_before_fast_siblings: 90 s on L3X4;
+}
 
 /// How long it may take until hogs are where they belong. The slice is 5 ms.
 const LONG: Duration = Duration::from_secs(20);

@@ -3,11 +3,17 @@
 use crate::api::scheduler::{self, Scheduler};
 use crate::api::{cpus, load, process};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use serde_json::Value;
 use std::time::Duration;
+
+tests! {
+    each_l3_has_its_thread: 60 s on L3X1 L3X2 L3X4;
+    each_granularity_has_its_threads: 240 s on L3X4, 900 s on LARGE;
+}
 
 /// There is one thread for each L3, which may run on exactly its CPUs, and the memory is locked.
 pub fn each_l3_has_its_thread(_: &Machine) -> Result<()> {

@@ -3,9 +3,19 @@
 use crate::api::scheduler::{self, Run, Scheduler};
 use crate::api::{load, sched_ext};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use std::fs;
 use std::time::Duration;
+
+tests! {
+    without_root_it_says_so: 40 s on L3X2;
+    a_second_scheduler_is_refused: 90 s on L3X2;
+    bad_options_are_usage_errors: 60 s on L3X2;
+    a_broken_topology_is_refused: 60 s on L3X2;
+    a_kernel_with_malformed_btf_is_refused: 60 s on MALFORMED;
+    the_only_cpu_cannot_be_dedicated: 30 s on L3X1;
+}
 
 pub fn without_root_it_says_so(_: &Machine) -> Result<()> {
     is_one_clear_line(&scheduler::run_as_nobody(&[])?, "root")

@@ -5,6 +5,7 @@ use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::wait_until;
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use scx_manyland::cpuset::CpuSet;
@@ -12,6 +13,12 @@ use scx_manyland::ids::CpuId;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    nice_shares_a_cpu_by_weight: 90 s on L3X1;
+    interrupted_turns_go_on: 90 s on L3X1;
+    the_time_in_which_the_scheduler_was_stopped_counts_for_all: 240 s on L3X1;
+}
 
 /// The kernel's weights of nice 0 and nice 10.
 const WEIGHT_NICE_0: f64 = 1024.0;

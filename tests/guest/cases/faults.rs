@@ -6,11 +6,21 @@ use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    tasks_run_while_the_scheduler_is_stopped: 90 s on L3X2 ANY_KERNEL;
+    tasks_run_while_the_strict_scheduler_is_stopped: 90 s on L3X2;
+    tasks_run_while_a_domain_thread_is_frozen: 90 s on L3X2 ANY_KERNEL;
+    the_lightest_task_has_its_turns: 120 s on L3X2;
+    tasks_leave_a_cpu_that_a_real_time_task_takes: 90 s on L3X2 ANY_KERNEL;
+    tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
+}
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -2,8 +2,15 @@
 
 use crate::api::{cpus, load, sched_ext};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use std::time::Duration;
+
+tests! {
+    has_the_asked_topology: 20 s on L3X1 L3X2 L3X4, 60 s on LARGE;
+    kernel_has_sched_ext: 20 s on L3X2 ANY_KERNEL;
+    runs_hackbench: 40 s on L3X2;
+}
 
 pub fn has_the_asked_topology(machine: &Machine) -> Result<()> {
     ensure!(cpus::online()?.len() == machine.cpus() as usize);

@@ -1,11 +1,23 @@
-//! What the harness must not let pass. [`crate::suite`] says how each of these fails.
+//! What the harness must not let pass: most of these have to fail, with what is named here.
 
 use crate::console;
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, bail, ensure};
 use std::fs;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    sees_an_error: 20 s on L3X1 => "it did not work";
+    sees_a_panic: 20 s on L3X1 => "it was not meant to be";
+    sees_a_hang: 3 s on L3X1 => "hung for 3 s";
+    sees_what_the_kernel_complains_of: 20 s on L3X1 => "BUG: said by a test";
+    tells_a_breakpoint_from_the_emulators_fault: 20 s on L3X1;
+    has_another_guest_when_the_emulator_loses_one: 20 s on L3X1
+        => "the emulator has lost every guest";
+    sees_a_kernel_panic: 20 s on L3X1 => "Kernel panic - not syncing: sysrq triggered crash";
+}
 
 pub fn sees_an_error(_: &Machine) -> Result<()> {
     bail!("it did not work")

@@ -4,17 +4,25 @@ use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler, Stats};
 use crate::api::{cpus, process, wait_until};
 use crate::machine::Machine;
+use crate::role;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests! {
+    a_talking_pair_shares_a_cache: 90 s on L3X2;
+    uneven_loads_are_levelled: 150 s on L3X2;
+    another_program_may_have_another_home: 150 s on L3X2;
+}
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -97,10 +105,6 @@ fn shares(hogs: &[Hog], time: Duration) -> Result<Vec<f64>> {
     Ok(before.iter().zip(after).map(|(b, a)| (a - *b).as_secs_f64() / took).collect())
 }
 
-/// The argument that makes this program a mover: `--mover exec|stay CPUS`.
-pub const MOVER: &str = "--mover";
-const MOVED: &str = "moved";
-
 /// A task that starts another program while its home is crowded and another domain has an idle CPU has its home there from
 /// its next wake-up on; one that starts none keeps it.
 pub fn another_program_may_have_another_home(_: &Machine) -> Result<()> {
@@ -115,8 +119,7 @@ pub fn another_program_may_have_another_home(_: &Machine) -> Result<()> {
     let moved_by = |what: &str| -> Result<u64> {
         let before = moved_to(1, &scheduler.await_stats(1)?)?;
         for _ in 0..MOVERS {
-            let program = "/proc/self/exe";
-            let status = Command::new(program).args([MOVER, what, &l3s[0].to_string()]).status()?;
+            let status = role::command("mover").args([what, &l3s[0].to_string()]).status()?;
             ensure!(status.success(), "a mover failed ({status})");
         }
         Ok(moved_to(1, &scheduler.await_stats(2)?)? - before)
@@ -133,22 +136,40 @@ fn moved_to(domain: usize, stats: &Stats) -> Result<u64> {
     stats.lines.iter().map(|line| moved(line).context("no count of moves")).sum()
 }
 
-/// What a mover does: it makes the CPUs its home, may start another program, and wakes up once.
-pub fn mover_main() -> ExitCode {
-    const NAP: Duration = Duration::from_millis(10);
-    let args: Vec<String> = std::env::args().collect();
-    if args[2] != MOVED {
-        let home = cpus::parse_list(&args[3]).expect("a list of CPUs");
-        process::bind(0, &home).expect("binding to CPUs");
-        // A wake-up at home: having been started is forgotten.
+/// A mover's command line.
+#[derive(Args)]
+pub struct MoverArgs {
+    what: Move,
+    /// The CPUs that are its home at first
+    #[arg(value_parser = cpus::parse_list)]
+    home: Option<CpuSet>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Move {
+    /// It starts another program.
+    Exec,
+    /// It starts none.
+    Stay,
+    /// It is the program that was started.
+    Moved,
+}
+
+impl MoverArgs {
+    /// What a mover does: it makes the CPUs its home, may start another program, and wakes up once.
+    pub fn run(self) -> Result<()> {
+        const NAP: Duration = Duration::from_millis(10);
+        if let Some(home) = &self.home {
+            process::bind(0, home)?;
+            // A wake-up at home: having been started is forgotten.
+            thread::sleep(NAP);
+            process::bind(0, &cpus::online()?)?;
+        }
+        if self.what == Move::Exec {
+            let error = role::command("mover").arg("moved").exec();
+            return Err(error).context("cannot start a program");
+        }
         thread::sleep(NAP);
-        process::bind(0, &cpus::online().expect("the online CPUs")).expect("binding to CPUs");
+        Ok(())
     }
-    if args[2] == "exec" {
-        let error = Command::new("/proc/self/exe").args([MOVER, MOVED]).exec();
-        eprintln!("cannot start a program: {error}");
-        return ExitCode::FAILURE;
-    }
-    thread::sleep(NAP);
-    ExitCode::SUCCESS
 }

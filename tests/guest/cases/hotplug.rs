@@ -5,12 +5,20 @@ use crate::api::load::{self, Hackbench};
 use crate::api::scheduler::Scheduler;
 use crate::api::{process, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    a_cpu_goes_and_comes: 180 s on L3X2;
+    a_cpu_goes_and_comes_again_and_again: 180 s on L3X2;
+    a_domain_goes_and_comes: 180 s on L3X2;
+    it_ends_when_asked_while_the_machine_changes: 90 s on L3X2;
+}
 
 /// For an attachment under load.
 const LIMIT: Duration = Duration::from_secs(60);

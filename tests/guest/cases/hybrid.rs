@@ -5,12 +5,26 @@ use crate::api::load::Hog;
 use crate::api::scheduler;
 use crate::api::{cpus, holds_mostly, load, process, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    a_lone_hog_runs_on_a_fast_core: 240 s on L3X2;
+    efficiency_draws_a_lone_hog_to_a_slow_core: 240 s on L3X2;
+    without_preference_a_lone_hog_stays: 60 s on L3X2;
+    efficiency_starts_hogs_on_slow_cores: 120 s on L3X2;
+    a_waking_task_gets_the_preferred_kind: 240 s on L3X2;
+    strict_and_dedicate_are_kept: 60 s on L3X2;
+    hogs_spill_to_slow_cores_and_come_back: 90 s on L3X2;
+    affinity_goes_before_speed: 60 s on L3X2;
+    load_runs_on_all_kinds: 150 s on L3X2;
+    one_kind_is_not_worth_a_word: 60 s on L3X2;
+}
 
 /// How long a placement may take. The slice is 5 ms.
 const SOON: Duration = Duration::from_secs(2);

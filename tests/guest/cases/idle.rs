@@ -3,9 +3,14 @@
 use crate::api::process;
 use crate::api::scheduler::Scheduler;
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    idle_system_stays_idle: 210 s on L3X2;
+}
 
 /// What is allowed of an idle system's load average.
 const LOAD: f64 = 0.2;

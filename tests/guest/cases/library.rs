@@ -6,6 +6,7 @@ use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sched::sched_getcpu;
 use scx_manyland::cpuset::CpuSet;
@@ -16,6 +17,21 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    the_shortest_policy_decides: 90 s on L3X1;
+    newcomers_run_briefly: 120 s on L3X1;
+    rules_weigh_and_change: 240 s on L3X1;
+    tasks_run_where_a_policy_prefers: 150 s on L3X1;
+    tasks_stay_where_a_policy_leaves_them: 90 s on L3X1;
+    a_policy_sees_cgroups: 90 s on L3X1;
+    a_decision_preempts_a_task: 150 s on L3X1;
+    a_decision_preempts_no_domain_thread_and_no_higher_class: 90 s on L3X1;
+    a_cpu_of_another_domain_is_refused: 90 s on L3X2;
+    whom_a_policy_never_chooses_runs: 120 s on L3X1;
+    under_a_policy_that_sleeps_tasks_run_late: 90 s on L3X1;
+    a_policy_that_panics_ends_the_scheduler: 90 s on L3X1;
+}
 
 const LONG: Duration = Duration::from_secs(100);
 

@@ -3,9 +3,14 @@
 use crate::api::load;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests! {
+    hackbench_runs_by_decisions: 120 s on L3X2;
+}
 
 /// Under hackbench at least 95 % of the tasks that found no idle CPU run by a decision, and no page fault is taken.
 pub fn hackbench_runs_by_decisions(_: &Machine) -> Result<()> {

@@ -1,4 +1,6 @@
-//! The tests themselves. They run in the guest; [`crate::suite`] says on which machines.
+//! The tests themselves. They run in the guest. Each module lists its own, with their machines.
+
+use crate::suite::Case;
 
 pub mod affinity;
 pub mod attach;
@@ -21,3 +23,31 @@ pub mod rings;
 pub mod security;
 pub mod statistics;
 pub mod stealing;
+
+/// All of them. Those of the harness come last, for they cost guests.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    let modules = [
+        guest::TESTS,
+        idle::TESTS,
+        attach::TESTS,
+        domains::TESTS,
+        affinity::TESTS,
+        load::TESTS,
+        stealing::TESTS,
+        homes::TESTS,
+        cores::TESTS,
+        hybrid::TESTS,
+        fairness::TESTS,
+        options::TESTS,
+        faults::TESTS,
+        hotplug::TESTS,
+        security::TESTS,
+        statistics::TESTS,
+        bench::TESTS,
+        library::TESTS,
+        rings::TESTS,
+        errors::TESTS,
+        harness::TESTS,
+    ];
+    modules.into_iter().flatten()
+}

@@ -4,10 +4,20 @@ use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, process};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
+
+tests! {
+    each_policy_decides: 150 s on L3X2;
+    strict_runs_by_decisions_only: 90 s on L3X2;
+    decisions_stand_unless_told_not_to: 120 s on L3X2;
+    partial_leaves_the_others_alone: 60 s on L3X2;
+    a_thread_that_lost_its_dedicated_cpu_sleeps: 90 s on L3X2;
+    dedicated_cpus_are_kept_free: 90 s on L3X2;
+}
 
 const LONG: Duration = Duration::from_secs(60);
 

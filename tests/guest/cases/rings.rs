@@ -3,31 +3,40 @@
 //!
 //! They need no sched_ext, but root, which a guest has.
 
-use crate::kernel_rings::{Kernel, RING_BYTES};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags};
 use scx_manyland::abi;
 use scx_manyland::domains::seam::Message;
 use scx_manyland::kernel::rings::QueuedRing;
 use std::time::{Duration, Instant};
+use test_bpf::rings::{Kernel, RING_BYTES};
+
+tests! {
+    takes_every_record_however_often_the_ring_wraps: 90 s on L3X1;
+    a_full_ring_loses_nothing_and_is_as_large_again_when_emptied: 90 s on L3X1;
+    a_discarded_record_is_passed_over: 90 s on L3X1;
+    what_is_behind_an_unfinished_record_waits_for_it: 90 s on L3X1;
+    messages_are_taken_while_others_are_written: 90 s on L3X1;
+    the_kernel_sees_every_decision_however_often_the_ring_wraps: 90 s on L3X1;
+    a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken: 90 s on L3X1;
+}
 
 const HEADER: usize = 8;
 /// How many decisions a ring holds.
 const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decided>() + HEADER) as u64;
 
-impl Kernel {
-    /// Writes records of `queued` until there are `count` or the ring is full.
-    fn write(&self, first: u64, count: u64) -> u64 {
-        self.run("write_queued", first, count).0
-    }
+/// Writes records of `queued` until there are `count` or the ring is full.
+fn write(kernel: &Kernel, first: u64, count: u64) -> u64 {
+    kernel.run("write_queued", first, count).0
+}
 
-    /// Lets the kernel take up to `count` decisions, the first of which must be number `first`.
-    fn read(&self, first: u64, count: u64) -> u64 {
-        let (done, wrong) = self.run("read_decided", first, count);
-        assert_eq!(wrong, 0, "of {done} decisions from {first} on");
-        done
-    }
+/// Lets the kernel drain up to `count` decisions, the first of which must be number `first`.
+fn read(kernel: &Kernel, first: u64, count: u64) -> u64 {
+    let (done, wrong) = kernel.run("read_decided", first, count);
+    assert_eq!(wrong, 0, "of {done} decisions from {first} on");
+    done
 }
 
 /// The record that `write_queued` makes of a number.
@@ -104,7 +113,7 @@ pub fn takes_every_record_however_often_the_ring_wraps(_: &Machine) -> Result<()
     let mut next = 0;
     // Batches of every size up to more than half a ring, which is passed some hundred times.
     for batch in (1..200).chain((1..200).rev()) {
-        assert_eq!(kernel.write(next, batch), batch);
+        assert_eq!(write(&kernel, next, batch), batch);
         assert!(ring.has_messages());
         // Every third record is that of a task that may use some CPUs, which is larger.
         assert!((batch..=2 * batch).contains(&(ring.pending() as u64)), "{}", ring.pending());
@@ -121,7 +130,7 @@ pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine)
     let mut ring = kernel.queued();
     let mut next = 0;
     for _ in 0..50 {
-        let written = kernel.write(next, 100_000);
+        let written = write(&kernel, next, 100_000);
         let small = (size_of::<abi::queued>() + HEADER) as u64;
         let large = (size_of::<abi::queued_part>() + HEADER) as u64;
         // The kernel leaves a ring at least one byte short of full.
@@ -130,7 +139,7 @@ pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine)
         };
         assert!(bytes(written) < u64::from(RING_BYTES));
         assert!(bytes(written + 1) >= u64::from(RING_BYTES), "{written} records were all");
-        assert_eq!(kernel.write(next + written, 1), 0, "a full ring takes no more");
+        assert_eq!(write(&kernel, next + written, 1), 0, "a full ring takes no more");
         assert_eq!(drain(&mut ring), submitted(next, written));
         next += written;
     }
@@ -140,7 +149,7 @@ pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine)
 pub fn a_discarded_record_is_passed_over(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.queued();
-    assert_eq!(kernel.write(5, 1), 1);
+    assert_eq!(write(&kernel, 5, 1), 1);
     assert!(ring.has_messages());
     assert!(drain(&mut ring).is_empty());
     assert!(!ring.has_messages());
@@ -178,7 +187,7 @@ pub fn messages_are_taken_while_others_are_written(_: &Machine) -> Result<()> {
         let writer = scope.spawn(|| {
             let mut next = 0;
             while next < RECORDS {
-                next += kernel.write(next, RECORDS - next);
+                next += write(&kernel, next, RECORDS - next);
             }
         });
         let expected = submitted(0, RECORDS);
@@ -196,13 +205,13 @@ pub fn messages_are_taken_while_others_are_written(_: &Machine) -> Result<()> {
 pub fn the_kernel_sees_every_decision_however_often_the_ring_wraps(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.decided();
-    assert_eq!(kernel.read(0, u64::MAX), 0);
+    assert_eq!(read(&kernel, 0, u64::MAX), 0);
     let mut next = 0;
     for batch in (1..200).chain((1..200).rev()) {
         for n in next..next + batch {
             assert!(ring.submit(&decided(n)));
         }
-        assert_eq!(kernel.read(next, u64::MAX), batch);
+        assert_eq!(read(&kernel, next, u64::MAX), batch);
         next += batch;
     }
     assert!(next > 50 * DECISIONS);
@@ -214,7 +223,7 @@ pub fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken(
 ) -> Result<()> {
     let kernel = Kernel::load();
     let mut ring = kernel.decided();
-    let (mut submitted, mut read) = (0, 0);
+    let (mut submitted, mut done) = (0, 0);
     let mut fill = |submitted: &mut u64| {
         while ring.submit(&decided(*submitted)) {
             *submitted += 1;
@@ -223,11 +232,11 @@ pub fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken(
     fill(&mut submitted);
     assert_eq!(submitted, DECISIONS);
     for batch in (1..=DECISIONS).step_by(7) {
-        assert_eq!(kernel.read(read, batch), batch);
-        read += batch;
+        assert_eq!(read(&kernel, done, batch), batch);
+        done += batch;
         fill(&mut submitted);
-        assert_eq!(submitted - read, DECISIONS);
+        assert_eq!(submitted - done, DECISIONS);
     }
-    assert_eq!(kernel.read(read, u64::MAX), DECISIONS);
+    assert_eq!(read(&kernel, done, u64::MAX), DECISIONS);
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::api::cpus::{self, Offline};
 use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
 use crate::api::{load, process, sched_ext, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use caps::CapSet;
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,13 @@ use std::io::Error;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
+
+tests! {
+    privileges_are_given_up: 180 s on L3X2 ANY_KERNEL;
+    the_named_capabilities_suffice: 60 s on L3X2 ANY_KERNEL;
+    the_environment_is_not_heeded: 60 s on L3X2;
+    it_ends_with_its_parent: 60 s on L3X2;
+}
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -5,6 +5,7 @@ use crate::api::scheduler::{self, STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::protocol::{STEADY, STUTTER};
+use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::abi::domain_counts;
 use serde_json::Value;
@@ -12,6 +13,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::mem;
 use std::time::Duration;
+
+tests! {
+    json_lines_are_complete: 90 s on L3X2;
+    text_has_a_row_for_each_domain: 60 s on L3X2;
+    ends_when_nobody_reads: 60 s on L3X2;
+    patience_is_as_long_as_timers_are_late: 240 s on L3X2;
+}
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -4,9 +4,16 @@ use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, process, wait_until};
 use crate::machine::Machine;
+use crate::suite::tests;
 use anyhow::{Result, ensure};
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests! {
+    an_idle_domain_helps: 90 s on L3X2;
+    without_stealing_it_stays_idle: 90 s on L3X2;
+    what_is_bound_is_not_stolen: 60 s on L3X2;
+}
 
 const HOGS: usize = 16;
 const LONG: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ mod cpus;
 mod handling;
 mod memory;
 mod scene;
-pub mod soak;
+mod soak;
 mod storms;
 mod user_space;
 
@@ -19,8 +19,11 @@ pub use scene::{Extent, Scene, run};
 
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
+use crate::machine::FAULTS;
+use crate::suite::{Action, GuestTest};
 use anyhow::Result;
 use std::fmt;
+use std::time::Duration;
 
 /// A fault under load.
 pub struct Row {
@@ -50,6 +53,31 @@ pub enum End {
     Stays,
     /// It ends, and the kernel's own scheduler is back.
     Leaves,
+}
+
+/// The rows in the time that `make test` has for them, the same in full, and the soak.
+pub fn tests() -> impl Iterator<Item = GuestTest> {
+    let short = ROWS.iter().filter(|row| row.in_make_test).map(|row| row.test(Extent::Short));
+    let full = ROWS.iter().map(|row| row.test(Extent::Full));
+    short.chain(full).chain([soak::test()])
+}
+
+impl Row {
+    fn test(&'static self, extent: Extent) -> GuestTest {
+        let (group, limit) = match extent {
+            Extent::Short => ("rows", Duration::from_secs(300)),
+            // Attaching 200 times under load takes an hour and a half without KVM.
+            Extent::Full => ("reliability", Duration::from_secs(9000)),
+        };
+        GuestTest {
+            machine: &FAULTS,
+            path: format!("{group}::{}", self.name),
+            action: Action::Row(self, extent),
+            limit,
+            slow: extent == Extent::Full,
+            fails_with: None,
+        }
+    }
 }
 
 impl fmt::Display for Row {

@@ -4,7 +4,8 @@ use super::scene::{Load, Scene};
 use super::{ROWS, Row};
 use crate::api::sched_ext;
 use crate::api::storm::{Kind, Storm};
-use crate::machine::Machine;
+use crate::machine::{FAULTS, Machine};
+use crate::suite::{Action, GuestTest};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -27,8 +28,21 @@ const BESIDE: [(Kind, usize); 7] = [
     (Kind::Cgroups, 50),
 ];
 
+/// Its test, whose limit grows with the environment's MINUTES.
+pub fn test() -> GuestTest {
+    let minutes = std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    GuestTest {
+        machine: &FAULTS,
+        path: "soak".into(),
+        action: Action::Case(soaks),
+        limit: Duration::from_secs(60 * (minutes + 10)),
+        slow: true,
+        fails_with: None,
+    }
+}
+
 /// Runs rounds until the time of the environment's MINUTES is up, from SEED.
-pub fn soaks(_: &Machine) -> Result<()> {
+fn soaks(_: &Machine) -> Result<()> {
     let number = |key: &str| -> Result<Option<u64>> {
         let value = std::env::var(key).ok();
         value.map(|text| text.parse().with_context(|| format!("{key}={text}"))).transpose()

@@ -1,7 +1,7 @@
 //! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/rings_test.bpf.c`) that write `queued`
 //! and read `decided`.
 //!
-//! Loading them takes root and a kernel with BPF. Guest tests use this, and a benchmark.
+//! Guest tests use this, and a benchmark.
 
 use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
 use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
