@@ -25,7 +25,7 @@ test: ## All of check, the documentation, and the tests in guests
 	@tools/test
 
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minutes long
-	@BPF_CLANG=$$(tools/clang) cargo test --release --test guest -- --ignored large::
+	@BPF_CLANG=$$(tools/clang) cargo run --release --package guest -- --ignored large::
 
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
 	@tools/test-kernels
@@ -52,10 +52,10 @@ compare-simulator: ## Play a workload in a guest and in the simulator (tools/com
 	@tools/compare-simulator
 
 measure-costs: setup ## Measure on this machine what of the simulator's costs can be
-	@BPF_CLANG=$$(tools/clang) cargo run --release --example measure_costs
+	@BPF_CLANG=$$(tools/clang) cargo run --release --package tools --bin measure_costs
 
 plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.svg
-	@BPF_CLANG=$$(tools/clang) cargo run --release --example plot_scale -- docs/scale.svg $(TOPOLOGY)
+	@BPF_CLANG=$$(tools/clang) cargo run --release --package tools --bin plot_scale -- docs/scale.svg $(TOPOLOGY)
 
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
