@@ -18,6 +18,7 @@ pub mod hybrid;
 pub mod idle;
 pub mod library;
 pub mod load;
+pub mod memory;
 pub mod options;
 pub mod rings;
 pub mod security;
@@ -46,6 +47,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         bench::TESTS,
         library::TESTS,
         rings::TESTS,
+        memory::TESTS,
         errors::TESTS,
         harness::TESTS,
     ];

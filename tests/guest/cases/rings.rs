@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use test_bpf::rings::{Kernel, RING_BYTES};
 
 tests! {
-    takes_every_record_however_often_the_ring_wraps: 90 s on L3X1;
-    a_full_ring_loses_nothing_and_is_as_large_again_when_emptied: 90 s on L3X1;
-    a_discarded_record_is_passed_over: 90 s on L3X1;
-    what_is_behind_an_unfinished_record_waits_for_it: 90 s on L3X1;
-    messages_are_taken_while_others_are_written: 90 s on L3X1;
-    the_kernel_sees_every_decision_however_often_the_ring_wraps: 90 s on L3X1;
-    a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken: 90 s on L3X1;
+    takes_every_record_however_often_the_ring_wraps: 240 s on L3X1;
+    a_full_ring_loses_nothing_and_is_as_large_again_when_emptied: 240 s on L3X1;
+    a_discarded_record_is_passed_over: 240 s on L3X1;
+    what_is_behind_an_unfinished_record_waits_for_it: 240 s on L3X1;
+    messages_are_taken_while_others_are_written: 240 s on L3X1;
+    the_kernel_sees_every_decision_however_often_the_ring_wraps: 240 s on L3X1;
+    a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken: 240 s on L3X1;
 }
 
 const HEADER: usize = 8;
