@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The header that both sides share, and its Rust view.
-const ABI: (&str, &str) = ("bpf/intf.h", "intf.rs");
+const ABI: (&str, &str) = ("bpf/abi.h", "abi.rs");
 /// The scheduler. The name of the object names the types of the skeleton.
 const SCHEDULER: (&str, &str) = ("bpf/main.bpf.c", "bpf.bpf.o");
 const SKELETON: &str = "bpf_skel.rs";

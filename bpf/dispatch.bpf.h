@@ -9,7 +9,7 @@
 #ifndef MANYLAND_DISPATCH_BPF_H
 #define MANYLAND_DISPATCH_BPF_H
 
-#include "decided.bpf.h"
+#include "decisions.bpf.h"
 
 /* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
 #define PARKED_MAX_NS 100000000ULL
@@ -27,7 +27,7 @@ static bool run_from(u64 dsq)
 
 /*
  * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as in
- * decided.bpf.h.
+ * decisions.bpf.h.
  */
 static __noinline bool head_is_before(u64 dsq, u64 order)
 {

@@ -10,9 +10,9 @@
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
 
-#include "climb.bpf.h"
+#include "core_upgrade.bpf.h"
 #include "home.bpf.h"
-#include "queued.bpf.h"
+#include "notify.bpf.h"
 
 /* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
 #define LOOKS_BEFORE 4

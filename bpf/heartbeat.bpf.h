@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What is done now and then rather than on the way of a task: finding wake-ups that were lost in a
- * race, tasks whose CPU was taken (taken.bpf.h) and starved ones (starved.bpf.h), and levelling the
+ * race, tasks whose CPU was taken (higher_class.bpf.h) and starved ones (safety_net.bpf.h), and levelling the
  * loads of the domains.
  *
  * Invariant: nothing depends on the heartbeat but the time after which a rare accident is mended.
@@ -9,8 +9,8 @@
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
 
-#include "starved.bpf.h"
-#include "taken.bpf.h"
+#include "safety_net.bpf.h"
+#include "higher_class.bpf.h"
 
 /* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
 #define LATE_MAX_NS 100000000

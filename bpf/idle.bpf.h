@@ -13,13 +13,13 @@
 #ifndef MANYLAND_IDLE_BPF_H
 #define MANYLAND_IDLE_BPF_H
 
-#include "maps.bpf.h"
+#include "state.bpf.h"
 
 /* Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for: ample. */
 #define GAP_NS 10000
 
 /*
- * Fills a mask with the CPUs of domain `number`, or of the set of that number (prefer.bpf.h), but for
+ * Fills a mask with the CPUs of domain `number`, or of the set of that number (core_kinds.bpf.h), but for
  * those that domain threads keep to themselves. For ops.init.
  */
 static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)

@@ -3,12 +3,12 @@
  * The BPF side of scx_manyland: it carries events to the domain threads and carries out what they
  * decide, and it keeps the machine running whenever they do not.
  *
- * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), queued.bpf.h (its
- * domain thread is told), decided.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
+ * To follow a task, read in this order: enqueue.bpf.h (it becomes runnable), notify.bpf.h (its
+ * domain thread is told), decisions.bpf.h (the decision is carried out), dispatch.bpf.h (a CPU takes
  * it), task.bpf.h (it runs). home.bpf.h says which domain is asked, idle.bpf.h knows the idle CPUs,
- * prefer.bpf.h the kinds of core; climb.bpf.h moves tasks that have a CPU to a better one,
- * preempt.bpf.h makes running tasks give way, and taken.bpf.h moves tasks off a CPU that a higher
- * class takes; heartbeat.bpf.h mends accidents, maps.bpf.h has the state.
+ * core_kinds.bpf.h the kinds of core; core_upgrade.bpf.h moves tasks that have a CPU to a better one,
+ * preempt.bpf.h makes running tasks give way, and higher_class.bpf.h moves tasks off a CPU that a higher
+ * class takes; heartbeat.bpf.h mends accidents, state.bpf.h has the state.
  *
  * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
  * does not do, some CPU that the task may use will find it there.
@@ -16,7 +16,7 @@
 #include <scx/common.bpf.h>
 #include <scx/compat.bpf.h>
 
-#include "intf.h"
+#include "abi.h"
 
 char _license[] SEC("license") = "GPL";
 

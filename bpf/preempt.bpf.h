@@ -13,7 +13,7 @@
 #ifndef MANYLAND_PREEMPT_BPF_H
 #define MANYLAND_PREEMPT_BPF_H
 
-#include "maps.bpf.h"
+#include "state.bpf.h"
 
 /* The task that runs on `cpu` gives way to what has just been put first into the CPU's own queue. */
 __weak int preempt(u32 d, s32 cpu, s32 here)

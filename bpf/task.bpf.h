@@ -8,7 +8,7 @@
 #ifndef MANYLAND_TASK_BPF_H
 #define MANYLAND_TASK_BPF_H
 
-#include "taken.bpf.h"
+#include "higher_class.bpf.h"
 
 /* A decided task begins to run. Two at once may leave the front where the earlier of them stands: the next one mends it. */
 static void move_front(struct domain_ctx *dom, u64 order)

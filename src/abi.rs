@@ -1,4 +1,4 @@
-//! The Rust view of `bpf/intf.h`, generated when the crate is built.
+//! The Rust view of `bpf/abi.h`, generated when the crate is built.
 //!
 //! Invariant: the sizes and offsets here are those the BPF side was compiled with; bindgen asserts
 //! them at compile time.
@@ -6,4 +6,4 @@
 #![allow(non_camel_case_types, non_upper_case_globals, missing_docs, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::restriction)]
 
-include!(concat!(env!("OUT_DIR"), "/intf.rs"));
+include!(concat!(env!("OUT_DIR"), "/abi.rs"));

@@ -366,7 +366,7 @@ fn set_flags(
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }
-    // A task that is alone on a CPU leaves it for a better core (bpf/climb.bpf.h).
+    // A task that is alone on a CPU leaves it for a better core (bpf/core_upgrade.bpf.h).
     if climbs {
         flags |= flag("SCX_OPS_ENQ_LAST");
     }

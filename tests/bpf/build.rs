@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed={}", this.join("build.rs").display());
     let compiler = Compiler::new(checkout, &out)?;
     for (source, object) in PROGRAMS {
-        compiler.object(&Path::new("bpf").join(source), &out.join(object))?;
+        compiler.object(&Path::new("bpf/test").join(source), &out.join(object))?;
     }
     Ok(())
 }

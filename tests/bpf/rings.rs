@@ -1,4 +1,4 @@
-//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/rings_test.bpf.c`) that write `queued`
+//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/test/rings_test.bpf.c`) that write `queued`
 //! and read `decided`.
 //!
 //! Guest tests use this, and a benchmark.
@@ -7,7 +7,7 @@ use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
 use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
 use std::os::fd::AsFd;
 
-/// The size that `bpf/rings_test.bpf.c` gives both rings.
+/// The size that `bpf/test/rings_test.bpf.c` gives both rings.
 pub const RING_BYTES: u32 = 1 << 16;
 
 /// The BPF side, loaded.

@@ -1,5 +1,5 @@
 //! The queues of a domain against the kernel's own ring buffers: two BPF programs
-//! (`bpf/rings_test.bpf.c`) write `queued` and read `decided`.
+//! (`bpf/test/rings_test.bpf.c`) write `queued` and read `decided`.
 //!
 //! They need no sched_ext, but root, which a guest has.
 

@@ -8,8 +8,8 @@
  * Invariant: no task waits in a queue for much longer than `starved_ns` while CPUs that it may use
  * take others from there, whatever its weight and whatever its policy wants.
  */
-#ifndef MANYLAND_STARVED_BPF_H
-#define MANYLAND_STARVED_BPF_H
+#ifndef MANYLAND_SAFETY_NET_BPF_H
+#define MANYLAND_SAFETY_NET_BPF_H
 
 #include "dispatch.bpf.h"
 
@@ -70,4 +70,4 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_order)
 	return turns;
 }
 
-#endif /* MANYLAND_STARVED_BPF_H */
+#endif /* MANYLAND_SAFETY_NET_BPF_H */

@@ -10,8 +10,8 @@
  * only a bounced decision brings a second one, and a CPU without work in another domain, whose thread
  * is asked to decide as well.
  */
-#ifndef MANYLAND_QUEUED_BPF_H
-#define MANYLAND_QUEUED_BPF_H
+#ifndef MANYLAND_NOTIFY_BPF_H
+#define MANYLAND_NOTIFY_BPF_H
 
 #include "idle.bpf.h"
 
@@ -123,4 +123,4 @@ static void settle_untold(struct task_ctx *t)
 		__sync_fetch_and_sub(&dom->untold, 1);
 }
 
-#endif /* MANYLAND_QUEUED_BPF_H */
+#endif /* MANYLAND_NOTIFY_BPF_H */

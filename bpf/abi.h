@@ -6,8 +6,8 @@
  * Invariant: every field has one writer side, which its comment names. What user space writes is
  * checked by BPF before it is used.
  */
-#ifndef MANYLAND_INTF_H
-#define MANYLAND_INTF_H
+#ifndef MANYLAND_ABI_H
+#define MANYLAND_ABI_H
 
 #ifndef __VMLINUX_H__
 typedef unsigned char u8;
@@ -222,4 +222,4 @@ struct exit_record {
 	char message[EXIT_TEXT_LEN];
 };
 
-#endif /* MANYLAND_INTF_H */
+#endif /* MANYLAND_ABI_H */

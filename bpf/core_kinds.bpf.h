@@ -4,14 +4,14 @@
  *
  * The order is a table that the loader has written (src/topology/preference.rs computes it, and user
  * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
- * one kind in one domain and whether a whole idle core is wanted. Here it is only walked; climb.bpf.h walks it for tasks that have a
+ * one kind in one domain and whether a whole idle core is wanted. Here it is only walked; core_upgrade.bpf.h walks it for tasks that have a
  * CPU already.
  *
  * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets hold
  * no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
  */
-#ifndef MANYLAND_PREFER_BPF_H
-#define MANYLAND_PREFER_BPF_H
+#ifndef MANYLAND_CORE_KINDS_BPF_H
+#define MANYLAND_CORE_KINDS_BPF_H
 
 #include "idle.bpf.h"
 
@@ -120,4 +120,4 @@ static s32 create_set_masks(void)
 	return 0;
 }
 
-#endif /* MANYLAND_PREFER_BPF_H */
+#endif /* MANYLAND_CORE_KINDS_BPF_H */

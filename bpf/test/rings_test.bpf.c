@@ -9,7 +9,7 @@
 #include <vmlinux.h>
 #include <bpf/bpf_helpers.h>
 
-#include "intf.h"
+#include "../abi.h"
 
 char _license[] SEC("license") = "GPL";
 

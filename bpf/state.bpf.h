@@ -5,8 +5,8 @@
  * Invariant: a domain or CPU number that comes out of a map written by the loader is below the
  * map's size; every other number goes through domain_at() or cpu_at(), which may answer NULL.
  */
-#ifndef MANYLAND_MAPS_BPF_H
-#define MANYLAND_MAPS_BPF_H
+#ifndef MANYLAND_STATE_BPF_H
+#define MANYLAND_STATE_BPF_H
 
 /* Options, set before load. */
 const volatile u32 nr_cpus = 1;
@@ -287,4 +287,4 @@ static bool before(u64 a, u64 b)
 	return (s64)(a - b) < 0;
 }
 
-#endif /* MANYLAND_MAPS_BPF_H */
+#endif /* MANYLAND_STATE_BPF_H */

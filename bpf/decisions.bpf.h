@@ -10,8 +10,8 @@
  * Invariant: a task leaves WAITING or BOUND only by a move that the kernel itself carries out under
  * the task's run-queue lock, so that it is never on two queues or on none.
  */
-#ifndef MANYLAND_DECIDED_BPF_H
-#define MANYLAND_DECIDED_BPF_H
+#ifndef MANYLAND_DECISIONS_BPF_H
+#define MANYLAND_DECISIONS_BPF_H
 
 #include "enqueue.bpf.h"
 #include "preempt.bpf.h"
@@ -344,4 +344,4 @@ __weak int drain_decided(u32 d, s32 cpu)
 	return 0;
 }
 
-#endif /* MANYLAND_DECIDED_BPF_H */
+#endif /* MANYLAND_DECISIONS_BPF_H */

@@ -4,17 +4,17 @@
  *
  * Such a task asks for no CPU ever again, and would stay where a moment's rush has put it. So at the end of its slice, with nobody
  * else waiting, ops.dispatch looks whether a better core is idle: a whole one, if its own is shared with busy SMT siblings, or one of
- * a kind that is preferred (prefer.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to
+ * a kind that is preferred (core_kinds.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to
  * ops.enqueue, which claims that core.
  *
  * Invariant: whoever has a whole core leaves it only for one of a better kind, and whoever shares one only for a whole one, so moves
  * come to an end. With --strict nobody leaves its home so; nor with --no-steal, where all cores are of one kind. Where neither
  * differs, none of this runs.
  */
-#ifndef MANYLAND_CLIMB_BPF_H
-#define MANYLAND_CLIMB_BPF_H
+#ifndef MANYLAND_CORE_UPGRADE_BPF_H
+#define MANYLAND_CORE_UPGRADE_BPF_H
 
-#include "prefer.bpf.h"
+#include "core_kinds.bpf.h"
 
 /* Option, set before load: some core has SMT siblings. */
 const volatile bool smt;
@@ -171,4 +171,4 @@ static s32 claim_better(struct task_struct *p, struct task_ctx *t, s32 cpu)
 	return c ? better_core(p, t, cpu, c, true) : -1;
 }
 
-#endif /* MANYLAND_CLIMB_BPF_H */
+#endif /* MANYLAND_CORE_UPGRADE_BPF_H */

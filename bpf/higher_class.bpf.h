@@ -7,8 +7,8 @@
  * in the CPU's own queue for longer than two heartbeats. (Before Linux 6.19 there is one gap: a task
  * sent to an idle CPU at the moment in which a higher class wakes there stays until that sleeps.)
  */
-#ifndef MANYLAND_TAKEN_BPF_H
-#define MANYLAND_TAKEN_BPF_H
+#ifndef MANYLAND_HIGHER_CLASS_BPF_H
+#define MANYLAND_HIGHER_CLASS_BPF_H
 
 #include "dispatch.bpf.h"
 
@@ -103,4 +103,4 @@ __weak int rescue(s32 cpu)
 	return 0;
 }
 
-#endif /* MANYLAND_TAKEN_BPF_H */
+#endif /* MANYLAND_HIGHER_CLASS_BPF_H */
