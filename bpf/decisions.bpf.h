@@ -60,22 +60,6 @@ struct drain {
 	s32 cpu; /* the CPU that drains */
 };
 
-/* A task that was queued in domain `from` runs on a CPU of another one. */
-__weak int note_theft(u32 from, u32 to)
-{
-	struct domain_ctx *dom;
-
-	if (from == to)
-		return 0;
-	dom = domain_at(from);
-	if (dom)
-		count(&dom->counts.stolen_out);
-	dom = domain_at(to);
-	if (dom)
-		count(&dom->counts.stolen_in);
-	return 0;
-}
-
 /*
  * Whether `p` may be put on `cpu` by a decision of domain `d`: its affinity has it, the domain has it,
  * and it is not the domain thread's own, unless the task may use no other.
@@ -122,71 +106,6 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 	count(&dom->counts.bounced);
 	if (told && !tell(p, t, told, t->told, flags_again(t)))
 		note_untold(t, told);
-}
-
-/* The bucket of a latency: four times the power of two, plus the next two bits. */
-static u32 latency_bucket(u64 ns)
-{
-	u32 power = 2;
-	u64 rest;
-
-	if (ns < LATENCY_PARTS)
-		ns = LATENCY_PARTS;
-	rest = ns >> 2;
-	if (rest >> 32) {
-		power += 32;
-		rest >>= 32;
-	}
-	if (rest >> 16) {
-		power += 16;
-		rest >>= 16;
-	}
-	if (rest >> 8) {
-		power += 8;
-		rest >>= 8;
-	}
-	if (rest >> 4) {
-		power += 4;
-		rest >>= 4;
-	}
-	if (rest >> 2) {
-		power += 2;
-		rest >>= 2;
-	}
-	if (rest >> 1)
-		power += 1;
-	return power * LATENCY_PARTS + ((ns >> (power - 2)) & (LATENCY_PARTS - 1));
-}
-
-__weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
-{
-	/* The clocks of two CPUs may be a little apart. */
-	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
-
-	if (bucket < LATENCY_BUCKETS)
-		dom->latency[bucket]++;
-	return 0;
-}
-
-/* `order`, or the place before the first task of a queue, whichever is earlier. Under RCU. */
-static __noinline u64 first_order_rcu(u64 dsq, u64 order)
-{
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p;
-
-	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
-		p = bpf_iter_scx_dsq_next(&it);
-		if (p && !before(order, p->scx.dsq_vtime))
-			order = p->scx.dsq_vtime - 1;
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return order;
-}
-
-/* The same for the callbacks of sched_ext. Global, so that the verifier looks at it once. */
-__weak u64 first_order(u64 dsq, u64 order)
-{
-	return first_order_rcu(dsq, order);
 }
 
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)

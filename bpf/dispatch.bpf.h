@@ -25,44 +25,6 @@ static bool run_from(u64 dsq)
 	return scx_bpf_dsq_move_to_local(dsq, 0);
 }
 
-/*
- * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as in
- * decisions.bpf.h.
- */
-static __noinline bool head_is_before(u64 dsq, u64 order)
-{
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p = NULL;
-	bool earlier = false;
-
-	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
-		p = bpf_iter_scx_dsq_next(&it);
-		if (p)
-			earlier = before(p->scx.dsq_vtime, order);
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return earlier;
-}
-
-/* The same where both are queues. An empty one is before nothing. */
-static __noinline bool head_is_before_head(u64 dsq, u64 other)
-{
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p = NULL;
-	bool found = false;
-	u64 order = 0;
-
-	if (!bpf_iter_scx_dsq_new(&it, other, 0)) {
-		p = bpf_iter_scx_dsq_next(&it);
-		if (p) {
-			found = true;
-			order = p->scx.dsq_vtime;
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return !found || head_is_before(dsq, order);
-}
-
 /* Runs from one of two ordered queues, the one that is behind first. */
 static bool run_from_either(u64 a, u64 b, bool a_first)
 {

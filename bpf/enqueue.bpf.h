@@ -298,31 +298,6 @@ static __always_inline void resume(struct task_struct *p, struct task_ctx *t, st
 	make_ready(p, t, dom, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest, enq_flags);
 }
 
-/*
- * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as with the policies of
- * virtual time (src/policy/fair.rs).
- */
-static u64 sleepers_credit(struct domain_ctx *dom)
-{
-	u32 few = CROWD_PER_CPU * dom->nr_cpus, queued = READ_ONCE(dom->queued);
-
-	return queued > few ? slice_ns * few / queued : slice_ns;
-}
-
-/*
- * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it sleeps, as far as that is known. So
- * of those that slept for long and are owed the same, however many woke up before, the one goes first that soon sleeps again. (Tags
- * of the end in place of those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that is
- * limited, and for a light task no more than for one of nice 0.
- */
-static u64 net_order(struct task_struct *p, struct task_ctx *t, u64 credit)
-{
-	u64 burst = t->burst_ns > t->usual_ns ? t->burst_ns : t->usual_ns;
-	u64 weight = p->scx.weight > WEIGHT_NICE_0 ? p->scx.weight : WEIGHT_NICE_0;
-
-	return t->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
-}
-
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p), idle;

@@ -76,30 +76,6 @@ void BPF_STRUCT_OPS(manyland_exit, struct scx_exit_info *info)
 	bpf_ringbuf_output(&exits, &kind, sizeof(kind), BPF_RB_FORCE_WAKEUP);
 }
 
-/* Fills in what nobody keeps up to date on the way of a task. Run by the statistics. */
-SEC("syscall")
-int gauge(void *unused)
-{
-	struct domain_ctx *dom;
-	struct cpu_ctx *c;
-	u32 i;
-
-	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (!dom)
-			continue;
-		dom->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
-		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
-	}
-	bpf_for(i, 0, nr_cpus) {
-		c = cpu_at(i);
-		dom = c ? domain_at(c->domain) : NULL;
-		if (dom)
-			dom->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
-	}
-	return 0;
-}
-
 SCX_OPS_DEFINE(manyland_ops,
 	       .select_cpu = (void *)manyland_select_cpu,
 	       .enqueue = (void *)manyland_enqueue,

@@ -183,11 +183,6 @@ static u32 domain_of_cpu(s32 cpu)
 	return c ? c->domain : NO_DOMAIN;
 }
 
-static __always_inline void count(u64 *counter)
-{
-	__sync_fetch_and_add(counter, 1);
-}
-
 /*
  * A task is about to be put into a queue of the domain. The flag spares other domains that have nothing to do the look-up of queues
  * that are empty; the domain's own CPUs do not heed it, and take it back when they find its queues empty. If that happens
@@ -212,79 +207,6 @@ static void note_own(s32 cpu)
 
 	if (c)
 		WRITE_ONCE(c->own_looks, 1);
-}
-
-/* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */
-static void note_displaced(s32 cpu)
-{
-	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
-
-	if (dom)
-		count(&dom->counts.displaced);
-}
-
-/* The weight of a task of nice 0. */
-#define WEIGHT_NICE_0 100
-
-/* So much of a CPU's time at a time goes into a virtual time. */
-#define SERVICE_NS 1000000
-
-/* No more of a turn counts for it: a turn has a slice. */
-#define SERVICE_MAX_NS 1000000000
-
-/*
- * A domain has two virtual times, that of the safety net and that of its policy, and each goes on with the tasks that its own queue
- * starts (run_late(), move_front()). The CPU of `c` has run a task for `used` ns that came from the other, so it goes on by what each
- * task of the domain would have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H. Zhang,
- * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share.
- * A policy that keeps no virtual time has an order of its own making, which stays as it is.
- */
-static void note_service(struct cpu_ctx *c, u64 used, bool late)
-{
-	u32 *served = late ? &c->late_ns : &c->served_ns;
-	struct domain_ctx *dom;
-	u64 weight;
-
-	*served += used < SERVICE_MAX_NS ? used : SERVICE_MAX_NS;
-	if (*served < SERVICE_NS)
-		return;
-	dom = domain_at(c->domain);
-	/* 0: nobody was there at the last look, so how many there are is not known. */
-	weight = dom ? READ_ONCE(dom->weight) : 0;
-	if (weight && (!late || dom->paced))
-		__sync_fetch_and_add(late ? &dom->front : &dom->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
-	*served = 0;
-}
-
-/*
- * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
- * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an
- * idle machine as soon as that becomes busy.
- */
-static void charge(struct task_ctx *t, struct task_struct *p, struct cpu_ctx *c)
-{
-	u64 now = scx_bpf_now(), used = now - t->started_ns;
-
-	t->started_ns = now;
-	if (!t->free)
-		t->used_ns += used;
-	t->burst_ns += used;
-	t->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
-	if (c && t->turn != TURN_LATE)
-		note_service(c, used, false);
-	else if (c && !t->free)
-		note_service(c, used, true);
-}
-
-/* Where `t` stands in the order of its last decision, by what it has used since. */
-static u64 order_now(struct task_ctx *t)
-{
-	return t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
-}
-
-static bool before(u64 a, u64 b)
-{
-	return (s64)(a - b) < 0;
 }
 
 #endif /* MANYLAND_STATE_BPF_H */

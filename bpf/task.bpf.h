@@ -10,13 +10,6 @@
 
 #include "higher_class.bpf.h"
 
-/* A decided task begins to run. Two at once may leave the front where the earlier of them stands: the next one mends it. */
-static void move_front(struct domain_ctx *dom, u64 order)
-{
-	if (dom && before(dom->front, order))
-		dom->front = order;
-}
-
 /*
  * A task runs that waited for a decision of `dom`. It was the first of those that wait, unless it was starved, so the safety net's
  * virtual time is not before its own (note_service()).
@@ -76,15 +69,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	c->running = goes_straight(p) ? 0 : p->pid;
 	t->ran_on = scx_bpf_task_cpu(p);
 	note_place(p, t, c->domain);
-}
-
-/* The task goes to sleep. What it has used since it last did is a fourth of the average. */
-static void end_burst(struct task_ctx *t)
-{
-	u64 burst = t->burst_ns < slice_ns ? t->burst_ns : slice_ns;
-
-	t->usual_ns = t->usual_ns / 4 * 3 + burst / 4;
-	t->burst_ns = 0;
 }
 
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)

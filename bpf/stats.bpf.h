@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What is counted, and how long decisions take. src/domains/latency.rs reads the histogram, the statistics read the rest.
+ *
+ * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic; the histogram
+ * is written by the one CPU that drains the domain's decisions.
+ */
+#ifndef MANYLAND_STATS_BPF_H
+#define MANYLAND_STATS_BPF_H
+
+#include "state.bpf.h"
+
+static __always_inline void count(u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+/* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */
+static void note_displaced(s32 cpu)
+{
+	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
+
+	if (dom)
+		count(&dom->counts.displaced);
+}
+
+/* A task that was queued in domain `from` runs on a CPU of another one. */
+__weak int note_theft(u32 from, u32 to)
+{
+	struct domain_ctx *dom;
+
+	if (from == to)
+		return 0;
+	dom = domain_at(from);
+	if (dom)
+		count(&dom->counts.stolen_out);
+	dom = domain_at(to);
+	if (dom)
+		count(&dom->counts.stolen_in);
+	return 0;
+}
+
+/* The bucket of a latency: four times the power of two, plus the next two bits. */
+static u32 latency_bucket(u64 ns)
+{
+	u32 power = 2;
+	u64 rest;
+
+	if (ns < LATENCY_PARTS)
+		ns = LATENCY_PARTS;
+	rest = ns >> 2;
+	if (rest >> 32) {
+		power += 32;
+		rest >>= 32;
+	}
+	if (rest >> 16) {
+		power += 16;
+		rest >>= 16;
+	}
+	if (rest >> 8) {
+		power += 8;
+		rest >>= 8;
+	}
+	if (rest >> 4) {
+		power += 4;
+		rest >>= 4;
+	}
+	if (rest >> 2) {
+		power += 2;
+		rest >>= 2;
+	}
+	if (rest >> 1)
+		power += 1;
+	return power * LATENCY_PARTS + ((ns >> (power - 2)) & (LATENCY_PARTS - 1));
+}
+
+__weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
+{
+	/* The clocks of two CPUs may be a little apart. */
+	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
+
+	if (bucket < LATENCY_BUCKETS)
+		dom->latency[bucket]++;
+	return 0;
+}
+
+/* Fills in what nobody keeps up to date on the way of a task. Run by the statistics. */
+SEC("syscall")
+int gauge(void *unused)
+{
+	struct domain_ctx *dom;
+	struct cpu_ctx *c;
+	u32 i;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom)
+			continue;
+		dom->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
+		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
+	}
+	bpf_for(i, 0, nr_cpus) {
+		c = cpu_at(i);
+		dom = c ? domain_at(c->domain) : NULL;
+		if (dom)
+			dom->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
+	}
+	return 0;
+}
+
+#endif /* MANYLAND_STATS_BPF_H */
