@@ -15,28 +15,6 @@
 
 #include "idle.bpf.h"
 
-/* Options, set before load. */
-const volatile bool by_kind; /* there is a table */
-const volatile bool prefer_slow; /* slower cores are the better ones */
-const volatile u32 nr_steps; /* of each domain's list */
-const volatile u32 nr_sets; /* that the steps name */
-
-/* The lists of all domains, one after the other. Written by the loader, before attach. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct preference);
-} preferences SEC(".maps");
-
-/* The CPUs of one kind in one domain, for each set. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct domain_mask);
-} set_masks SEC(".maps");
-
 static const struct cpumask *set_mask(u32 set)
 {
 	struct domain_mask *m = bpf_map_lookup_elem(&set_masks, &set);

@@ -16,9 +16,6 @@
 
 #include "core_kinds.bpf.h"
 
-/* Option, set before load: some core has SMT siblings. */
-const volatile bool smt;
-
 /* No core has more CPUs. */
 #define SIBLINGS_MAX 8
 

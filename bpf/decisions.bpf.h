@@ -13,8 +13,9 @@
 #ifndef MANYLAND_DECISIONS_BPF_H
 #define MANYLAND_DECISIONS_BPF_H
 
-#include "enqueue.bpf.h"
-#include "preempt.bpf.h"
+#include "home.bpf.h"
+#include "notify.bpf.h"
+#include "safety_net.bpf.h"
 
 /* Where a decision moves a task. */
 struct transfer {
@@ -106,6 +107,39 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 	count(&dom->counts.bounced);
 	if (told && !tell(p, t, told, t->told, flags_again(t)))
 		note_untold(t, told);
+}
+
+/*
+ * The task that runs on `cpu` gives way, before its slice ends, to what has just been put first into the CPU's own queue.
+ *
+ * Only a task that user space decides for gives way: a CPU that runs a domain thread, a thread that bypasses user space or a
+ * task of a higher scheduling class names no task in `running`. The kernel's own SCX_KICK_PREEMPT ends the slice of the task
+ * that runs when the interrupt arrives, which may be a domain thread by then. Here it is the task's own slice that ends, and
+ * another one that has come to run meanwhile keeps the CPU. The task that gave way, if it was that late, has a short slice when it
+ * runs next, no more; the kernel queues it as at the end of a slice.
+ */
+__weak int preempt(u32 d, s32 cpu, s32 here)
+{
+	struct domain_ctx *dom = domain_at(d);
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct task_struct *running;
+
+	if (!c || !dom)
+		return 0;
+	__sync_fetch_and_add(&c->own_turns, 1);
+	if (cpu == here)
+		return 0;
+	running = bpf_task_from_pid(READ_ONCE(c->running));
+	if (!running) {
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return 0;
+	}
+	/* Not 0, which the kernel warns of if the task has just left the CPU. */
+	scx_bpf_task_set_slice(running, 1);
+	bpf_task_release(running);
+	count(&dom->counts.preempted);
+	scx_bpf_kick_cpu(cpu, 0);
+	return 0;
 }
 
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
@@ -214,12 +248,6 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 			count(&dom->counts.stale);
 	}
 	return 0;
-}
-
-/* Whether there are decisions that no CPU has carried out to the end. */
-static bool is_undrained(struct domain_ctx *dom)
-{
-	return READ_ONCE(dom->submitted) != READ_ONCE(dom->drained);
 }
 
 /*

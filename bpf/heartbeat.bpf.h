@@ -9,44 +9,10 @@
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
 
-#include "safety_net.bpf.h"
+#include "balance.bpf.h"
+#include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
-
-/* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
-#define LATE_MAX_NS 100000000
-
-/* What is left of that at the next heartbeat, if it is not late. */
-#define FADING(ns) ((ns) / 8 * 7)
-
-/* From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each may wait twice for the host. */
-#define STEPS_TO_DECIDE 8
-
-struct heartbeat {
-	struct bpf_timer timer;
-	u64 due_ns;
-	u64 late_ns;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct heartbeat);
-} heartbeats SEC(".maps");
-
-/*
- * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its host gives it, every step from a
- * wake-up to a decision takes so much longer, and a thread that comes no later than that is not late.
- */
-static u64 lateness(struct heartbeat *h)
-{
-	u64 now = bpf_ktime_get_ns(), late = FADING(h->late_ns);
-
-	if (before(h->due_ns + late, now))
-		late = now - h->due_ns < LATE_MAX_NS ? now - h->due_ns : LATE_MAX_NS;
-	h->late_ns = late;
-	return late;
-}
+#include "safety_net.bpf.h"
 
 static long start_timer(struct heartbeat *h)
 {

@@ -10,7 +10,8 @@
 #ifndef MANYLAND_HIGHER_CLASS_BPF_H
 #define MANYLAND_HIGHER_CLASS_BPF_H
 
-#include "dispatch.bpf.h"
+#include "idle.bpf.h"
+#include "stats.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
 #define MAX_RT_PRIO 100

@@ -14,8 +14,6 @@
 #define MANYLAND_IDLE_BPF_H
 
 #include "state.bpf.h"
-#include "stats.bpf.h"
-#include "vtime.bpf.h"
 
 /* Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for: ample. */
 #define GAP_NS 10000

@@ -20,8 +20,26 @@
 
 char _license[] SEC("license") = "GPL";
 
-#include "heartbeat.bpf.h"
+#include "state.bpf.h"
+#include "vtime.bpf.h"
+#include "idle.bpf.h"
+#include "core_kinds.bpf.h"
+#include "core_upgrade.bpf.h"
+#include "home.bpf.h"
+#include "balance.bpf.h"
+#include "domain_thread.bpf.h"
+#include "select_cpu.bpf.h"
+#include "enqueue.bpf.h"
+#include "standing.bpf.h"
+#include "notify.bpf.h"
+#include "decisions.bpf.h"
+#include "dispatch.bpf.h"
+#include "safety_net.bpf.h"
+#include "steal.bpf.h"
+#include "higher_class.bpf.h"
 #include "task.bpf.h"
+#include "heartbeat.bpf.h"
+#include "stats.bpf.h"
 
 static s32 create_queues(void)
 {

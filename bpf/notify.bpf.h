@@ -13,24 +13,7 @@
 #ifndef MANYLAND_NOTIFY_BPF_H
 #define MANYLAND_NOTIFY_BPF_H
 
-#include "idle.bpf.h"
-
-/* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
-static u64 wake_flags_for(struct domain_ctx *dom)
-{
-	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0)) {
-		dom->called_ns = scx_bpf_now();
-		return BPF_RB_FORCE_WAKEUP;
-	}
-	return BPF_RB_NO_WAKEUP;
-}
-
-/* Whether the thread of `dom` was called and has not come for its patience: somebody has stopped it. */
-static bool is_stopped(struct domain_ctx *dom, u64 now)
-{
-	return dom->state == THREAD_ASLEEP && !READ_ONCE(dom->sleeping) &&
-	       (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
-}
+#include "domain_thread.bpf.h"
 
 /* The cgroup that the directory with this inode number under /sys/fs/cgroup stands for. */
 static u64 cgroup_of(struct task_struct *p)
@@ -99,28 +82,6 @@ static u16 flags_again(struct task_ctx *t)
 	u16 flags = t->burst_ns ? 0 : QUEUED_WAKEUP;
 
 	return (t->waits_on & DSQ_KIND) == DSQ_BOUND ? flags | QUEUED_BOUND : flags;
-}
-
-/* The thread of `dom` has thousands to decide already; this one is the safety net's to run. */
-static void note_untold(struct task_ctx *t, struct domain_ctx *dom)
-{
-	count(&dom->counts.congested);
-	if (__sync_lock_test_and_set(&t->untold, 1))
-		return;
-	if (!__sync_fetch_and_add(&dom->untold, 1))
-		dom->untold_since_ns = scx_bpf_now();
-}
-
-/* The task runs, waits anew, or is gone. */
-static void settle_untold(struct task_ctx *t)
-{
-	struct domain_ctx *dom;
-
-	if (!t->untold || !__sync_lock_test_and_set(&t->untold, 0))
-		return;
-	dom = domain_at(t->told);
-	if (dom)
-		__sync_fetch_and_sub(&dom->untold, 1);
 }
 
 #endif /* MANYLAND_NOTIFY_BPF_H */

@@ -1,17 +1,135 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tasks that have waited for seconds: the lightest among many (a task of nice 19 has a hundredth of
- * the share of others, so among forty of them its turns are some ten seconds apart), or those that a
- * policy never chooses. They go to the front, for one slice, decided or not. Otherwise the kernel's
- * watchdog would take the whole scheduler for broken.
+ * The first promise: every runnable task runs, whatever the domain threads do.
  *
- * Invariant: no task waits in a queue for much longer than `starved_ns` while CPUs that it may use
- * take others from there, whatever its weight and whatever its policy wants.
+ * A task that waits for a decision sits in WAITING of its home, or in BOUND of its CPU, in the order of a virtual time that
+ * BPF keeps itself. CPUs run it from there
+ *   - when their domain thread is stopped, or later than its patience (net_is_open, run_waiting);
+ *   - every second time while tasks wait of which the thread could not be notified (run_untold);
+ *   - first of all tasks, once it has waited for seconds (feed_starved). The lightest among many do (a task of nice 19 has a
+ *     hundredth of the share of others, so among forty of them it runs once in some ten seconds), and those that a policy never
+ *     chooses. They run for one slice, decided or not. Otherwise the kernel's watchdog would end the scheduler.
+ *
+ * Invariant: without --strict no task waits for a thread that is asleep, stopped, or later than its patience; with it, for no
+ * longer than STALL_NS. And no task waits in a queue for much longer than STARVED_NS while CPUs that it may use run others
+ * from there, whatever its weight and whatever its policy wants.
  */
 #ifndef MANYLAND_SAFETY_NET_BPF_H
 #define MANYLAND_SAFETY_NET_BPF_H
 
-#include "dispatch.bpf.h"
+#include "domain_thread.bpf.h"
+#include "stats.bpf.h"
+#include "vtime.bpf.h"
+
+/* A thread that runs keeps a CPU waiting for so many times its patience at most. */
+#define WORK_PATIENCES 4
+
+/* Step 4: whether waiting tasks run without a decision. */
+static bool net_is_open(struct domain_ctx *dom, u64 now)
+{
+	s64 starved, most = READ_ONCE(dom->patience_ns);
+
+	if (!dom->starved_since_ns)
+		dom->starved_since_ns = now;
+	starved = now - dom->starved_since_ns;
+	/* It sleeps, and nobody is about to carry out what it has decided. */
+	if (!strict && dom->state == THREAD_ASLEEP && is_away(dom, now) && !is_undrained(dom))
+		return true;
+	/* One that is at work comes to an end soon, unless it is broken. */
+	if (dom->state == THREAD_RUNNING)
+		most *= WORK_PATIENCES;
+	return starved > (strict || most > (s64)stall_ns ? (s64)stall_ns : most);
+}
+
+/* Runs from one of two ordered queues, the one that is behind first. */
+static bool run_from_either(u64 a, u64 b, bool a_first)
+{
+	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
+}
+
+/*
+ * Runs a waiting task: of those bound to the CPU and those of the domain, the one that had least. A
+ * dedicated CPU is only for the former.
+ * Not static, so that the verifier looks at it once, and not on each path to a call of it.
+ */
+__noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
+{
+	u64 bound = DSQ_BOUND | cpu, waiting = DSQ_WAITING | d;
+
+	if (dedicated)
+		return run_from(bound);
+	if (!scx_bpf_dsq_nr_queued(bound))
+		return run_from(waiting);
+	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
+}
+
+/* The slice of a task that runs from there: all that wait behind it share one, as under a policy. */
+static u64 net_slice(u64 dsq)
+{
+	s32 waiting = scx_bpf_dsq_nr_queued(dsq);
+	u64 slice = waiting > 0 ? slice_ns / (waiting + 1) : slice_ns;
+
+	return slice > slice_min_ns ? slice : slice_min_ns;
+}
+
+/* The thread of `dom` has thousands to decide already; this one is the safety net's to run. */
+static void note_untold(struct task_ctx *t, struct domain_ctx *dom)
+{
+	count(&dom->counts.congested);
+	if (__sync_lock_test_and_set(&t->untold, 1))
+		return;
+	if (!__sync_fetch_and_add(&dom->untold, 1))
+		dom->untold_since_ns = scx_bpf_now();
+}
+
+/* The task runs, waits anew, or is gone. */
+static void settle_untold(struct task_ctx *t)
+{
+	struct domain_ctx *dom;
+
+	if (!t->untold || !__sync_lock_test_and_set(&t->untold, 0))
+		return;
+	dom = domain_at(t->told);
+	if (dom)
+		__sync_fetch_and_sub(&dom->untold, 1);
+}
+
+/*
+ * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
+ * has every second turn.
+ */
+static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d, u64 now)
+{
+	if (!READ_ONCE(dom->untold))
+		return false;
+	if (strict && (s64)(now - dom->untold_since_ns) < (s64)stall_ns)
+		return false;
+	c->net_turn ^= 1;
+	return c->net_turn && run_waiting(cpu, d, c->dedicated);
+}
+
+/*
+ * Whether a task waits for a decision that this CPU may then run; of those that are decided it would
+ * have taken one. Not static, so that the verifier looks at it once.
+ */
+__weak bool somebody_waits(u32 cpu, struct cpu_ctx *c __arg_nonnull)
+{
+	return (!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | c->domain) > 0) ||
+	       scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0;
+}
+
+/*
+ * A task runs that waited for a decision of `dom`. It was the first of those that wait, unless it was starved, so the safety net's
+ * virtual time is not before its own (note_service()).
+ */
+static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, struct cpu_ctx *c)
+{
+	count(&dom->counts.late);
+	note_theft(t->told, c->domain);
+	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
+	if (!t->ready_on && before(dom->waiting_vtime, t->vtime))
+		dom->waiting_vtime = t->vtime;
+}
 
 /*
  * At most so many tasks of a queue are looked at in one heartbeat, from its end, which is where

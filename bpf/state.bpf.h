@@ -194,12 +194,6 @@ static void note_work(struct domain_ctx *dom)
 		WRITE_ONCE(dom->has_work, 1);
 }
 
-/* How many tasks are ready in domain `d`, for its thread. */
-static void note_ready(struct domain_ctx *dom, u32 d)
-{
-	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
-}
-
 /* After tasks were moved to the own queue of `cpu`: it will look there. */
 static void note_own(s32 cpu)
 {
@@ -208,5 +202,56 @@ static void note_own(s32 cpu)
 	if (c)
 		WRITE_ONCE(c->own_looks, 1);
 }
+
+/* Options, set before load. */
+const volatile bool by_kind; /* there is a table */
+const volatile bool prefer_slow; /* slower cores are the better ones */
+const volatile u32 nr_steps; /* of each domain's list */
+const volatile u32 nr_sets; /* that the steps name */
+
+/* The lists of all domains, one after the other. Written by the loader, before attach. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct preference);
+} preferences SEC(".maps");
+
+/* The CPUs of one kind in one domain, for each set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_mask);
+} set_masks SEC(".maps");
+
+/* Option, set before load: some core has SMT siblings. */
+const volatile bool smt;
+
+static bool run_from(u64 dsq)
+{
+	return scx_bpf_dsq_move_to_local(dsq, 0);
+}
+
+/* Threads that others may be waiting for without knowing it never wait for user space. */
+static bool goes_straight(struct task_struct *p)
+{
+	if (p->flags & PF_KTHREAD && p->nr_cpus_allowed == 1)
+		return true;
+	return p->flags & (PF_KSWAPD | PF_KCOMPACTD) || (khugepaged_pid && p->pid == khugepaged_pid);
+}
+
+struct heartbeat {
+	struct bpf_timer timer;
+	u64 due_ns;
+	u64 late_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct heartbeat);
+} heartbeats SEC(".maps");
 
 #endif /* MANYLAND_STATE_BPF_H */

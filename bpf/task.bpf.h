@@ -8,20 +8,10 @@
 #ifndef MANYLAND_TASK_BPF_H
 #define MANYLAND_TASK_BPF_H
 
+#include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
-
-/*
- * A task runs that waited for a decision of `dom`. It was the first of those that wait, unless it was starved, so the safety net's
- * virtual time is not before its own (note_service()).
- */
-static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, struct cpu_ctx *c)
-{
-	count(&dom->counts.late);
-	note_theft(t->told, c->domain);
-	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
-	if (!t->ready_on && before(dom->waiting_vtime, t->vtime))
-		dom->waiting_vtime = t->vtime;
-}
+#include "home.bpf.h"
+#include "safety_net.bpf.h"
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
@@ -95,37 +85,6 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 		c->weight = 0;
 		c->running = 0;
 	}
-}
-
-/* The domain of our own thread `pid`, or NO_DOMAIN. */
-static u32 thread_domain(s32 pid)
-{
-	struct domain_ctx *dom;
-	u32 d;
-
-	bpf_for(d, 0, nr_domains) {
-		dom = domain_at(d);
-		if (dom && dom->thread_pid == pid)
-			return d;
-	}
-	return NO_DOMAIN;
-}
-
-/* A new task lives where its parent does; one that was there before us, where it ran. */
-static u32 first_home(struct task_struct *p, struct scx_init_task_args *args)
-{
-	struct task_struct *parent;
-	struct task_ctx *t;
-	u32 d;
-
-	if (args->fork) {
-		parent = bpf_get_current_task_btf();
-		t = task_ctx(parent);
-		if (t && !t->is_thread && t->home < nr_domains)
-			return t->home;
-	}
-	d = domain_of_cpu(scx_bpf_task_cpu(p));
-	return d == NO_DOMAIN ? 0 : d;
 }
 
 s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_task_args *args)

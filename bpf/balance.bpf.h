@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The loads of the domains, and which tasks change their home to even them out.
+ *
+ * The heartbeat samples the loads and says how many tasks may leave the fullest domain for the emptiest; a task
+ * that is preempted then moves, and one that wakes up where many have to.
+ *
+ * Invariant: a task moves only if the domains do not change places by it, so that moves come to an end.
+ */
+#ifndef MANYLAND_BALANCE_BPF_H
+#define MANYLAND_BALANCE_BPF_H
+
+#include "home.bpf.h"
+
+/* Loads are leveled when one exceeds the other by a quarter of it. */
+#define LOAD_MARGIN 4
+/* So many tasks at least may move from a domain between two looks, or this part of what is too much. */
+#define MOVES_MIN 4
+#define MOVES_PART 4
+/* A load is told from so many tasks of a queue, and scaled to its length. */
+#define LOAD_SAMPLE 32
+
+/*
+ * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left with
+ * those it talks to unless so many have to move that the preempted ones would take for ever.
+ */
+static void maybe_level(struct task_struct *p, struct task_ctx *t, bool woken)
+{
+	struct domain_ctx *from = domain_at(t->home), *to;
+	u64 less, more;
+
+	if (!from || from->moves <= (woken ? MOVES_MIN : 0))
+		return;
+	to = domain_at(from->move_to);
+	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
+		return;
+	/* Only if the other domain is not as full then as this one is now. */
+	more = p->scx.weight / to->nr_cpus;
+	if (from->load <= to->load + more)
+		return;
+	less = p->scx.weight / from->nr_cpus;
+	from->moves--;
+	from->load -= less < from->load ? less : from->load;
+	to->load += more;
+	set_home(t, from->move_to);
+}
+
+/* The sum of the weights of a queue, told from its first tasks. Not inlined, for the verifier. */
+static __noinline u64 weight_of(u64 dsq)
+{
+	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	u64 sum = 0;
+
+	if (length <= 0)
+		return 0;
+	bpf_rcu_read_lock();
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		bpf_for(i, 0, LOAD_SAMPLE) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			sum += p->scx.weight;
+			seen = i + 1;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	bpf_rcu_read_unlock();
+	if (seen <= 0)
+		return 0;
+	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
+}
+
+/* Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few looks. Called by the heartbeat. */
+__weak int look_at_loads(void)
+{
+	struct domain_ctx *dom;
+	struct cpu_ctx *c;
+	u32 i;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom)
+			continue;
+		dom->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		WRITE_ONCE(dom->queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
+		dom->run_weight = 0;
+	}
+	bpf_for(i, 0, nr_cpus) {
+		c = cpu_at(i);
+		dom = c ? domain_at(c->domain) : NULL;
+		if (dom)
+			dom->run_weight += c->weight;
+	}
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom || !dom->nr_cpus)
+			continue;
+		/* At once, for note_service(). */
+		WRITE_ONCE(dom->weight, dom->queue_weight + dom->run_weight);
+		dom->load = (dom->load * 3 + dom->weight / dom->nr_cpus) / 4;
+	}
+	return 0;
+}
+
+/*
+ * Lets the fullest domain in which tasks wait give some of them to the emptiest. Where each task has a CPU, there is nothing to be
+ * gained. Called by the heartbeat, after look_at_loads().
+ */
+__weak int level_loads(void)
+{
+	u64 least = ~0ULL, most = 0, moves;
+	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
+	struct domain_ctx *dom, *to;
+
+	bpf_for(i, 0, nr_domains) {
+		dom = domain_at(i);
+		if (!dom || !dom->nr_cpus)
+			continue;
+		dom->moves = 0;
+		if (dom->load < least) {
+			least = dom->load;
+			emptiest = i;
+		}
+		if (dom->load >= most && dom->queue_weight) {
+			most = dom->load;
+			fullest = i;
+		}
+	}
+	dom = domain_at(fullest);
+	to = domain_at(emptiest);
+	if (dom && to && dom->nr_cpus && emptiest != fullest && most - least > most / LOAD_MARGIN) {
+		/* The weight that makes the two even. */
+		moves = (most - least) * dom->nr_cpus * to->nr_cpus / (dom->nr_cpus + to->nr_cpus);
+		moves /= WEIGHT_NICE_0 * MOVES_PART;
+		dom->move_to = emptiest;
+		WRITE_ONCE(dom->moves, moves > MOVES_MIN ? moves : MOVES_MIN);
+	}
+	return 0;
+}
+
+#endif /* MANYLAND_BALANCE_BPF_H */

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The domain thread as the kernel's side sees it: its states, where it waits for a CPU, and whether it comes in time.
+ *
+ *   ASLEEP --woken--> (idle CPU: runs there) or PARKED --a CPU dispatches it--> RUNNING --sleeps--> ASLEEP
+ *                                               ^--------------yields-------------'
+ *   PREEMPTED: runnable, after a higher scheduling class has driven it from its CPU.
+ *
+ * Invariant: `state` and `state_since_ns` are those of the last change; `patience_ns` is how long the domain's
+ * CPUs wait for the thread now, which grows with the lateness of the machine's own timers.
+ */
+#ifndef MANYLAND_DOMAIN_THREAD_BPF_H
+#define MANYLAND_DOMAIN_THREAD_BPF_H
+
+#include "idle.bpf.h"
+#include "stats.bpf.h"
+#include "vtime.bpf.h"
+
+static void set_thread_state(struct domain_ctx *dom, u32 state)
+{
+	dom->state_since_ns = scx_bpf_now();
+	WRITE_ONCE(dom->state, state);
+}
+
+/* The domain thread has found no idle CPU, or has yielded or used up its slice. */
+static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags)
+{
+	struct domain_ctx *dom = domain_at(t->home);
+	s32 cpu = scx_bpf_task_cpu(p);
+
+	if (!dom)
+		return;
+	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	set_thread_state(dom, THREAD_PARKED);
+	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
+	/* Its wake-up was handed over to the CPU it ran on: ops.select_cpu was not called. */
+	if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags))
+		kick_idle(dom, t->home, 1);
+	else
+		kick_if_idle(cpu);
+}
+
+/* The domain of our own thread `pid`, or NO_DOMAIN. */
+static u32 thread_domain(s32 pid)
+{
+	struct domain_ctx *dom;
+	u32 d;
+
+	bpf_for(d, 0, nr_domains) {
+		dom = domain_at(d);
+		if (dom && dom->thread_pid == pid)
+			return d;
+	}
+	return NO_DOMAIN;
+}
+
+/* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
+static u64 wake_flags_for(struct domain_ctx *dom)
+{
+	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0)) {
+		dom->called_ns = scx_bpf_now();
+		return BPF_RB_FORCE_WAKEUP;
+	}
+	return BPF_RB_NO_WAKEUP;
+}
+
+/* Whether the thread of `dom` was called and has not come for its patience: somebody has stopped it. */
+static bool is_stopped(struct domain_ctx *dom, u64 now)
+{
+	return dom->state == THREAD_ASLEEP && !READ_ONCE(dom->sleeping) &&
+	       (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
+}
+
+/* Whether there are decisions that no CPU has carried out to the end. */
+static bool is_undrained(struct domain_ctx *dom)
+{
+	return READ_ONCE(dom->submitted) != READ_ONCE(dom->drained);
+}
+
+/* How many tasks are ready in domain `d`, for its thread. */
+static void note_ready(struct domain_ctx *dom, u32 d)
+{
+	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+}
+
+/* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
+#define PARKED_MAX_NS 100000000ULL
+
+/* Whether the parked thread has kept messages waiting for longer than its patience. */
+static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
+{
+	u64 parked;
+	void *ring;
+
+	if (dom->state != THREAD_PARKED)
+		return false;
+	parked = now - dom->state_since_ns;
+	if ((s64)parked < (s64)patience_ns)
+		return false;
+	if (parked > PARKED_MAX_NS)
+		return true;
+	ring = bpf_map_lookup_elem(&queued_rings, &d);
+	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
+}
+
+/* Whether the thread does not run, and had the time to come since it was called or put aside. */
+static bool is_away(struct domain_ctx *dom, u64 now)
+{
+	if (dom->state == THREAD_RUNNING)
+		return false;
+	if (dom->state != THREAD_ASLEEP && (s64)(now - dom->state_since_ns) <= (s64)READ_ONCE(dom->patience_ns))
+		return false;
+	return (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
+}
+
+/*
+ * Whether the thread of `dom` comes when it is called: it runs, or it sleeps and was not called in
+ * vain.
+ */
+static bool is_at_hand(struct domain_ctx *dom, u64 now)
+{
+	return dom->state == THREAD_RUNNING || (dom->state == THREAD_ASLEEP && !is_stopped(dom, now));
+}
+
+/* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
+#define LATE_MAX_NS 100000000
+
+/* What is left of that at the next heartbeat, if it is not late. */
+#define FADING(ns) ((ns) / 8 * 7)
+
+/* From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each may wait twice for the host. */
+#define STEPS_TO_DECIDE 8
+
+/*
+ * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its host gives it, every step from a
+ * wake-up to a decision takes so much longer, and a thread that comes no later than that is not late.
+ */
+static u64 lateness(struct heartbeat *h)
+{
+	u64 now = bpf_ktime_get_ns(), late = FADING(h->late_ns);
+
+	if (before(h->due_ns + late, now))
+		late = now - h->due_ns < LATE_MAX_NS ? now - h->due_ns : LATE_MAX_NS;
+	h->late_ns = late;
+	return late;
+}
+
+#endif /* MANYLAND_DOMAIN_THREAD_BPF_H */

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A task wakes up, and a CPU is looked for that it can run on at once: without a decision, since no other task waits for it.
+ *
+ * An idle CPU at home comes first, then that of a waker that is about to sleep, then an idle one elsewhere, nearest
+ * first; where there are several kinds of core the table of core_kinds.bpf.h says which. ops.enqueue looks in the same way
+ * where the kernel has not called ops.select_cpu.
+ *
+ * Invariant: a claimed CPU gets the task, by its local queue (bypass) or by its own queue (send), and `free` says
+ * that what the task uses there is at no other task's cost.
+ */
+#ifndef MANYLAND_SELECT_CPU_BPF_H
+#define MANYLAND_SELECT_CPU_BPF_H
+
+#include "core_upgrade.bpf.h"
+#include "domain_thread.bpf.h"
+#include "home.bpf.h"
+
+/* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
+#define LOOKS_BEFORE 4
+
+/* `p` runs on a CPU that was claimed for it: no decision is needed. */
+static void note_bypass(struct task_ctx *t, u32 d)
+{
+	struct domain_ctx *dom = domain_at(d);
+
+	t->waits_on = 0;
+	t->ready_on = 0;
+	t->free = 1;
+	if (dom)
+		count(&dom->counts.bypassed);
+}
+
+/*
+ * Whether the kernel still has a verdict of another scheduler that has left since: that of a wake-up that was on its way then. Linux
+ * before 7.0 keeps it, and warns of the next one. What it says is what bypass() wants.
+ */
+static bool goes_local_anyway(struct task_struct *p)
+{
+	return bpf_core_field_exists(p->scx.ddsp_dsq_id) && p->scx.ddsp_dsq_id == SCX_DSQ_LOCAL;
+}
+
+/* The same where its run queue is, or is about to be, that of the CPU. */
+static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 enq_flags)
+{
+	note_bypass(t, d);
+	if (goes_local_anyway(p))
+		scx_bpf_task_set_slice(p, slice_ns);
+	else
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+}
+
+/*
+ * The same where it is that of another CPU, for ops.enqueue. Into the CPU's own queue, before all others, and not into its local one:
+ * there the kernel would move it only after it has let go of the lock, and before Linux 7.0 it keeps that verdict if the task is
+ * taken off meanwhile to change its affinity. Then it carries it out all the same, and ends the scheduler because the task may not
+ * use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of the lock.)
+ */
+static void send(struct task_struct *p, struct task_ctx *t, u32 d, s32 cpu, u64 enq_flags)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	note_bypass(t, d);
+	if (c) {
+		__sync_fetch_and_add(&c->own_turns, 1);
+		WRITE_ONCE(c->own_looks, LOOKS_BEFORE);
+	}
+	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, c ? c->own_order : 0, enq_flags);
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative number. */
+static s32 wakers_cpu(struct task_struct *p, u32 home)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+	struct cpu_ctx *c = cpu_at(cpu);
+
+	return c && c->domain == home && !c->dedicated && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
+}
+
+/*
+ * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk to
+ * each other keep their cache so, at the moments in which the home has no other CPU for them.
+ */
+static s32 beside_waker(struct task_struct *p, u32 home)
+{
+	if (bpf_get_current_task_btf()->flags & PF_EXITING || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+		return -1;
+	return wakers_cpu(p, home);
+}
+
+/*
+ * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its waker,
+ * an idle one elsewhere.
+ */
+static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
+{
+	u32 home = home_of(p, t);
+	struct domain_ctx *dom = domain_at(home);
+	s32 cpu = -1;
+
+	if (!dom || must_queue(prev_cpu, home))
+		return -1;
+	if (by_kind) {
+		cpu = claim_preferred(p, home, prev_cpu);
+	} else {
+		if (any_idle(dom))
+			cpu = claim_idle(p, home, prev_cpu, wake_flags);
+		if (cpu < 0 && !strict && !no_steal && any_idle_elsewhere(home)) {
+			if (wake_flags & SCX_WAKE_SYNC)
+				cpu = beside_waker(p, home);
+			if (cpu < 0)
+				cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
+		}
+	}
+	/* A task without a cache to stay near lives where it finds room. */
+	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))
+		set_home(t, domain_of_cpu(cpu));
+	t->fresh = 0;
+	return cpu;
+}
+
+/*
+ * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will soon sleep, so that CPU asks for
+ * work next: if it takes `p`, nothing has to be moved, and no other run queue be locked.
+ */
+static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
+{
+	s32 cpu = wakers_cpu(p, t->home);
+
+	return cpu >= 0 ? cpu : prev_cpu;
+}
+
+/*
+ * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer use
+ * its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror has a CPU.
+ */
+static s32 claim_again(struct task_struct *p, struct domain_ctx *dom, u32 home, s32 cpu)
+{
+	s32 idle = -1;
+
+	if (by_kind)
+		return claim_preferred(p, home, cpu);
+	if (any_idle(dom))
+		idle = claim_idle(p, home, cpu, 0);
+	if (idle < 0 && !strict && !no_steal)
+		idle = claim_idle_elsewhere(p, home, cpu, 0);
+	return idle;
+}
+
+s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	struct task_ctx *t = task_ctx(p);
+	s32 cpu;
+
+	if (!t)
+		return prev_cpu;
+	if (t->is_thread) {
+		cpu = claim_idle(p, t->home, prev_cpu, 0);
+		if (cpu < 0)
+			return prev_cpu;
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		return cpu;
+	}
+	if (!(wake_flags & SCX_WAKE_FORK))
+		note_waker(p, t);
+	cpu = claim_for(p, t, prev_cpu, wake_flags);
+	if (cpu < 0)
+		return likely_cpu(p, t, prev_cpu);
+	bypass(p, t, t->home, 0);
+	return cpu;
+}
+
+#endif /* MANYLAND_SELECT_CPU_BPF_H */

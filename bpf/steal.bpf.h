@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The kernel's half of stealing: a CPU without work in its domain helps another domain. (src/domains/handover.rs is user
+ * space's half.)
+ *
+ * Invariant: a task that leaves its home so is ready, or is decided by the thread of the domain that has the CPU; undecided it
+ * leaves only if neither thread comes. With --strict and --no-steal nothing leaves.
+ */
+#ifndef MANYLAND_STEAL_BPF_H
+#define MANYLAND_STEAL_BPF_H
+
+#include "decisions.bpf.h"
+
+/* At most so many tasks of another domain are looked at for one to ask for. */
+#define ASKS_MAX 8
+
+/*
+ * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
+ * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether there was
+ * one. The domain that decides first has it.
+ */
+static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
+{
+	struct domain_ctx *dom = domain_at(d);
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *t;
+	bool asked = false;
+	u32 i;
+
+	if (!dom)
+		return false;
+	if (!bpf_iter_scx_dsq_new(&it, waiting, 0)) {
+		bpf_for(i, 0, ASKS_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			t = task_ctx(p);
+			if (!t || t->asked_seq == t->seq ||
+			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+				continue;
+			asked = tell(p, t, dom, d, flags_again(t));
+			if (asked)
+				t->asked_seq = t->seq;
+			break;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return asked;
+}
+
+/*
+ * Step 5: the kernel's half of stealing. For what waits elsewhere undecided, because the thread over there
+ * waits for a CPU, the one here is asked to decide; if neither comes, it runs so.
+ */
+static bool run_from_others(u32 d, s32 cpu, u64 now)
+{
+	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct domain_ctx *own = domain_at(d), *dom;
+	u32 i, other;
+
+	if (!order || !own)
+		return false;
+	bpf_for(i, 0, nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		other = order->nearest[i];
+		dom = domain_at(other);
+		if (!dom)
+			continue;
+		if (is_undrained(dom))
+			drain_decided(other, cpu);
+		if (!READ_ONCE(dom->has_work))
+			continue;
+		if (run_from(DSQ_READY | other))
+			return true;
+		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
+		    dom->state == THREAD_RUNNING || is_undrained(dom))
+			continue;
+		if (is_at_hand(own, now)) {
+			if (ask_for(DSQ_WAITING | other, d, cpu))
+				break;
+		} else if (is_away(dom, now) && run_from(DSQ_WAITING | other)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+#endif /* MANYLAND_STEAL_BPF_H */
