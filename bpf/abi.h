@@ -30,6 +30,49 @@ enum limits {
 	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
 };
 
+/*
+ * The constants by which both sides go. They stand here only: user space and the simulator use them as `abi::NAME`.
+ */
+
+/* The weight of a task of nice 0; weights go from 1 to 10,000. */
+static const u32 WEIGHT_NICE_0 = 100;
+
+/* The longest slice that a decision may ask for. */
+static const u64 SLICE_MAX_NS = 1000000000;
+/* With --strict, the safety net opens after this time all the same. */
+static const u64 STALL_NS = 1000000000;
+/* A task that has waited for so long goes first. */
+static const u64 STARVED_NS = 3000000000;
+/* How often a wake-up that was lost in a race is searched for. */
+static const u64 HEARTBEAT_NS = 200000000;
+/* For so long a decision may stand. */
+static const u64 STANDING_NS = 100000000;
+/* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
+static const u64 PARKED_MAX_NS = 100000000;
+/* A thread that runs keeps a CPU waiting for so many times its patience at most. */
+static const u32 WORK_PATIENCES = 4;
+/* A thread that submits without end is not served for longer than so many drains in a row. */
+static const u32 DRAINS_MAX = 4;
+
+/* A task that had a CPU for itself is behind the safety net's virtual time by so many slices at most. */
+static const u32 DEBT_SLICES = 4;
+/* At most so many tasks at the end of a queue are checked in one heartbeat: there they are that others are put before. */
+static const u32 STARVED_CHECKS_MAX = 32;
+/* At most so many tasks of another domain are checked for one to ask for. */
+static const u32 ASKS_MAX = 8;
+
+/* A task that has run so many times in a row in the same other domain has its home there. */
+static const u32 AWAY_MAX = 4;
+/* The same for one that the same other domain has woken so many times in a row. */
+static const u32 PULLS_MAX = 8;
+/* Loads are evened out when one exceeds the other by this part of it. */
+static const u32 LOAD_MARGIN = 4;
+/* At least so many tasks may move from a domain between two heartbeats, or this part of what is too much. */
+static const s32 MOVES_MIN = 4;
+static const u32 MOVES_PART = 4;
+/* A load is estimated from so many tasks of a queue, and scaled to its length. */
+static const u32 LOAD_SAMPLE = 32;
+
 /* No domain, no CPU. */
 enum none {
 	NO_DOMAIN = 0xffff,

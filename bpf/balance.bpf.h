@@ -12,14 +12,6 @@
 
 #include "home.bpf.h"
 
-/* Loads are leveled when one exceeds the other by a quarter of it. */
-#define LOAD_MARGIN 4
-/* So many tasks at least may move from a domain between two looks, or this part of what is too much. */
-#define MOVES_MIN 4
-#define MOVES_PART 4
-/* A load is told from so many tasks of a queue, and scaled to its length. */
-#define LOAD_SAMPLE 32
-
 /*
  * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left with
  * those it talks to unless so many have to move that the preempted ones would take for ever.

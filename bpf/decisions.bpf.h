@@ -49,9 +49,6 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 	return moved;
 }
 
-/* A thread that submits without end is not served for longer than so many drains in a row. */
-#define DRAINS_MAX 4
-
 /*
  * A drain of a ring. What it counts is in the domain's memory (the kernel lets one CPU drain at a
  * time): numbers that change here would make every round a new state for the verifier.
@@ -77,7 +74,7 @@ static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
 
 static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
 {
-	if (!d->slice_ns || d->slice_ns > slice_max_ns || d->domain >= nr_domains)
+	if (!d->slice_ns || d->slice_ns > SLICE_MAX_NS || d->domain >= nr_domains)
 		return false;
 	if (d->cpu == NO_CPU ? d->flags & DECIDED_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
 		return false;

@@ -86,9 +86,6 @@ static void note_ready(struct domain_ctx *dom, u32 d)
 	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
 }
 
-/* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
-#define PARKED_MAX_NS 100000000ULL
-
 /* Whether the parked thread has kept messages waiting for longer than its patience. */
 static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 {

@@ -100,13 +100,13 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		flags |= QUEUED_WAKEUP;
 	if (bound)
 		flags |= QUEUED_BOUND;
-	/* Whoever slept has a credit, and whoever had a CPU for itself owes four slices, not more. */
+	/* Whoever slept has a credit, and whoever had a CPU for itself owes DEBT_SLICES, not more. */
 	credit = sleepers_credit(dom);
 	floor = dom->waiting_vtime - credit;
 	if (before(t->vtime, floor))
 		t->vtime = floor;
-	else if (before(dom->waiting_vtime + 4 * slice_ns, t->vtime))
-		t->vtime = dom->waiting_vtime + 4 * slice_ns;
+	else if (before(dom->waiting_vtime + DEBT_SLICES * slice_ns, t->vtime))
+		t->vtime = dom->waiting_vtime + DEBT_SLICES * slice_ns;
 
 	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	settle_untold(t);

@@ -16,8 +16,8 @@
 
 static long start_timer(struct heartbeat *h)
 {
-	h->due_ns = bpf_ktime_get_ns() + heartbeat_ns;
-	return bpf_timer_start(&h->timer, heartbeat_ns, 0);
+	h->due_ns = bpf_ktime_get_ns() + HEARTBEAT_NS;
+	return bpf_timer_start(&h->timer, HEARTBEAT_NS, 0);
 }
 
 /* Finds tasks that wait beside an idle CPU: the wake-up that the gap in idle.bpf.h has swallowed. */

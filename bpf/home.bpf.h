@@ -19,9 +19,6 @@
 #include "idle.bpf.h"
 #include "stats.bpf.h"
 
-#define AWAY_MAX 4
-#define PULLS_MAX 8
-
 /*
  * Moves a task's home; its virtual time goes along relative to where both domains stand.
  * Global, like other functions that are called from many places: so the verifier looks at it once.

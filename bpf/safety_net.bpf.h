@@ -21,9 +21,6 @@
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
-/* A thread that runs keeps a CPU waiting for so many times its patience at most. */
-#define WORK_PATIENCES 4
-
 /* Step 4: whether waiting tasks run without a decision. */
 static bool net_is_open(struct domain_ctx *dom, u64 now)
 {
@@ -38,7 +35,7 @@ static bool net_is_open(struct domain_ctx *dom, u64 now)
 	/* One that is at work comes to an end soon, unless it is broken. */
 	if (dom->state == THREAD_RUNNING)
 		most *= WORK_PATIENCES;
-	return starved > (strict || most > (s64)stall_ns ? (s64)stall_ns : most);
+	return starved > (strict || most > (s64)STALL_NS ? (s64)STALL_NS : most);
 }
 
 /* Runs from one of two ordered queues, the one that is behind first. */
@@ -102,7 +99,7 @@ static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d
 {
 	if (!READ_ONCE(dom->untold))
 		return false;
-	if (strict && (s64)(now - dom->untold_since_ns) < (s64)stall_ns)
+	if (strict && (s64)(now - dom->untold_since_ns) < (s64)STALL_NS)
 		return false;
 	c->net_turn ^= 1;
 	return c->net_turn && run_waiting(cpu, d, c->dedicated);
@@ -132,12 +129,6 @@ static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ct
 }
 
 /*
- * At most so many tasks of a queue are looked at in one heartbeat, from its end, which is where
- * they are that others are put before.
- */
-#define STARVED_LOOKS_MAX 32
-
-/*
  * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`, and
  * answers how many.
  */
@@ -150,12 +141,12 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 	u32 moved = 0, i;
 
 	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
-		bpf_for(i, 0, STARVED_LOOKS_MAX) {
+		bpf_for(i, 0, STARVED_CHECKS_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
 			t = task_ctx(p);
-			if (!t || (s64)(now - t->queued_ns) < (s64)starved_ns)
+			if (!t || (s64)(now - t->queued_ns) < (s64)STARVED_NS)
 				continue;
 			scx_bpf_dsq_move_set_vtime(&it, order);
 			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {

@@ -23,7 +23,7 @@ static bool stands(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
 	u64 now = scx_bpf_now();
 
 	return t->stands && !strict && t->decided_by == d && t->stands_weight == p->scx.weight &&
-	       (s64)(now - t->stands_since_ns) < (s64)standing_ns && !is_stopped(dom, now);
+	       (s64)(now - t->stands_since_ns) < (s64)STANDING_NS && !is_stopped(dom, now);
 }
 
 /* `p` is ready at once, at the place that its last decision has for it now. */

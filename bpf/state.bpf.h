@@ -14,13 +14,8 @@ const volatile u32 nr_domains = 1;
 const volatile u32 nr_possible_cpus = 1; /* a task with so many allowed CPUs may run everywhere */
 const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
 const volatile u64 slice_min_ns = 500000; /* the same while many wait */
-const volatile u64 slice_max_ns = 1000000000; /* the longest that a decision may ask for */
 const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
 const volatile u32 standing = 7; /* for so many of a task's next wake-ups a decision may stand */
-const volatile u64 standing_ns = 100000000; /* and for so long */
-const volatile u64 stall_ns = 1000000000; /* after that the safety net serves even with --strict */
-const volatile u64 starved_ns = 3000000000; /* after that a waiting task goes first, whoever it is */
-const volatile u64 heartbeat_ns = 200000000; /* how often a forgotten wake-up is looked for */
 const volatile bool strict; /* no safety net, no stealing */
 const volatile bool no_steal; /* domains do not help each other */
 const volatile bool partial; /* only tasks that chose SCHED_EXT are ours */

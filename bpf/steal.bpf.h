@@ -11,9 +11,6 @@
 
 #include "decisions.bpf.h"
 
-/* At most so many tasks of another domain are looked at for one to ask for. */
-#define ASKS_MAX 8
-
 /*
  * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
  * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether there was

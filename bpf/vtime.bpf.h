@@ -13,9 +13,6 @@
 
 #include "state.bpf.h"
 
-/* The weight of a task of nice 0. */
-#define WEIGHT_NICE_0 100
-
 /* So much of a CPU's time at a time goes into a virtual time. */
 #define SERVICE_NS 1000000
 

@@ -4,12 +4,13 @@
 //! program (topology, messages of the kernel), so a larger one is a bug of the caller, and
 //! inserting it panics.
 
+use crate::abi;
 use crate::ids::CpuId;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// How many CPUs a machine may have; their numbers go from 0 to `MAX_CPUS - 1`.
-pub const MAX_CPUS: usize = 1024;
+pub const MAX_CPUS: usize = abi::limits_MAX_CPUS as usize;
 
 const WORDS: usize = MAX_CPUS / 64;
 

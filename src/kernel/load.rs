@@ -29,17 +29,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// With `--strict`, the safety net opens after this time all the same.
-pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(1);
-/// The longest slice a decision may ask for.
-const SLICE_MAX: Duration = Duration::from_secs(1);
-/// How often the kernel's side looks for a wake-up that was lost in a race.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
-/// Who has waited for so long goes first.
-pub(crate) const STARVED: Duration = Duration::from_secs(3);
-/// For so long a decision may stand.
-pub(crate) const STANDING: Duration = Duration::from_millis(100);
-
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
 const MESSAGES_PER_CPU: usize = 256;
 const MESSAGES_MIN: usize = 1024;
@@ -333,12 +322,7 @@ fn set_options(
     data.nr_possible_cpus = possible_cpus();
     data.slice_ns = ns(options.slices.base);
     data.slice_min_ns = ns(options.slices.min);
-    data.slice_max_ns = ns(SLICE_MAX);
     data.patience_ns = ns(options.patience);
-    data.stall_ns = ns(STALL_LIMIT);
-    data.heartbeat_ns = ns(HEARTBEAT);
-    data.starved_ns = ns(STARVED);
-    data.standing_ns = ns(STANDING);
     data.standing = options.standing;
     data.strict = options.strict;
     data.no_steal = options.no_steal;

@@ -1,5 +1,6 @@
 //! A task that waits for a decision.
 
+use crate::abi;
 use crate::ids::{CgroupId, CpuId, Pid};
 use crate::policy::{Affinity, Choice, VtimeRate};
 #[cfg(doc)]
@@ -7,7 +8,7 @@ use crate::policy::{Context, Policy};
 use std::time::Duration;
 
 /// The weight of a task of nice 0. The kernel's sched_ext weights go from 1 to 10,000.
-pub const DEFAULT_WEIGHT: u32 = 100;
+pub const DEFAULT_WEIGHT: u32 = abi::WEIGHT_NICE_0;
 
 /// A task that waits for a decision, as its domain thread knows it.
 ///
@@ -64,7 +65,7 @@ pub struct Totals {
 }
 
 /// What a policy wants to remember of a task between two decisions.
-pub type Memo = [u64; 2];
+pub type Memo = [u64; abi::limits_MEMO_WORDS as usize];
 
 impl Task {
     /// A new, nameless task of nice 0 that may use the whole domain and has used nothing yet. Tests

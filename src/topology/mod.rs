@@ -26,6 +26,7 @@ mod print;
 pub use granularity::Granularity;
 pub use partition::{Domain, Domains};
 
+use crate::abi;
 use crate::cpuset::CpuSet;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
@@ -35,7 +36,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The largest number of domains a machine may be cut into.
-pub const MAX_DOMAINS: usize = 512;
+pub const MAX_DOMAINS: usize = abi::limits_MAX_DOMAINS as usize;
 
 /// The largest number of NUMA nodes a machine may have (the kernel's own limit).
 const MAX_NUMA_NODES: usize = 1024;

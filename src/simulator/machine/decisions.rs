@@ -12,9 +12,6 @@ use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::{TaskId, Who, before};
 
-/// The most drains in a row that one CPU makes for a thread.
-const DRAINS_MAX: u32 = 4;
-
 fn preempts(decision: &abi::decided) -> bool {
     decision.flags & abi::decided_flags_DECIDED_PREEMPT != 0
 }
@@ -35,7 +32,7 @@ impl Machine<'_> {
         if self.domains[d].thread.draining_until_ns > self.at() {
             return;
         }
-        for _ in 0..DRAINS_MAX {
+        for _ in 0..abi::DRAINS_MAX {
             let mut any = false;
             loop {
                 let at_ns = self.at();

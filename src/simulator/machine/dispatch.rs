@@ -9,15 +9,6 @@ use crate::ids::{CpuId, DomainId};
 use crate::simulator::dsq::DsqId;
 use crate::simulator::{TaskId, Who, before};
 
-/// A thread parked for longer runs before the ready tasks, even if it seems to have no work.
-const PARKED_MAX_NS: u64 = 100_000_000;
-
-/// The longest that a running thread keeps a CPU waiting, in times of its patience.
-const WORK_PATIENCES: u64 = 4;
-
-/// The most tasks of another domain that a CPU checks for one to ask for.
-const ASKS_MAX: usize = 8;
-
 impl Machine<'_> {
     /// Moves the first task of a queue that may run on a CPU to its local queue:
     /// `scx_bpf_dsq_move_to_local()`.
@@ -65,7 +56,7 @@ impl Machine<'_> {
         let parked_ns = self.at().saturating_sub(thread.state_since_ns);
         thread.state == ThreadState::Parked
             && parked_ns >= self.limits.patience_ns
-            && (parked_ns > PARKED_MAX_NS || thread.notice_bytes > 0)
+            && (parked_ns > abi::PARKED_MAX_NS || thread.notice_bytes > 0)
     }
 
     /// Step 4: whether waiting tasks run without a decision.
@@ -78,13 +69,13 @@ impl Machine<'_> {
         let starved_ns = at_ns.saturating_sub(dom.starved_since_ns);
         let patience_ns = self.limits.patience_ns;
         if self.limits.strict {
-            return starved_ns > self.limits.stall_ns;
+            return starved_ns > abi::STALL_NS;
         }
         match self.domains[d].thread.state {
             // It sleeps, and no CPU is about to carry out its decisions.
             ThreadState::Asleep if self.is_away(d) && !self.is_undrained(d) => true,
             // A round ends soon.
-            ThreadState::Running => starved_ns > patience_ns * WORK_PATIENCES,
+            ThreadState::Running => starved_ns > patience_ns * u64::from(abi::WORK_PATIENCES),
             _ => starved_ns > patience_ns,
         }
     }
@@ -121,7 +112,7 @@ impl Machine<'_> {
             return false;
         }
         let unnotified_ns = self.at().saturating_sub(dom.unnotified_since_ns);
-        if self.limits.strict && unnotified_ns < self.limits.stall_ns {
+        if self.limits.strict && unnotified_ns < abi::STALL_NS {
             return false;
         }
         let net_next = &mut self.cpus[cpu.index()].net_next;
@@ -167,7 +158,7 @@ impl Machine<'_> {
             t.bpf.asked_seq != t.bpf.seq && t.may_use(cpu)
         };
         let waiting = DsqId::Waiting(other as u32);
-        let Some(task) = self.dsq(waiting).iter().take(ASKS_MAX).find(may_ask) else {
+        let Some(task) = self.dsq(waiting).iter().take(abi::ASKS_MAX as usize).find(may_ask) else {
             return false;
         };
         let wakeup = self.tasks[task.index()].bpf.burst_ns == 0;

@@ -218,7 +218,7 @@ impl Machine<'_> {
             && !self.limits.strict
             && t.bpf.decided_by == d as u32
             && t.bpf.stands_weight == t.weight
-            && since_ns < self.limits.standing_ns
+            && since_ns < abi::STANDING_NS
     }
 
     /// Makes a task ready at once, by a decision that stands.

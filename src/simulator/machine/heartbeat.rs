@@ -2,6 +2,7 @@
 //! no higher scheduling class, so there is no rescue of tasks that one has preempted.
 
 use super::Machine;
+use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
@@ -36,6 +37,6 @@ impl Machine<'_> {
                 c.own_boosts = c.own_boosts.max(boosts);
             }
         }
-        self.events.at(self.now_ns + self.limits.heartbeat_ns, Event::Heartbeat);
+        self.events.at(self.now_ns + abi::HEARTBEAT_NS, Event::Heartbeat);
     }
 }

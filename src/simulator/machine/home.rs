@@ -1,23 +1,11 @@
 //! Which domain is a task's home, and when that changes: `bpf/home.bpf.h` and `bpf/balance.bpf.h`.
 
 use super::Machine;
+use crate::abi;
 use crate::policy::DEFAULT_WEIGHT;
 use crate::simulator::TaskId;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::task::NO_DOMAIN;
-
-/// A task that runs in the same other domain this many times in a row moves its home there.
-const AWAY_MAX: u32 = 4;
-/// A task that wakers of the same other home wake this many times in a row moves its home there.
-const PULLS_MAX: u32 = 8;
-/// Loads are leveled when one exceeds the other by this part of itself.
-const LOAD_MARGIN: u64 = 4;
-/// The fewest tasks that may move from a domain between two samples of the loads.
-const MOVES_MIN: u32 = 4;
-/// The part of a domain's excess that may move between two samples.
-const MOVES_PART: u64 = 4;
-/// The most tasks of a queue from which its weight is estimated.
-const LOAD_SAMPLE: usize = 32;
 
 impl Machine<'_> {
     /// Moves a task's home; its virtual time keeps its distance from that of the domain.
@@ -77,7 +65,7 @@ impl Machine<'_> {
             t.away = 0;
         }
         t.away += 1;
-        if t.away >= AWAY_MAX {
+        if t.away >= abi::AWAY_MAX {
             self.set_home(task, d);
         }
     }
@@ -96,7 +84,7 @@ impl Machine<'_> {
             t.pulls = 0;
         }
         t.pulls += 1;
-        if t.pulls < PULLS_MAX {
+        if t.pulls < abi::PULLS_MAX {
             return;
         }
         t.pulls = 0;
@@ -114,7 +102,7 @@ impl Machine<'_> {
         let t = &self.tasks[task.index()];
         let (home, weight) = (t.bpf.home as usize, u64::from(t.weight));
         let (moves, to) = (self.domains[home].moves, self.domains[home].move_to);
-        if moves <= if woken { MOVES_MIN } else { 0 } || !self.may_run_in(task, to) {
+        if moves <= if woken { abi::MOVES_MIN as u32 } else { 0 } || !self.may_run_in(task, to) {
             return;
         }
         let size = |d: usize| self.domains[d].cpus.len() as u64;
@@ -130,13 +118,14 @@ impl Machine<'_> {
 
     /// The sum of the weights of a queue, estimated from its first tasks.
     fn weight_of(&mut self, id: DsqId) -> u64 {
+        const SAMPLE: usize = abi::LOAD_SAMPLE as usize;
         let dsq = self.dsq(id);
         let length = dsq.len();
-        let first: Vec<TaskId> = dsq.iter().take(LOAD_SAMPLE).collect();
+        let first: Vec<TaskId> = dsq.iter().take(SAMPLE).collect();
         let sum: u64 = first.iter().map(|task| u64::from(self.tasks[task.index()].weight)).sum();
-        match first.len() < LOAD_SAMPLE {
+        match first.len() < SAMPLE {
             true => sum,
-            false => sum * length as u64 / LOAD_SAMPLE as u64,
+            false => sum * length as u64 / SAMPLE as u64,
         }
     }
 
@@ -174,14 +163,14 @@ impl Machine<'_> {
         }
         if let (Some(from), Some(to)) = (fullest, emptiest)
             && from != to
-            && most.saturating_sub(least) > most / LOAD_MARGIN
+            && most.saturating_sub(least) > most / u64::from(abi::LOAD_MARGIN)
         {
             // The weight whose move makes the two even.
             let cpus = |d: usize| self.domains[d].cpus.len() as u64;
             let even = (most - least) * cpus(from) * cpus(to) / (cpus(from) + cpus(to));
-            let moves = even / (u64::from(DEFAULT_WEIGHT) * MOVES_PART);
+            let moves = even / (u64::from(DEFAULT_WEIGHT) * u64::from(abi::MOVES_PART));
             self.domains[from].move_to = to;
-            self.domains[from].moves = MOVES_MIN.max(moves as u32);
+            self.domains[from].moves = (abi::MOVES_MIN as u32).max(moves as u32);
         }
     }
 }

@@ -51,7 +51,6 @@ use crate::domains::board::Board;
 use crate::domains::queues::Queues;
 use crate::domains::scheduler::Scheduler;
 use crate::ids::{CpuId, DomainId};
-use crate::kernel::load::{HEARTBEAT, STALL_LIMIT, STANDING, STARVED};
 use crate::policy;
 use crate::topology::dedicated::dedicated_cpus;
 use crate::topology::preference::{Prefer, Preferences};
@@ -72,11 +71,7 @@ struct Limits {
     /// The slices of tasks that run undecided.
     slices: policy::Slices,
     patience_ns: u64,
-    stall_ns: u64,
-    heartbeat_ns: u64,
-    starved_ns: u64,
     standing: u32,
-    standing_ns: u64,
     strict: bool,
     no_steal: bool,
 }
@@ -254,11 +249,7 @@ impl<'a> Machine<'a> {
                 slice_ns: ns(options.slices.base),
                 slices: options.slices,
                 patience_ns: ns(options.patience),
-                stall_ns: ns(STALL_LIMIT),
-                heartbeat_ns: ns(HEARTBEAT),
-                starved_ns: ns(STARVED),
                 standing: options.standing,
-                standing_ns: ns(STANDING),
                 strict: options.strict,
                 no_steal: options.no_steal,
             },
@@ -296,7 +287,7 @@ impl<'a> Machine<'a> {
     /// If the trace cannot be written.
     pub fn run(&mut self, length: std::time::Duration) -> Result<()> {
         let end_ns = START_NS + length.as_nanos() as u64;
-        self.events.at(START_NS + self.limits.heartbeat_ns, Event::Heartbeat);
+        self.events.at(START_NS + abi::HEARTBEAT_NS, Event::Heartbeat);
         if !self.tasks.is_empty() {
             self.events.at(START_NS, Event::Start(TaskId(0)));
         }

@@ -1,11 +1,9 @@
 //! Tasks that have waited for seconds move to the head of their queue: `bpf/safety_net.bpf.h`.
 
 use super::Machine;
+use crate::abi;
 use crate::simulator::dsq::DsqId;
 use crate::simulator::{TaskId, before};
-
-/// The most tasks at the end of a queue that one heartbeat checks.
-const STARVED_CHECKS_MAX: usize = 32;
 
 impl Machine<'_> {
     /// Finds starved tasks in two queues, of waiting and of ready tasks, and moves them to the head
@@ -21,10 +19,11 @@ impl Machine<'_> {
     fn move_to_front(&mut self, from: DsqId, to: DsqId, vtime: u64) -> u32 {
         let mut moved = 0;
         let at_ns = self.at();
-        let last: Vec<TaskId> = self.dsq(from).iter().rev().take(STARVED_CHECKS_MAX).collect();
+        let last: Vec<TaskId> =
+            self.dsq(from).iter().rev().take(abi::STARVED_CHECKS_MAX as usize).collect();
         for task in last {
             let t = &mut self.tasks[task.index()].bpf;
-            if at_ns.saturating_sub(t.runnable_ns) < self.limits.starved_ns {
+            if at_ns.saturating_sub(t.runnable_ns) < abi::STARVED_NS {
                 continue;
             }
             t.dsq_vtime = vtime;
