@@ -85,7 +85,7 @@ static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct dec
 static u64 destination(struct task_ctx *t, const struct decided *d, s32 *kick)
 {
 	*kick = -1;
-	if ((t->waits_on & DSQ_KIND) == DSQ_BOUND) {
+	if (waits_bound(t)) {
 		*kick = t->waits_on & ~DSQ_KIND;
 		return DSQ_OWN | *kick;
 	}
@@ -248,7 +248,7 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 }
 
 /*
- * Step 1 of ops.dispatch.
+ * Step 1 of ops.dispatch: carries out all that the thread of domain `d` has decided.
  *
  * Only one CPU can drain a ring at a time, and it may have seen the ring's end just before the last
  * decisions came, while the CPU that the domain thread has left for their sake is turned away. So

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A CPU asks for work. The steps are those of the picture in docs/design.md.
+ * A CPU asks for work: run_next() has the steps of the picture in the README, and what goes before the ready tasks.
+ *
+ *   1  drain_decided      (decisions.bpf.h)   carry out what the domain thread has decided
+ *      run_due_thread, run_first, run_untold, goes_on     what is not compared with the ready tasks
+ *   2  run_decided                            from the CPU's own queue, then from READY, or the other way round
+ *   3  run_parked_thread                      the domain thread
+ *   4  run_by_safety_net  (safety_net.bpf.h)  a waiting task, if the thread is late
+ *   5  run_from_others    (steal.bpf.h)       a task of another domain
  *
  * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if a domain thread runs
- * or has just been called and will wake it. Without --strict no task waits for a domain thread that is
- * asleep, stopped, or later than its patience.
+ * or has just been called and will wake it.
  */
 #ifndef MANYLAND_DISPATCH_BPF_H
 #define MANYLAND_DISPATCH_BPF_H
@@ -88,83 +94,91 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct
 	return true;
 }
 
+/* What goes before the ready tasks: a domain thread that has kept messages waiting for too long. */
+static bool run_due_thread(struct domain_ctx *dom, u32 d, u64 now)
+{
+	return thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d);
+}
+
+/* Step 2: runs a decided task, from the CPU's own queue and from that of the domain, the one that is behind first. */
+static bool run_decided(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+{
+	bool own_first = c->dedicated || !before(dom->ready_order, c->own_order);
+
+	if (!(c->dedicated ? run_own(cpu, c) :
+	      own_first	   ? run_own(cpu, c) || run_from(DSQ_READY | d) :
+			     run_from(DSQ_READY | d) || run_own(cpu, c))) {
+		dom->ready = 0;
+		return false;
+	}
+	/* For the thread, which otherwise reads it when it is switched in. */
+	if (dom->state == THREAD_RUNNING)
+		note_ready(dom, d);
+	if (dom->starved_since_ns)
+		dom->starved_since_ns = 0;
+	return true;
+}
+
+/* Step 3: nothing is ready, and the domain thread waits for a CPU. */
+static bool run_parked_thread(struct domain_ctx *dom, u32 d)
+{
+	return dom->state == THREAD_PARKED && run_from(DSQ_THREAD | d);
+}
+
+/* The steps of the picture in the README, each a function. */
 static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
 		     struct task_struct *prev)
 {
-	bool own_first;
 	u64 now;
 
 	if (is_undrained(dom))
-		drain_decided(d, cpu);
+		drain_decided(d, cpu); /* 1 */
 	now = scx_bpf_now();
-
-	if (thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d))
+	if (run_due_thread(dom, d, now) || (has_turns(c, dom) && run_first(cpu)) ||
+	    run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, c, dom, d))
 		return true;
-	if ((has_turns(c, dom) && run_first(cpu)) || run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, c, dom, d))
-		return true;
-
-	own_first = c->dedicated || !before(dom->ready_order, c->own_order);
-	if (c->dedicated ? run_own(cpu, c) :
-	    own_first	 ? run_own(cpu, c) || run_from(DSQ_READY | d) :
-			   run_from(DSQ_READY | d) || run_own(cpu, c)) {
-		/* For the thread, which otherwise is told when it is switched in. */
-		if (dom->state == THREAD_RUNNING)
-			note_ready(dom, d);
-		if (dom->starved_since_ns)
-			dom->starved_since_ns = 0;
-		return true;
-	}
-	dom->ready = 0;
-
-	if (dom->state == THREAD_PARKED && run_from(DSQ_THREAD | d))
-		return true;
-
-	if ((!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
-	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0) {
-		if (net_is_open(dom, now) && run_waiting(cpu, d, c->dedicated))
-			return true;
-	} else if (!c->dedicated) {
-		if (dom->starved_since_ns)
-			dom->starved_since_ns = 0;
-		if (READ_ONCE(dom->has_work))
-			WRITE_ONCE(dom->has_work, 0);
-	}
-
-	return !strict && !no_steal && !c->dedicated && run_from_others(d, cpu, now);
+	return run_decided(cpu, c, dom, d) || /* 2 */
+	       run_parked_thread(dom, d) || /* 3 */
+	       run_by_safety_net(cpu, c, dom, d, now) || /* 4 */
+	       run_from_others(cpu, c, d, now); /* 5 */
 }
 
-void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
+/* No other task is to be had: the running one goes on, or leaves for a better core, and keeps the CPU until then. */
+static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *c)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
-	struct task_ctx *t;
+	struct task_ctx *t = task_ctx(prev);
 
-	if (c)
-		c->asked++;
-	if (dom && run_next(cpu, c, dom, c->domain, prev))
-		return;
-	/* There is nothing that this CPU could take. */
-	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
-		return;
-	t = task_ctx(prev);
 	if (c && t && !t->is_thread && !goes_straight(prev) && can_climb(prev, t, cpu, c)) {
 		/*
 		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where the
 		 * kernel keeps it from there (it must not migrate now, or exits). The kernel does not
-		 * look at that queue again by itself: the CPU would go idle beside the task.
+		 * check that queue again by itself: the CPU would go idle although it has the task.
 		 */
 		scx_bpf_kick_cpu(cpu, 0);
 		return;
 	}
 	/*
-	 * Whoever had it goes on, at nobody's cost if nobody waits. The others may just not have been
-	 * decided yet: were that time free, tasks whose slices end together would get unequal shares.
+	 * It is at no other task's cost if none waits. Those that do may just not have been decided
+	 * yet: were that time free, tasks whose slices end together would get unequal shares.
 	 */
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (t) {
 		charge(t, prev, c);
 		t->free = !c || !somebody_waits(cpu, c);
 	}
+}
+
+void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
+{
+	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
+
+	if (c)
+		c->asked++;
+	if (dom && run_next(cpu, c, dom, c->domain, prev))
+		return;
+	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
+		keep_running(prev, cpu, c);
 }
 
 #endif /* MANYLAND_DISPATCH_BPF_H */

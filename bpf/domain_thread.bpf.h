@@ -145,4 +145,42 @@ static u64 lateness(struct heartbeat *h)
 	return late;
 }
 
+/* The domain thread is switched in. */
+static void begin_thread(struct task_ctx *t)
+{
+	struct domain_ctx *dom = domain_at(t->home);
+
+	if (!dom)
+		return;
+	set_thread_state(dom, THREAD_RUNNING);
+	note_ready(dom, t->home);
+	count(&dom->counts.activations);
+}
+
+/* The domain thread is switched out. */
+static void end_thread(struct task_ctx *t, bool runnable)
+{
+	struct domain_ctx *dom = domain_at(t->home);
+
+	if (dom)
+		set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
+}
+
+/* For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one. */
+static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
+{
+	s32 cpu = claim_idle(p, t->home, prev_cpu, 0);
+
+	if (cpu < 0)
+		return prev_cpu;
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+	return cpu;
+}
+
+/* For the heartbeat, which comes so late: how long the CPUs of `dom` wait for the thread from now on. */
+static void set_patience(struct domain_ctx *dom, u64 late)
+{
+	WRITE_ONCE(dom->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
+}
+
 #endif /* MANYLAND_DOMAIN_THREAD_BPF_H */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task becomes runnable: onto an idle CPU at once, or into a queue and a message to its domain.
+ * A task becomes runnable. ops.enqueue reads as the list of what may come of that: it runs on an idle CPU at once, it is
+ * ready by a decision that holds, or it waits for one.
  *
- * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is
- * WAITING or BOUND, the domain thread has been told; if it could not be told, the task is counted
- * as untold, and while there are any the safety net has every second turn. It is READY at once only by a decision of
- * its home's thread that stands.
+ * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is on WAITING or BOUND, the
+ * domain thread has been notified; if there was no room for the message, the task is counted, and while there are such tasks
+ * the safety net runs every second one. It is ready at once only by a decision of its home's thread that stands.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -33,82 +33,57 @@ static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_fl
 	send(p, t, t->home, better, enq_flags);
 }
 
-void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
+/*
+ * The outcomes of ops.enqueue that stand in other files: park_thread() (domain_thread.bpf.h), resume() and stand()
+ * (standing.bpf.h).
+ */
+
+/* `p` runs where it is, without a decision. */
+static void run_here(struct task_struct *p, u64 enq_flags)
 {
-	s32 cpu = scx_bpf_task_cpu(p), idle;
-	struct task_ctx *t = task_ctx(p);
-	struct domain_ctx *dom;
-	u64 dsq, floor, credit, rest;
-	bool bound;
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+}
+
+/*
+ * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before it: that which it is bound
+ * to; or any, where ops.select_cpu was not asked.
+ */
+static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, s32 cpu,
+					u64 enq_flags)
+{
+	s32 idle;
+
+	if (must_queue(cpu, d))
+		return false;
+	if (p->nr_cpus_allowed == 1) {
+		if (scx_bpf_task_running(p) || !scx_bpf_test_and_clear_cpu_idle(cpu))
+			return false;
+		bypass(p, t, d, enq_flags);
+		return true;
+	}
+	if (__COMPAT_is_enq_cpu_selected(enq_flags))
+		return false;
+	idle = claim_again(p, dom, d, cpu);
+	if (idle < 0)
+		return false;
+	send(p, t, d, idle, enq_flags);
+	return true;
+}
+
+/* `p` waits for a decision of domain `d`, or for the safety net. */
+static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d,
+					      s32 cpu, u64 enq_flags)
+{
+	bool bound = p->nr_cpus_allowed == 1;
+	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
+	u64 credit = sleepers_credit(dom);
 	u16 flags = 0;
-	u32 d;
-
-	if (!t || goes_straight(p)) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
-		return;
-	}
-	if (t->is_thread) {
-		park_thread(p, t, enq_flags);
-		return;
-	}
-	if (enq_flags & SCX_ENQ_REENQ)
-		note_displaced(cpu);
-	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
-		climb(p, t, cpu, enq_flags);
-		return;
-	}
-
-	bound = p->nr_cpus_allowed == 1;
-	if (!bound)
-		maybe_level(p, t, enq_flags & SCX_ENQ_WAKEUP);
-	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
-	dom = domain_at(d);
-	if (!dom) {
-		/* Its CPU has come online since, or is a domain thread's: there is nobody to ask. */
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
-		return;
-	}
-
-	if (must_queue(cpu, d)) {
-		/* Others are before it. */
-	} else if (bound) {
-		if (!scx_bpf_task_running(p) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
-			bypass(p, t, d, enq_flags);
-			return;
-		}
-	} else if (!__COMPAT_is_enq_cpu_selected(enq_flags)) {
-		idle = claim_again(p, dom, d, cpu);
-		if (idle >= 0) {
-			send(p, t, d, idle, enq_flags);
-			return;
-		}
-	}
-
-	rest = rest_of_turn(t, d, enq_flags);
-	if (rest) {
-		resume(p, t, dom, d, bound ? cpu : -1, rest, enq_flags);
-		return;
-	}
-
-	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, t, dom, d)) {
-		stand(p, t, dom, d, enq_flags);
-		kick_if_idle(cpu);
-		return;
-	}
 
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		flags |= QUEUED_WAKEUP;
 	if (bound)
 		flags |= QUEUED_BOUND;
-	/* Whoever slept has a credit, and whoever had a CPU for itself owes DEBT_SLICES, not more. */
-	credit = sleepers_credit(dom);
-	floor = dom->waiting_vtime - credit;
-	if (before(t->vtime, floor))
-		t->vtime = floor;
-	else if (before(dom->waiting_vtime + DEBT_SLICES * slice_ns, t->vtime))
-		t->vtime = dom->waiting_vtime + DEBT_SLICES * slice_ns;
-
-	dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
+	limit_lag(t, dom, credit);
 	settle_untold(t);
 	t->seq++;
 	t->free = 0;
@@ -122,6 +97,53 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		note_untold(t, dom);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_order(p, t, credit), enq_flags);
 	kick_if_idle(cpu);
+}
+
+void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	bool wakeup = enq_flags & SCX_ENQ_WAKEUP, bound = p->nr_cpus_allowed == 1;
+	struct task_ctx *t = task_ctx(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct domain_ctx *dom;
+	u64 rest;
+	u32 d;
+
+	if (!t || goes_straight(p)) {
+		run_here(p, enq_flags);
+		return;
+	}
+	if (t->is_thread) {
+		park_thread(p, t, enq_flags);
+		return;
+	}
+	if (enq_flags & SCX_ENQ_REENQ)
+		note_displaced(cpu);
+	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
+		climb(p, t, cpu, enq_flags);
+		return;
+	}
+
+	if (!bound)
+		maybe_level(p, t, wakeup);
+	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
+	dom = domain_at(d);
+	if (!dom) {
+		/* Its CPU has come online since, or is a domain thread's: no thread decides for it. */
+		run_here(p, enq_flags);
+		return;
+	}
+	if (run_on_idle(p, t, dom, d, cpu, enq_flags))
+		return;
+	rest = rest_of_turn(t, d, enq_flags);
+	if (rest) {
+		resume(p, t, dom, d, bound ? cpu : -1, rest, enq_flags);
+		return;
+	}
+	if (wakeup && !bound && stands(p, t, dom, d)) {
+		stand(p, t, dom, d, enq_flags);
+		return;
+	}
+	wait_for_decision(p, t, dom, d, cpu, enq_flags);
 }
 
 #endif /* MANYLAND_ENQUEUE_BPF_H */

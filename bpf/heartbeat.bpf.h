@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is done now and then rather than on the way of a task: finding wake-ups that were lost in a
- * race, tasks whose CPU was taken (higher_class.bpf.h) and starved ones (safety_net.bpf.h), and levelling the
- * loads of the domains.
+ * What is done five times a second rather than on the way of a task: finding wake-ups that were lost in a race and starved
+ * tasks (safety_net.bpf.h), moving tasks off CPUs that a higher scheduling class has (higher_class.bpf.h), measuring the
+ * machine's lateness (domain_thread.bpf.h), and evening out the loads of the domains (balance.bpf.h).
  *
- * Invariant: nothing depends on the heartbeat but the time after which a rare accident is mended.
+ * Invariant: nothing depends on the heartbeat except the time after which a rare accident is repaired.
  */
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
@@ -20,13 +20,11 @@ static long start_timer(struct heartbeat *h)
 	return bpf_timer_start(&h->timer, HEARTBEAT_NS, 0);
 }
 
-/* Finds tasks that wait beside an idle CPU: the wake-up that the gap in idle.bpf.h has swallowed. */
-static int heartbeat(void *map, u32 *key, struct heartbeat *h)
+/* Finds tasks that wait although a CPU of their domain is idle: the wake-up that the gap in idle.bpf.h has swallowed. */
+static void find_lost_wakeups(void)
 {
 	struct domain_ctx *dom;
-	struct cpu_ctx *c;
-	u32 turns, i;
-	u64 late = lateness(h);
+	u32 i;
 
 	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
 	bpf_rcu_read_lock();
@@ -39,19 +37,32 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 			kick_idle(dom, i, 1);
 	}
 	bpf_rcu_read_unlock();
+}
+
+/* Sets the patience of each domain, and lets tasks of its queues go first that have waited for too long. */
+static void serve_domains(u64 late)
+{
+	struct domain_ctx *dom;
+	u32 turns, i;
+
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (dom)
-			WRITE_ONCE(dom->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
+			set_patience(dom, late);
 		if (dom && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
 			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
 			WRITE_ONCE(dom->ready_turns, turns);
 		}
 	}
-	look_at_loads();
-	if (!no_steal && nr_domains > 1)
-		level_loads();
+}
+
+/* The same for each CPU's own queues; and tasks leave a CPU that is not to be had. */
+static void serve_cpus(void)
+{
+	struct cpu_ctx *c;
+	u32 turns, i;
+
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
@@ -67,6 +78,18 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 		}
 	}
+}
+
+static int heartbeat(void *map, u32 *key, struct heartbeat *h)
+{
+	u64 late = lateness(h);
+
+	find_lost_wakeups();
+	serve_domains(late);
+	look_at_loads();
+	if (!no_steal && nr_domains > 1)
+		level_loads();
+	serve_cpus();
 	start_timer(h);
 	return 0;
 }
@@ -83,7 +106,7 @@ static s32 start_heartbeat(void)
 	bpf_for(i, 0, nr_domains) {
 		dom = domain_at(i);
 		if (dom)
-			dom->patience_ns = patience_ns;
+			set_patience(dom, 0);
 	}
 	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&h->timer, heartbeat);

@@ -7,7 +7,7 @@
  *   - it is new, or has just started another program, and finds an idle CPU elsewhere but not here;
  *   - it has run AWAY_MAX times in a row in the same other domain (stolen, or on an idle CPU there);
  *   - the same other domain has woken it PULLS_MAX times in a row: it talks to a task over there;
- *   - the load of the domains has been uneven for a while (level_loads), and it was preempted or,
+ *   - the load of the domains has been uneven for a while (balance.bpf.h), and it was preempted or,
  *     where many have to move, woke up.
  *
  * Invariant: `tasks` of a domain is the number of tasks whose home it is; a home has a CPU that the

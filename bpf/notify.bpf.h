@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Kernel to domain thread: how a task becomes a message in `queued` of its domain.
+ * Kernel to domain thread: how a task that waits becomes a message in `queued` of its domain.
  *
  * The thread says in `domain_ctx.sleeping` that it is about to sleep, and looks at the ring once
  * more after that. A message takes its place in the ring (a locked operation) before it
@@ -81,7 +81,7 @@ static u16 flags_again(struct task_ctx *t)
 {
 	u16 flags = t->burst_ns ? 0 : QUEUED_WAKEUP;
 
-	return (t->waits_on & DSQ_KIND) == DSQ_BOUND ? flags | QUEUED_BOUND : flags;
+	return waits_bound(t) ? flags | QUEUED_BOUND : flags;
 }
 
 #endif /* MANYLAND_NOTIFY_BPF_H */

@@ -21,7 +21,7 @@
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
-/* Step 4: whether waiting tasks run without a decision. */
+/* Whether waiting tasks run without a decision. */
 static bool net_is_open(struct domain_ctx *dom, u64 now)
 {
 	s64 starved, most = READ_ONCE(dom->patience_ns);
@@ -124,7 +124,7 @@ static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ct
 	count(&dom->counts.late);
 	note_theft(t->told, c->domain);
 	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
-	if (!t->ready_on && before(dom->waiting_vtime, t->vtime))
+	if (!is_ready(t) && before(dom->waiting_vtime, t->vtime))
 		dom->waiting_vtime = t->vtime;
 }
 
@@ -177,6 +177,21 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_order)
 		turns += move_to_front(waiting, ready, order);
 	bpf_rcu_read_unlock();
 	return turns;
+}
+
+/* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is late. */
+static bool run_by_safety_net(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d, u64 now)
+{
+	if ((!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
+	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)
+		return net_is_open(dom, now) && run_waiting(cpu, d, c->dedicated);
+	if (c->dedicated)
+		return false;
+	if (dom->starved_since_ns)
+		dom->starved_since_ns = 0;
+	if (READ_ONCE(dom->has_work))
+		WRITE_ONCE(dom->has_work, 0);
+	return false;
 }
 
 #endif /* MANYLAND_SAFETY_NET_BPF_H */

@@ -155,13 +155,8 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 
 	if (!t)
 		return prev_cpu;
-	if (t->is_thread) {
-		cpu = claim_idle(p, t->home, prev_cpu, 0);
-		if (cpu < 0)
-			return prev_cpu;
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-		return cpu;
-	}
+	if (t->is_thread)
+		return select_cpu_for_thread(p, t, prev_cpu);
 	if (!(wake_flags & SCX_WAKE_FORK))
 		note_waker(p, t);
 	cpu = claim_for(p, t, prev_cpu, wake_flags);

@@ -58,6 +58,7 @@ static void stand(struct task_struct *p, struct task_ctx *t, struct domain_ctx *
 		t->order = earliest;
 	count(&dom->counts.standing);
 	make_ready(p, t, dom, d, DSQ_READY | d, t->slice_ns, enq_flags);
+	kick_if_idle(scx_bpf_task_cpu(p));
 }
 
 /*

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The maps, the tunables, and the names of the dispatch queues.
+ * What the BPF side knows: its options, the names of the dispatch queues, the states of a task, and the maps.
  *
  * Invariant: a domain or CPU number that comes out of a map written by the loader is below the
  * map's size; every other number goes through domain_at() or cpu_at(), which may answer NULL.
@@ -8,14 +8,19 @@
 #ifndef MANYLAND_STATE_BPF_H
 #define MANYLAND_STATE_BPF_H
 
-/* Options, set before load. */
-const volatile u32 nr_cpus = 1;
-const volatile u32 nr_domains = 1;
-const volatile u32 nr_possible_cpus = 1; /* a task with so many allowed CPUs may run everywhere */
-const volatile u64 slice_ns = 5000000; /* for whoever runs without a decision */
-const volatile u64 slice_min_ns = 500000; /* the same while many wait */
-const volatile u64 patience_ns = 1000000; /* how long a domain thread may keep a CPU waiting */
-const volatile u32 standing = 7; /* for so many of a task's next wake-ups a decision may stand */
+/* Options. The loader sets every one of them before load (src/connector/load.rs). */
+const volatile u32 nr_cpus; /* one more than the highest number of a CPU */
+const volatile u32 nr_domains;
+const volatile u32 nr_possible_cpus; /* a task with so many allowed CPUs may run everywhere */
+const volatile bool smt; /* some core has SMT siblings */
+const volatile bool by_kind; /* there are several kinds of core, and a table of preferences */
+const volatile bool prefer_slow; /* slower cores are the better ones */
+const volatile u32 nr_steps; /* of each domain's list in that table */
+const volatile u32 nr_sets; /* of CPUs that the steps name */
+const volatile u64 slice_ns; /* the slice of a task that runs without a decision */
+const volatile u64 slice_min_ns; /* the same while many wait */
+const volatile u64 patience_ns; /* how long a domain thread may keep a CPU waiting */
+const volatile u32 standing; /* for so many of a task's next wake-ups a decision may stand */
 const volatile bool strict; /* no safety net, no stealing */
 const volatile bool no_steal; /* domains do not help each other */
 const volatile bool partial; /* only tasks that chose SCHED_EXT are ours */
@@ -42,7 +47,27 @@ enum turn {
 	TURN_DECIDED,
 };
 
-/* What BPF knows of a task. */
+/*
+ * The states of a runnable task, and the functions that lead from one to the next.
+ *
+ *   wakes up, or gives way
+ *      |
+ *      +-- bypass(), send(): it has an idle CPU ---------------------------------> running
+ *      |                                                                              ^
+ *      +-- stand(), resume(): its last decision holds -------------> ready -----------+
+ *      |                                                               ^              |
+ *      +-- wait_for_decision() --> waiting -- carry_out(): decided ----+              |
+ *                                     |                                               |
+ *                                     +-- run_waiting(), feed_starved(): undecided ---+
+ *
+ *   waiting   on WAITING or BOUND; a message names it to the domain thread
+ *             waits_on, and decided_seq is not seq yet
+ *   ready     on READY or OWN, by a decision (or, as a starved task, without one)
+ *             ready_on; if it waited before, waits_on still says where
+ *   running   waits_on and ready_on are 0, as they are of a task that sleeps; `turn` says what it runs by
+ *
+ * `seq` counts the times that the task has begun to wait or become ready: a decision for an earlier one is stale.
+ */
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
 	u64 decided_seq; /* the last stay that was decided */
@@ -121,6 +146,22 @@ struct {
 	__type(value, struct domain_mask);
 } masks SEC(".maps");
 
+/* The lists of all domains, one after the other. Written by the loader, before attach. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct preference);
+} preferences SEC(".maps");
+
+/* The CPUs of one kind in one domain, for each set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct domain_mask);
+} set_masks SEC(".maps");
+
 struct queued_ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
@@ -153,6 +194,20 @@ struct {
 
 struct exit_record exit_record;
 
+/* The timer of the heartbeat (heartbeat.bpf.h), by the kernel's monotonic clock. */
+struct heartbeat {
+	struct bpf_timer timer;
+	u64 due_ns; /* when it should come next */
+	u64 late_ns; /* how late it has come lately (domain_thread.bpf.h) */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct heartbeat);
+} heartbeats SEC(".maps");
+
 static struct task_ctx *task_ctx(struct task_struct *p)
 {
 	return bpf_task_storage_get(&tasks, p, NULL, 0);
@@ -178,6 +233,32 @@ static u32 domain_of_cpu(s32 cpu)
 	return c ? c->domain : NO_DOMAIN;
 }
 
+/* Whether the task waits for a decision. */
+static bool is_waiting(struct task_ctx *t)
+{
+	return t->waits_on && t->decided_seq != t->seq;
+}
+
+/* Whether the task is on a queue that CPUs run by decisions. */
+static bool is_ready(struct task_ctx *t)
+{
+	return t->ready_on;
+}
+
+/* Whether the task waits, or has waited until it became ready, in BOUND. */
+static bool waits_bound(struct task_ctx *t)
+{
+	return (t->waits_on & DSQ_KIND) == DSQ_BOUND;
+}
+
+/* Threads that others may be waiting for without knowing it never wait for user space. */
+static bool goes_straight(struct task_struct *p)
+{
+	if (p->flags & PF_KTHREAD && p->nr_cpus_allowed == 1)
+		return true;
+	return p->flags & (PF_KSWAPD | PF_KCOMPACTD) || (khugepaged_pid && p->pid == khugepaged_pid);
+}
+
 /*
  * A task is about to be put into a queue of the domain. The flag spares other domains that have nothing to do the look-up of queues
  * that are empty; the domain's own CPUs do not heed it, and take it back when they find its queues empty. If that happens
@@ -198,55 +279,10 @@ static void note_own(s32 cpu)
 		WRITE_ONCE(c->own_looks, 1);
 }
 
-/* Options, set before load. */
-const volatile bool by_kind; /* there is a table */
-const volatile bool prefer_slow; /* slower cores are the better ones */
-const volatile u32 nr_steps; /* of each domain's list */
-const volatile u32 nr_sets; /* that the steps name */
-
-/* The lists of all domains, one after the other. Written by the loader, before attach. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct preference);
-} preferences SEC(".maps");
-
-/* The CPUs of one kind in one domain, for each set. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct domain_mask);
-} set_masks SEC(".maps");
-
-/* Option, set before load: some core has SMT siblings. */
-const volatile bool smt;
-
+/* Puts the first task of a queue that may run on this CPU into the CPU's local queue, and answers whether there was one. */
 static bool run_from(u64 dsq)
 {
 	return scx_bpf_dsq_move_to_local(dsq, 0);
 }
-
-/* Threads that others may be waiting for without knowing it never wait for user space. */
-static bool goes_straight(struct task_struct *p)
-{
-	if (p->flags & PF_KTHREAD && p->nr_cpus_allowed == 1)
-		return true;
-	return p->flags & (PF_KSWAPD | PF_KCOMPACTD) || (khugepaged_pid && p->pid == khugepaged_pid);
-}
-
-struct heartbeat {
-	struct bpf_timer timer;
-	u64 due_ns;
-	u64 late_ns;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct heartbeat);
-} heartbeats SEC(".maps");
 
 #endif /* MANYLAND_STATE_BPF_H */

@@ -47,10 +47,10 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 }
 
 /*
- * Step 5: the kernel's half of stealing. For what waits elsewhere undecided, because the thread over there
- * waits for a CPU, the one here is asked to decide; if neither comes, it runs so.
+ * Runs a task of the nearest other domain that has one. For what waits elsewhere undecided, because the thread over there
+ * waits for a CPU, the one here is asked to decide; if neither comes, it runs undecided.
  */
-static bool run_from_others(u32 d, s32 cpu, u64 now)
+static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
 	struct domain_ctx *own = domain_at(d), *dom;
@@ -82,6 +82,12 @@ static bool run_from_others(u32 d, s32 cpu, u64 now)
 		}
 	}
 	return false;
+}
+
+/* Step 5 of ops.dispatch. */
+static bool run_from_others(s32 cpu, struct cpu_ctx *c, u32 d, u64 now)
+{
+	return !strict && !no_steal && !c->dedicated && run_from_nearest(d, cpu, now);
 }
 
 #endif /* MANYLAND_STEAL_BPF_H */

@@ -13,6 +13,24 @@
 #include "home.bpf.h"
 #include "safety_net.bpf.h"
 
+/* A task runs that was on a queue of ready ones: virtual time advances to its key. */
+static void begin_ready(struct task_struct *p, struct task_ctx *t, struct cpu_ctx *c)
+{
+	u32 kind = t->ready_on & DSQ_KIND;
+	struct domain_ctx *dom;
+
+	if (kind == DSQ_OWN) {
+		c->own_order = p->scx.dsq_vtime;
+		move_front(domain_at(c->domain), p->scx.dsq_vtime);
+	}
+	dom = domain_at(t->ready_on & ~DSQ_KIND);
+	if (kind == DSQ_READY && dom) {
+		dom->ready_order = p->scx.dsq_vtime;
+		move_front(dom, p->scx.dsq_vtime);
+		note_theft(t->ready_on & ~DSQ_KIND, c->domain);
+	}
+}
+
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
 	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
@@ -23,32 +41,15 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	t->started_ns = scx_bpf_now();
 	if (t->is_thread) {
-		dom = domain_at(t->home);
-		if (dom) {
-			set_thread_state(dom, THREAD_RUNNING);
-			note_ready(dom, t->home);
-			count(&dom->counts.activations);
-		}
+		begin_thread(t);
 		return;
 	}
 	dom = domain_at(t->told);
-	t->turn = t->waits_on && t->decided_seq != t->seq ? TURN_LATE : t->ready_on ? TURN_DECIDED : TURN_FREE;
-	if (dom && t->turn == TURN_LATE) {
+	t->turn = is_waiting(t) ? TURN_LATE : is_ready(t) ? TURN_DECIDED : TURN_FREE;
+	if (dom && t->turn == TURN_LATE)
 		run_late(p, t, dom, c);
-	} else if (t->ready_on) {
-		u32 kind = t->ready_on & DSQ_KIND;
-
-		if (kind == DSQ_OWN) {
-			c->own_order = p->scx.dsq_vtime;
-			move_front(domain_at(c->domain), p->scx.dsq_vtime);
-		}
-		dom = domain_at(t->ready_on & ~DSQ_KIND);
-		if (kind == DSQ_READY && dom) {
-			dom->ready_order = p->scx.dsq_vtime;
-			move_front(dom, p->scx.dsq_vtime);
-			note_theft(t->ready_on & ~DSQ_KIND, c->domain);
-		}
-	}
+	else if (is_ready(t))
+		begin_ready(p, t, c);
 	settle_untold(t);
 	/* Policies are told of the time in which it ran or slept: it has no part in how long it waits. */
 	if (t->waits_on && t->carried.at_ns)
@@ -64,7 +65,6 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *t = task_ctx(p);
-	struct domain_ctx *dom;
 	struct cpu_ctx *c;
 
 	if (!t)
@@ -72,9 +72,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (runnable)
 		give_up_rest(p, t);
 	if (t->is_thread) {
-		dom = domain_at(t->home);
-		if (dom)
-			set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
+		end_thread(t, runnable);
 		return;
 	}
 	c = cpu_at(scx_bpf_task_cpu(p));

@@ -102,6 +102,20 @@ static u64 sleepers_credit(struct domain_ctx *dom)
 }
 
 /*
+ * Before a task waits: its lag is the credit at most if it slept, and if it had a CPU for itself it is ahead of the safety net's
+ * virtual time by DEBT_SLICES at most.
+ */
+static void limit_lag(struct task_ctx *t, struct domain_ctx *dom, u64 credit)
+{
+	u64 floor = dom->waiting_vtime - credit, ceiling = dom->waiting_vtime + DEBT_SLICES * slice_ns;
+
+	if (before(t->vtime, floor))
+		t->vtime = floor;
+	else if (before(ceiling, t->vtime))
+		t->vtime = ceiling;
+}
+
+/*
  * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it sleeps, as far as that is known. So
  * of those that slept for long and are owed the same, however many woke up before, the one goes first that soon sleeps again. (Tags
  * of the end in place of those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that is
