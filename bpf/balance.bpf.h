@@ -16,25 +16,25 @@
  * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left with
  * those it talks to unless so many have to move that the preempted ones would take for ever.
  */
-static void maybe_level(struct task_struct *p, struct task_ctx *t, bool woken)
+static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woken)
 {
-	struct domain_ctx *from = domain_at(t->home), *to;
+	struct domain_ctx *from_domc = domain_at(taskc->home), *to_domc;
 	u64 less, more;
 
-	if (!from || from->moves <= (woken ? MOVES_MIN : 0))
+	if (!from_domc || from_domc->moves <= (woken ? MOVES_MIN : 0))
 		return;
-	to = domain_at(from->move_to);
-	if (!to || !from->nr_cpus || !to->nr_cpus || !may_run_in(p, from->move_to))
+	to_domc = domain_at(from_domc->move_to);
+	if (!to_domc || !from_domc->nr_cpus || !to_domc->nr_cpus || !may_run_in(p, from_domc->move_to))
 		return;
 	/* Only if the other domain is not as full then as this one is now. */
-	more = p->scx.weight / to->nr_cpus;
-	if (from->load <= to->load + more)
+	more = p->scx.weight / to_domc->nr_cpus;
+	if (from_domc->load <= to_domc->load + more)
 		return;
-	less = p->scx.weight / from->nr_cpus;
-	from->moves--;
-	from->load -= less < from->load ? less : from->load;
-	to->load += more;
-	set_home(t, from->move_to);
+	less = p->scx.weight / from_domc->nr_cpus;
+	from_domc->moves--;
+	from_domc->load -= less < from_domc->load ? less : from_domc->load;
+	to_domc->load += more;
+	set_home(taskc, from_domc->move_to);
 }
 
 /* The sum of the weights of a queue, told from its first tasks. Not inlined, for the verifier. */
@@ -67,31 +67,31 @@ static __noinline u64 weight_of(u64 dsq)
 /* Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few looks. Called by the heartbeat. */
 __weak int look_at_loads(void)
 {
-	struct domain_ctx *dom;
-	struct cpu_ctx *c;
+	struct domain_ctx *domc;
+	struct cpu_ctx *cpuc;
 	u32 i;
 
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (!dom)
+		domc = domain_at(i);
+		if (!domc)
 			continue;
-		dom->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
-		WRITE_ONCE(dom->queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
-		dom->run_weight = 0;
+		domc->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		WRITE_ONCE(domc->queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
+		domc->run_weight = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {
-		c = cpu_at(i);
-		dom = c ? domain_at(c->domain) : NULL;
-		if (dom)
-			dom->run_weight += c->weight;
+		cpuc = cpu_at(i);
+		domc = cpuc ? domain_at(cpuc->domain) : NULL;
+		if (domc)
+			domc->run_weight += cpuc->weight;
 	}
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (!dom || !dom->nr_cpus)
+		domc = domain_at(i);
+		if (!domc || !domc->nr_cpus)
 			continue;
 		/* At once, for note_service(). */
-		WRITE_ONCE(dom->weight, dom->queue_weight + dom->run_weight);
-		dom->load = (dom->load * 3 + dom->weight / dom->nr_cpus) / 4;
+		WRITE_ONCE(domc->weight, domc->queue_weight + domc->run_weight);
+		domc->load = (domc->load * 3 + domc->weight / domc->nr_cpus) / 4;
 	}
 	return 0;
 }
@@ -104,30 +104,30 @@ __weak int level_loads(void)
 {
 	u64 least = ~0ULL, most = 0, moves;
 	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;
-	struct domain_ctx *dom, *to;
+	struct domain_ctx *domc, *to_domc;
 
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (!dom || !dom->nr_cpus)
+		domc = domain_at(i);
+		if (!domc || !domc->nr_cpus)
 			continue;
-		dom->moves = 0;
-		if (dom->load < least) {
-			least = dom->load;
+		domc->moves = 0;
+		if (domc->load < least) {
+			least = domc->load;
 			emptiest = i;
 		}
-		if (dom->load >= most && dom->queue_weight) {
-			most = dom->load;
+		if (domc->load >= most && domc->queue_weight) {
+			most = domc->load;
 			fullest = i;
 		}
 	}
-	dom = domain_at(fullest);
-	to = domain_at(emptiest);
-	if (dom && to && dom->nr_cpus && emptiest != fullest && most - least > most / LOAD_MARGIN) {
+	domc = domain_at(fullest);
+	to_domc = domain_at(emptiest);
+	if (domc && to_domc && domc->nr_cpus && emptiest != fullest && most - least > most / LOAD_MARGIN) {
 		/* The weight that makes the two even. */
-		moves = (most - least) * dom->nr_cpus * to->nr_cpus / (dom->nr_cpus + to->nr_cpus);
+		moves = (most - least) * domc->nr_cpus * to_domc->nr_cpus / (domc->nr_cpus + to_domc->nr_cpus);
 		moves /= WEIGHT_NICE_0 * MOVES_PART;
-		dom->move_to = emptiest;
-		WRITE_ONCE(dom->moves, moves > MOVES_MIN ? moves : MOVES_MIN);
+		domc->move_to = emptiest;
+		WRITE_ONCE(domc->moves, moves > MOVES_MIN ? moves : MOVES_MIN);
 	}
 	return 0;
 }

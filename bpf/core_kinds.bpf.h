@@ -63,7 +63,7 @@ static s32 claim_in(struct task_struct *p, const struct cpumask *mask, bool whol
 static s32 claim_preferred(struct task_struct *p, u32 home, s32 prev_cpu)
 {
 	const struct cpumask *mask;
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	struct preference *step;
 	u32 i;
 	s32 cpu;
@@ -74,9 +74,9 @@ static s32 claim_preferred(struct task_struct *p, u32 home, s32 prev_cpu)
 			break;
 		if (strict && step->domain != home)
 			continue;
-		dom = domain_at(step->domain);
+		domc = domain_at(step->domain);
 		mask = set_mask(step->set);
-		if (!dom || !mask || !any_idle(dom))
+		if (!domc || !mask || !any_idle(domc))
 			continue;
 		cpu = claim_in(p, mask, step->whole_core, prev_cpu);
 		if (cpu >= 0)

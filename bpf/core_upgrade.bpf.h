@@ -20,7 +20,7 @@
 #define SIBLINGS_MAX 8
 
 /* Whether another CPU of the core of `cpu` is in use. */
-static bool shares_core(s32 cpu, struct cpu_ctx *c)
+static bool shares_core(s32 cpu, struct cpu_ctx *cpuc)
 {
 	const struct cpumask *idle;
 	bool shared = false;
@@ -28,7 +28,7 @@ static bool shares_core(s32 cpu, struct cpu_ctx *c)
 
 	if (!smt)
 		return false;
-	other = c->sibling;
+	other = cpuc->sibling;
 	idle = scx_bpf_get_idle_cpumask();
 	bpf_for(i, 1, SIBLINGS_MAX) {
 		if (other == (u32)cpu)
@@ -37,10 +37,10 @@ static bool shares_core(s32 cpu, struct cpu_ctx *c)
 			shared = true;
 			break;
 		}
-		c = cpu_at(other);
-		if (!c)
+		cpuc = cpu_at(other);
+		if (!cpuc)
 			break;
-		other = c->sibling;
+		other = cpuc->sibling;
 	}
 	scx_bpf_put_idle_cpumask(idle);
 	return shared;
@@ -84,26 +84,26 @@ static bool is_better(u32 rank, u32 other)
 	return prefer_slow ? rank < other : rank > other;
 }
 
-/* Whether a step of the table is where a task on the CPU of `c` is, or after it. */
-static bool is_reached(struct preference *step, struct cpu_ctx *c, bool shared)
+/* Whether a step of the table is where a task on the CPU of `cpuc` is, or after it. */
+static bool is_reached(struct preference *step, struct cpu_ctx *cpuc, bool shared)
 {
-	return shared ? step->set == c->set && !step->whole_core : !is_better(step->rank, c->rank);
+	return shared ? step->set == cpuc->set && !step->whole_core : !is_better(step->rank, cpuc->rank);
 }
 
 /* The first step for a whole core, before the one at which the task is, that finds an idle one. */
 static s32 better_by_kind(struct task_struct *p, u32 home, s32 cpu, bool shared, bool claim)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 	const struct cpumask *mask;
 	struct preference *step;
 	s32 better;
 	u32 i;
 
-	if (!c)
+	if (!cpuc)
 		return -1;
 	bpf_for(i, 0, nr_steps) {
 		step = preference_at(home, i);
-		if (!step || is_reached(step, c, shared))
+		if (!step || is_reached(step, cpuc, shared))
 			break;
 		if (!step->whole_core || (strict && step->domain != home))
 			continue;
@@ -121,7 +121,7 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &home);
 	const struct cpumask *mask = domain_mask(home);
 	s32 better = mask ? idle_core(p, mask, cpu, claim) : -1;
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 i, other;
 
 	if (better >= 0 || strict || no_steal || !order)
@@ -130,9 +130,9 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 		if (i >= MAX_DOMAINS)
 			break;
 		other = order->nearest[i];
-		dom = domain_at(other);
+		domc = domain_at(other);
 		mask = domain_mask(other);
-		if (!dom || !mask || !any_idle(dom))
+		if (!domc || !mask || !any_idle(domc))
 			continue;
 		better = idle_core(p, mask, cpu, claim);
 		if (better >= 0)
@@ -142,30 +142,30 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 }
 
 /* A better core than that of `cpu`, which `p` has for itself: see idle_core(). */
-static s32 better_core(struct task_struct *p, struct task_ctx *t, s32 cpu, struct cpu_ctx *c, bool claim)
+static s32 better_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc, bool claim)
 {
 	bool shared;
 
 	if (p->nr_cpus_allowed == 1)
 		return -1;
-	shared = shares_core(cpu, c);
+	shared = shares_core(cpu, cpuc);
 	if (by_kind)
-		return better_by_kind(p, t->home, cpu, shared, claim);
-	return shared ? whole_core(p, t->home, cpu, claim) : -1;
+		return better_by_kind(p, taskc->home, cpu, shared, claim);
+	return shared ? whole_core(p, taskc->home, cpu, claim) : -1;
 }
 
 /* For ops.dispatch: whether `p`, alone on `cpu`, would rather run elsewhere. */
-static bool can_climb(struct task_struct *p, struct task_ctx *t, s32 cpu, struct cpu_ctx *c)
+static bool can_climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc)
 {
-	return (by_kind || smt) && better_core(p, t, cpu, c, false) >= 0;
+	return (by_kind || smt) && better_core(p, taskc, cpu, cpuc, false) >= 0;
 }
 
 /* For ops.enqueue, afterwards: claims such a core, or answers a negative number if it has been taken meanwhile. */
-static s32 claim_better(struct task_struct *p, struct task_ctx *t, s32 cpu)
+static s32 claim_better(struct task_struct *p, struct task_ctx *taskc, s32 cpu)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 
-	return c ? better_core(p, t, cpu, c, true) : -1;
+	return cpuc ? better_core(p, taskc, cpu, cpuc, true) : -1;
 }
 
 #endif /* MANYLAND_CORE_UPGRADE_BPF_H */

@@ -36,11 +36,11 @@ struct transfer {
  */
 static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 {
-	struct task_ctx *t = task_ctx(p);
+	struct task_ctx *taskc = task_ctx(p);
 	struct bpf_iter_scx_dsq it;
 	bool moved = false;
 
-	if (!bpf_iter_scx_dsq_new(&it, m->from, 0) && t && READ_ONCE(t->seq) == m->seq) {
+	if (!bpf_iter_scx_dsq_new(&it, m->from, 0) && taskc && READ_ONCE(taskc->seq) == m->seq) {
 		scx_bpf_dsq_move_set_slice(&it, m->slice_ns);
 		scx_bpf_dsq_move_set_vtime(&it, m->order);
 		moved = scx_bpf_dsq_move_vtime(&it, p, m->to, 0);
@@ -64,29 +64,29 @@ struct drain {
  */
 static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
 {
-	struct cpu_ctx *c;
+	struct cpu_ctx *cpuc;
 
 	if (cpu >= nr_cpus || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 		return false;
-	c = cpu_at(cpu);
-	return c && c->domain == d && (!c->dedicated || p->nr_cpus_allowed == 1);
+	cpuc = cpu_at(cpu);
+	return cpuc && cpuc->domain == d && (!cpuc->dedicated || p->nr_cpus_allowed == 1);
 }
 
-static bool is_sound(struct task_struct *p, struct task_ctx *t, const struct decided *d)
+static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct decided *d)
 {
 	if (!d->slice_ns || d->slice_ns > SLICE_MAX_NS || d->domain >= nr_domains)
 		return false;
 	if (d->cpu == NO_CPU ? d->flags & DECIDED_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
 		return false;
-	return d->domain == t->told || has_cpu_of(d->domain, p->cpus_ptr);
+	return d->domain == taskc->told || has_cpu_of(d->domain, p->cpus_ptr);
 }
 
 /* The queue that a sound decision means. A hint at a CPU that is no longer idle means READY. */
-static u64 destination(struct task_ctx *t, const struct decided *d, s32 *kick)
+static u64 destination(struct task_ctx *taskc, const struct decided *d, s32 *kick)
 {
 	*kick = -1;
-	if (waits_bound(t)) {
-		*kick = t->waits_on & ~DSQ_KIND;
+	if (waits_bound(taskc)) {
+		*kick = taskc->waits_on & ~DSQ_KIND;
 		return DSQ_OWN | *kick;
 	}
 	if (d->cpu == NO_CPU)
@@ -97,13 +97,13 @@ static u64 destination(struct task_ctx *t, const struct decided *d, s32 *kick)
 	return DSQ_OWN | d->cpu;
 }
 
-static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom)
+static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc)
 {
-	struct domain_ctx *told = domain_at(t->told);
+	struct domain_ctx *told_domc = domain_at(taskc->told);
 
-	count(&dom->counts.bounced);
-	if (told && !tell(p, t, told, t->told, flags_again(t)))
-		note_untold(t, told);
+	count(&domc->counts.bounced);
+	if (told_domc && !tell(p, taskc, told_domc, taskc->told, flags_again(taskc)))
+		note_untold(taskc, told_domc);
 }
 
 /*
@@ -117,16 +117,16 @@ static void bounce(struct task_struct *p, struct task_ctx *t, struct domain_ctx 
  */
 __weak int preempt(u32 d, s32 cpu, s32 here)
 {
-	struct domain_ctx *dom = domain_at(d);
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct domain_ctx *domc = domain_at(d);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 	struct task_struct *running;
 
-	if (!c || !dom)
+	if (!cpuc || !domc)
 		return 0;
-	__sync_fetch_and_add(&c->own_turns, 1);
+	__sync_fetch_and_add(&cpuc->own_turns, 1);
 	if (cpu == here)
 		return 0;
-	running = bpf_task_from_pid(READ_ONCE(c->running));
+	running = bpf_task_from_pid(READ_ONCE(cpuc->running));
 	if (!running) {
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 		return 0;
@@ -134,41 +134,41 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 	/* Not 0, which the kernel warns of if the task has just left the CPU. */
 	scx_bpf_task_set_slice(running, 1);
 	bpf_task_release(running);
-	count(&dom->counts.preempted);
+	count(&domc->counts.preempted);
 	scx_bpf_kick_cpu(cpu, 0);
 	return 0;
 }
 
 static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
 {
-	struct domain_ctx *dom = domain_at(drain->domain);
-	struct task_ctx *t = task_ctx(p);
+	struct domain_ctx *domc = domain_at(drain->domain);
+	struct task_ctx *taskc = task_ctx(p);
 	struct transfer transfer;
 	u64 decided_seq;
 	s32 kick;
 
-	if (!dom)
+	if (!domc)
 		return;
-	decided_seq = t ? t->decided_seq : 0;
-	if (!t || !t->waits_on || t->seq != d->seq || decided_seq == d->seq) {
-		count(&dom->counts.stale);
+	decided_seq = taskc ? taskc->decided_seq : 0;
+	if (!taskc || !taskc->waits_on || taskc->seq != d->seq || decided_seq == d->seq) {
+		count(&domc->counts.stale);
 		return;
 	}
-	if (!is_sound(p, t, d)) {
-		bounce(p, t, dom);
+	if (!is_sound(p, taskc, d)) {
+		bounce(p, taskc, domc);
 		return;
 	}
 	/*
 	 * Two domains may have decided: the task's own, and one that was asked as well (ask_for). One of
 	 * them is first.
 	 */
-	if (__sync_val_compare_and_swap(&t->decided_seq, decided_seq, d->seq) != decided_seq) {
-		count(&dom->counts.stale);
+	if (__sync_val_compare_and_swap(&taskc->decided_seq, decided_seq, d->seq) != decided_seq) {
+		count(&domc->counts.stale);
 		return;
 	}
 	transfer.seq = d->seq;
-	transfer.from = t->waits_on;
-	transfer.to = destination(t, d, &kick);
+	transfer.from = taskc->waits_on;
+	transfer.to = destination(taskc, d, &kick);
 	transfer.slice_ns = d->slice_ns;
 	transfer.order = d->order;
 	if (d->flags & DECIDED_PREEMPT)
@@ -180,21 +180,21 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	 * stay is by a decision that stands (stand()), its place may be noted as this decision has it, or the
 	 * other way round: the one after it mends that.
 	 */
-	t->carried = d->carried;
-	t->decided_by = d->domain;
-	t->slice_ns = d->slice_ns;
-	t->order = d->order;
-	t->order_used_ns = t->used_ns;
-	t->pace = d->pace;
-	if (d->pace && !dom->paced)
-		dom->paced = 1;
-	t->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
-	if (t->stands) {
-		t->stands_weight = p->scx.weight;
-		t->stands_reach = d->reach;
-		t->stands_since_ns = scx_bpf_now();
+	taskc->carried = d->carried;
+	taskc->decided_by = d->domain;
+	taskc->slice_ns = d->slice_ns;
+	taskc->order = d->order;
+	taskc->order_used_ns = taskc->used_ns;
+	taskc->pace = d->pace;
+	if (d->pace && !domc->paced)
+		domc->paced = 1;
+	taskc->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
+	if (taskc->stands) {
+		taskc->stands_weight = p->scx.weight;
+		taskc->stands_reach = d->reach;
+		taskc->stands_since_ns = scx_bpf_now();
 	}
-	t->ready_on = transfer.to;
+	taskc->ready_on = transfer.to;
 
 	/*
 	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet. The
@@ -202,21 +202,21 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	 * than the task's place; the second succeeds.
 	 */
 	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
-		count(&dom->counts.stale);
+		count(&domc->counts.stale);
 		return;
 	}
-	count(&dom->counts.decided);
-	note_work(dom);
-	note_latency(dom, scx_bpf_now() - t->queued_ns);
-	dom->carried_out++;
-	if (d->domain != t->told) {
-		note_theft(t->told, d->domain);
+	count(&domc->counts.decided);
+	note_work(domc);
+	note_latency(domc, scx_bpf_now() - taskc->queued_ns);
+	domc->carried_out++;
+	if (d->domain != taskc->told) {
+		note_theft(taskc->told, d->domain);
 		/* What an idle CPU has asked for may go home again; note_place() looks after that. */
-		if (t->asked_seq != d->seq)
-			set_home(t, d->domain);
+		if (taskc->asked_seq != d->seq)
+			set_home(taskc, d->domain);
 	}
 	if (kick < 0) {
-		dom->to_ready++;
+		domc->to_ready++;
 		return;
 	}
 	note_own(kick);
@@ -230,7 +230,7 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 {
 	const struct decided *d = bpf_dynptr_data(message, 0, sizeof(*d));
 	struct drain *drain = context;
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	struct task_struct *p;
 
 	if (!d)
@@ -240,9 +240,9 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 		carry_out(p, d, drain);
 		bpf_task_release(p);
 	} else {
-		dom = domain_at(drain->domain);
-		if (dom)
-			count(&dom->counts.stale);
+		domc = domain_at(drain->domain);
+		if (domc)
+			count(&domc->counts.stale);
 	}
 	return 0;
 }
@@ -258,33 +258,33 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 __weak int drain_decided(u32 d, s32 cpu)
 {
 	struct drain drain = { .domain = d, .cpu = cpu };
-	struct domain_ctx *dom = domain_at(d);
+	struct domain_ctx *domc = domain_at(d);
 	u64 submitted;
 	u32 to_ready;
 	void *ring;
 	u32 i;
 
-	if (!dom || !is_undrained(dom))
+	if (!domc || !is_undrained(domc))
 		return 0;
 	ring = bpf_map_lookup_elem(&decided_rings, &d);
 	if (!ring)
 		return 0;
 	bpf_for(i, 0, DRAINS_MAX) {
-		submitted = READ_ONCE(dom->submitted);
-		if (submitted == READ_ONCE(dom->drained))
+		submitted = READ_ONCE(domc->submitted);
+		if (submitted == READ_ONCE(domc->drained))
 			break;
 		/* Negative: another CPU is at it; it will wake this one if there is work left. */
 		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
 			return 0;
-		WRITE_ONCE(dom->drained, submitted);
+		WRITE_ONCE(domc->drained, submitted);
 	}
-	note_ready(dom, d);
-	if (__sync_lock_test_and_set(&dom->carried_out, 0) && dom->starved_since_ns)
-		dom->starved_since_ns = 0;
-	to_ready = __sync_lock_test_and_set(&dom->to_ready, 0);
+	note_ready(domc, d);
+	if (__sync_lock_test_and_set(&domc->carried_out, 0) && domc->starved_since_ns)
+		domc->starved_since_ns = 0;
+	to_ready = __sync_lock_test_and_set(&domc->to_ready, 0);
 	/* This CPU takes one of them itself. */
 	if (to_ready > 1)
-		kick_idle(dom, d, to_ready - 1);
+		kick_idle(domc, d, to_ready - 1);
 	return 0;
 }
 

@@ -25,21 +25,21 @@
  * it up. One is taken before the look: who moves a task there says so afterwards (note_own), so one of the two finds the other; who
  * cannot, asks for some more (send).
  */
-static bool run_own(s32 cpu, struct cpu_ctx *c)
+static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 {
-	if (!READ_ONCE(c->own_looks))
+	if (!READ_ONCE(cpuc->own_looks))
 		return false;
-	__sync_fetch_and_sub(&c->own_looks, 1);
+	__sync_fetch_and_sub(&cpuc->own_looks, 1);
 	if (!run_from(DSQ_OWN | cpu))
 		return false;
-	WRITE_ONCE(c->own_looks, 1);
+	WRITE_ONCE(cpuc->own_looks, 1);
 	return true;
 }
 
-/* Whether something goes before everybody else on the CPU of `c`. */
-static bool has_turns(struct cpu_ctx *c, struct domain_ctx *dom)
+/* Whether something goes before everybody else on the CPU of `cpuc`. */
+static bool has_turns(struct cpu_ctx *cpuc, struct domain_ctx *domc)
 {
-	return READ_ONCE(c->own_turns) || READ_ONCE(dom->ready_turns) > 0;
+	return READ_ONCE(cpuc->own_turns) || READ_ONCE(domc->ready_turns) > 0;
 }
 
 /*
@@ -48,19 +48,19 @@ static bool has_turns(struct cpu_ctx *c, struct domain_ctx *dom)
  */
 __noinline int run_first(u32 cpu)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 
-	if (!dom)
+	if (!domc)
 		return 0;
-	if (READ_ONCE(c->own_turns)) {
-		__sync_fetch_and_sub(&c->own_turns, 1);
-		return run_own(cpu, c);
+	if (READ_ONCE(cpuc->own_turns)) {
+		__sync_fetch_and_sub(&cpuc->own_turns, 1);
+		return run_own(cpu, cpuc);
 	}
-	if (c->dedicated || READ_ONCE(dom->ready_turns) <= 0)
+	if (cpuc->dedicated || READ_ONCE(domc->ready_turns) <= 0)
 		return 0;
-	__sync_fetch_and_sub(&dom->ready_turns, 1);
-	return run_from(DSQ_READY | c->domain);
+	__sync_fetch_and_sub(&domc->ready_turns, 1);
+	return run_from(DSQ_READY | cpuc->domain);
 }
 
 /*
@@ -69,86 +69,86 @@ __noinline int run_first(u32 cpu)
  * new decision. Without it two tasks on a CPU would take turns whatever their weights, because the
  * one that runs is never in the queue when the next one is chosen.
  */
-static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	u64 order;
 	bool own;
 
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) ||
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
-	t = task_ctx(prev);
-	if (!t || t->turn != TURN_DECIDED || !t->pace || t->decided_by != d)
+	taskc = task_ctx(prev);
+	if (!taskc || taskc->turn != TURN_DECIDED || !taskc->pace || taskc->decided_by != d)
 		return false;
-	own = READ_ONCE(c->own_looks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+	own = READ_ONCE(cpuc->own_looks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
-	charge(t, prev, c);
-	t->free = 0;
-	order = order_now(t);
+	charge(taskc, prev, cpuc);
+	taskc->free = 0;
+	order = order_now(taskc);
 	if ((own && head_is_before(DSQ_OWN | cpu, order)) || head_is_before(DSQ_READY | d, order))
 		return false;
-	scx_bpf_task_set_slice(prev, t->slice_ns);
-	count(&dom->counts.extended);
+	scx_bpf_task_set_slice(prev, taskc->slice_ns);
+	count(&domc->counts.extended);
 	return true;
 }
 
 /* What goes before the ready tasks: a domain thread that has kept messages waiting for too long. */
-static bool run_due_thread(struct domain_ctx *dom, u32 d, u64 now)
+static bool run_due_thread(struct domain_ctx *domc, u32 d, u64 now)
 {
-	return thread_is_due(dom, d, now) && run_from(DSQ_THREAD | d);
+	return thread_is_due(domc, d, now) && run_from(DSQ_THREAD | d);
 }
 
 /* Step 2: runs a decided task, from the CPU's own queue and from that of the domain, the one that is behind first. */
-static bool run_decided(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d)
+static bool run_decided(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
-	bool own_first = c->dedicated || !before(dom->ready_order, c->own_order);
+	bool own_first = cpuc->dedicated || !before(domc->ready_order, cpuc->own_order);
 
-	if (!(c->dedicated ? run_own(cpu, c) :
-	      own_first	   ? run_own(cpu, c) || run_from(DSQ_READY | d) :
-			     run_from(DSQ_READY | d) || run_own(cpu, c))) {
-		dom->ready = 0;
+	if (!(cpuc->dedicated ? run_own(cpu, cpuc) :
+	      own_first	   ? run_own(cpu, cpuc) || run_from(DSQ_READY | d) :
+			     run_from(DSQ_READY | d) || run_own(cpu, cpuc))) {
+		domc->ready = 0;
 		return false;
 	}
 	/* For the thread, which otherwise reads it when it is switched in. */
-	if (dom->state == THREAD_RUNNING)
-		note_ready(dom, d);
-	if (dom->starved_since_ns)
-		dom->starved_since_ns = 0;
+	if (domc->state == THREAD_RUNNING)
+		note_ready(domc, d);
+	if (domc->starved_since_ns)
+		domc->starved_since_ns = 0;
 	return true;
 }
 
 /* Step 3: nothing is ready, and the domain thread waits for a CPU. */
-static bool run_parked_thread(struct domain_ctx *dom, u32 d)
+static bool run_parked_thread(struct domain_ctx *domc, u32 d)
 {
-	return dom->state == THREAD_PARKED && run_from(DSQ_THREAD | d);
+	return domc->state == THREAD_PARKED && run_from(DSQ_THREAD | d);
 }
 
 /* The steps of the picture in the README, each a function. */
-static bool run_next(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d,
+static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
 		     struct task_struct *prev)
 {
 	u64 now;
 
-	if (is_undrained(dom))
+	if (is_undrained(domc))
 		drain_decided(d, cpu); /* 1 */
 	now = scx_bpf_now();
-	if (run_due_thread(dom, d, now) || (has_turns(c, dom) && run_first(cpu)) ||
-	    run_untold(cpu, c, dom, d, now) || goes_on(prev, cpu, c, dom, d))
+	if (run_due_thread(domc, d, now) || (has_turns(cpuc, domc) && run_first(cpu)) ||
+	    run_untold(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
-	return run_decided(cpu, c, dom, d) || /* 2 */
-	       run_parked_thread(dom, d) || /* 3 */
-	       run_by_safety_net(cpu, c, dom, d, now) || /* 4 */
-	       run_from_others(cpu, c, d, now); /* 5 */
+	return run_decided(cpu, cpuc, domc, d) || /* 2 */
+	       run_parked_thread(domc, d) || /* 3 */
+	       run_by_safety_net(cpu, cpuc, domc, d, now) || /* 4 */
+	       run_from_others(cpu, cpuc, d, now); /* 5 */
 }
 
 /* No other task is to be had: the running one goes on, or leaves for a better core, and keeps the CPU until then. */
-static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *c)
+static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
-	struct task_ctx *t = task_ctx(prev);
+	struct task_ctx *taskc = task_ctx(prev);
 
-	if (c && t && !t->is_thread && !goes_straight(prev) && can_climb(prev, t, cpu, c)) {
+	if (cpuc && taskc && !taskc->is_thread && !goes_straight(prev) && can_climb(prev, taskc, cpu, cpuc)) {
 		/*
 		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where the
 		 * kernel keeps it from there (it must not migrate now, or exits). The kernel does not
@@ -162,23 +162,23 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *c)
 	 * yet: were that time free, tasks whose slices end together would get unequal shares.
 	 */
 	scx_bpf_task_set_slice(prev, slice_ns);
-	if (t) {
-		charge(t, prev, c);
-		t->free = !c || !somebody_waits(cpu, c);
+	if (taskc) {
+		charge(taskc, prev, cpuc);
+		taskc->free = !cpuc || !somebody_waits(cpu, cpuc);
 	}
 }
 
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom = c ? domain_at(c->domain) : NULL;
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 
-	if (c)
-		c->asked++;
-	if (dom && run_next(cpu, c, dom, c->domain, prev))
+	if (cpuc)
+		cpuc->asked++;
+	if (domc && run_next(cpu, cpuc, domc, cpuc->domain, prev))
 		return;
 	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
-		keep_running(prev, cpu, c);
+		keep_running(prev, cpu, cpuc);
 }
 
 #endif /* MANYLAND_DISPATCH_BPF_H */

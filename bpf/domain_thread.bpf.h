@@ -16,29 +16,29 @@
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
-static void set_thread_state(struct domain_ctx *dom, u32 state)
+static void set_thread_state(struct domain_ctx *domc, u32 state)
 {
-	dom->state_since_ns = scx_bpf_now();
-	WRITE_ONCE(dom->state, state);
+	domc->state_since_ns = scx_bpf_now();
+	WRITE_ONCE(domc->state, state);
 }
 
 /* The domain thread has found no idle CPU, or has yielded or used up its slice. */
-static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags)
+static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_flags)
 {
-	struct domain_ctx *dom = domain_at(t->home);
+	struct domain_ctx *domc = domain_at(taskc->home);
 	s32 cpu = scx_bpf_task_cpu(p);
 
-	if (!dom)
+	if (!domc)
 		return;
 	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	set_thread_state(dom, THREAD_PARKED);
-	scx_bpf_dsq_insert(p, DSQ_THREAD | t->home, slice_ns, enq_flags);
+	set_thread_state(domc, THREAD_PARKED);
+	scx_bpf_dsq_insert(p, DSQ_THREAD | taskc->home, slice_ns, enq_flags);
 	/* Its wake-up was handed over to the CPU it ran on: ops.select_cpu was not called. */
 	if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags))
-		kick_idle(dom, t->home, 1);
+		kick_idle(domc, taskc->home, 1);
 	else
 		kick_if_idle(cpu);
 }
@@ -46,55 +46,55 @@ static void park_thread(struct task_struct *p, struct task_ctx *t, u64 enq_flags
 /* The domain of our own thread `pid`, or NO_DOMAIN. */
 static u32 thread_domain(s32 pid)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 d;
 
 	bpf_for(d, 0, nr_domains) {
-		dom = domain_at(d);
-		if (dom && dom->thread_pid == pid)
+		domc = domain_at(d);
+		if (domc && domc->thread_pid == pid)
 			return d;
 	}
 	return NO_DOMAIN;
 }
 
 /* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
-static u64 wake_flags_for(struct domain_ctx *dom)
+static u64 wake_flags_for(struct domain_ctx *domc)
 {
-	if (READ_ONCE(dom->sleeping) && __sync_lock_test_and_set(&dom->sleeping, 0)) {
-		dom->called_ns = scx_bpf_now();
+	if (READ_ONCE(domc->sleeping) && __sync_lock_test_and_set(&domc->sleeping, 0)) {
+		domc->called_ns = scx_bpf_now();
 		return BPF_RB_FORCE_WAKEUP;
 	}
 	return BPF_RB_NO_WAKEUP;
 }
 
-/* Whether the thread of `dom` was called and has not come for its patience: somebody has stopped it. */
-static bool is_stopped(struct domain_ctx *dom, u64 now)
+/* Whether the thread of `domc` was called and has not come for its patience: somebody has stopped it. */
+static bool is_stopped(struct domain_ctx *domc, u64 now)
 {
-	return dom->state == THREAD_ASLEEP && !READ_ONCE(dom->sleeping) &&
-	       (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
+	return domc->state == THREAD_ASLEEP && !READ_ONCE(domc->sleeping) &&
+	       (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
 }
 
 /* Whether there are decisions that no CPU has carried out to the end. */
-static bool is_undrained(struct domain_ctx *dom)
+static bool is_undrained(struct domain_ctx *domc)
 {
-	return READ_ONCE(dom->submitted) != READ_ONCE(dom->drained);
+	return READ_ONCE(domc->submitted) != READ_ONCE(domc->drained);
 }
 
 /* How many tasks are ready in domain `d`, for its thread. */
-static void note_ready(struct domain_ctx *dom, u32 d)
+static void note_ready(struct domain_ctx *domc, u32 d)
 {
-	dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+	domc->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
 }
 
 /* Whether the parked thread has kept messages waiting for longer than its patience. */
-static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
+static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
 {
 	u64 parked;
 	void *ring;
 
-	if (dom->state != THREAD_PARKED)
+	if (domc->state != THREAD_PARKED)
 		return false;
-	parked = now - dom->state_since_ns;
+	parked = now - domc->state_since_ns;
 	if ((s64)parked < (s64)patience_ns)
 		return false;
 	if (parked > PARKED_MAX_NS)
@@ -104,22 +104,22 @@ static bool thread_is_due(struct domain_ctx *dom, u32 d, u64 now)
 }
 
 /* Whether the thread does not run, and had the time to come since it was called or put aside. */
-static bool is_away(struct domain_ctx *dom, u64 now)
+static bool is_away(struct domain_ctx *domc, u64 now)
 {
-	if (dom->state == THREAD_RUNNING)
+	if (domc->state == THREAD_RUNNING)
 		return false;
-	if (dom->state != THREAD_ASLEEP && (s64)(now - dom->state_since_ns) <= (s64)READ_ONCE(dom->patience_ns))
+	if (domc->state != THREAD_ASLEEP && (s64)(now - domc->state_since_ns) <= (s64)READ_ONCE(domc->patience_ns))
 		return false;
-	return (s64)(now - dom->called_ns) > (s64)READ_ONCE(dom->patience_ns);
+	return (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
 }
 
 /*
- * Whether the thread of `dom` comes when it is called: it runs, or it sleeps and was not called in
+ * Whether the thread of `domc` comes when it is called: it runs, or it sleeps and was not called in
  * vain.
  */
-static bool is_at_hand(struct domain_ctx *dom, u64 now)
+static bool is_at_hand(struct domain_ctx *domc, u64 now)
 {
-	return dom->state == THREAD_RUNNING || (dom->state == THREAD_ASLEEP && !is_stopped(dom, now));
+	return domc->state == THREAD_RUNNING || (domc->state == THREAD_ASLEEP && !is_stopped(domc, now));
 }
 
 /* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
@@ -146,30 +146,30 @@ static u64 lateness(struct heartbeat *h)
 }
 
 /* The domain thread is switched in. */
-static void begin_thread(struct task_ctx *t)
+static void begin_thread(struct task_ctx *taskc)
 {
-	struct domain_ctx *dom = domain_at(t->home);
+	struct domain_ctx *domc = domain_at(taskc->home);
 
-	if (!dom)
+	if (!domc)
 		return;
-	set_thread_state(dom, THREAD_RUNNING);
-	note_ready(dom, t->home);
-	count(&dom->counts.activations);
+	set_thread_state(domc, THREAD_RUNNING);
+	note_ready(domc, taskc->home);
+	count(&domc->counts.activations);
 }
 
 /* The domain thread is switched out. */
-static void end_thread(struct task_ctx *t, bool runnable)
+static void end_thread(struct task_ctx *taskc, bool runnable)
 {
-	struct domain_ctx *dom = domain_at(t->home);
+	struct domain_ctx *domc = domain_at(taskc->home);
 
-	if (dom)
-		set_thread_state(dom, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
+	if (domc)
+		set_thread_state(domc, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
 }
 
 /* For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one. */
-static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
+static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
-	s32 cpu = claim_idle(p, t->home, prev_cpu, 0);
+	s32 cpu = claim_idle(p, taskc->home, prev_cpu, 0);
 
 	if (cpu < 0)
 		return prev_cpu;
@@ -177,10 +177,10 @@ static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *t, s32 
 	return cpu;
 }
 
-/* For the heartbeat, which comes so late: how long the CPUs of `dom` wait for the thread from now on. */
-static void set_patience(struct domain_ctx *dom, u64 late)
+/* For the heartbeat, which comes so late: how long the CPUs of `domc` wait for the thread from now on. */
+static void set_patience(struct domain_ctx *domc, u64 late)
 {
-	WRITE_ONCE(dom->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
+	WRITE_ONCE(domc->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
 }
 
 #endif /* MANYLAND_DOMAIN_THREAD_BPF_H */

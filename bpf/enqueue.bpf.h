@@ -19,18 +19,18 @@
  * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now, it
  * goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
  */
-static void climb(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 enq_flags)
+static void climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 enq_flags)
 {
-	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
-	s32 better = claim_better(p, t, cpu);
+	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
+	s32 better = claim_better(p, taskc, cpu);
 
 	if (better < 0) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	if (dom)
-		count(&dom->counts.climbed);
-	send(p, t, t->home, better, enq_flags);
+	if (domc)
+		count(&domc->counts.climbed);
+	send(p, taskc, taskc->home, better, enq_flags);
 }
 
 /*
@@ -48,7 +48,7 @@ static void run_here(struct task_struct *p, u64 enq_flags)
  * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before it: that which it is bound
  * to; or any, where ops.select_cpu was not asked.
  */
-static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, s32 cpu,
+static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32 cpu,
 					u64 enq_flags)
 {
 	s32 idle;
@@ -58,92 +58,92 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 	if (p->nr_cpus_allowed == 1) {
 		if (scx_bpf_task_running(p) || !scx_bpf_test_and_clear_cpu_idle(cpu))
 			return false;
-		bypass(p, t, d, enq_flags);
+		bypass(p, taskc, d, enq_flags);
 		return true;
 	}
 	if (__COMPAT_is_enq_cpu_selected(enq_flags))
 		return false;
-	idle = claim_again(p, dom, d, cpu);
+	idle = claim_again(p, domc, d, cpu);
 	if (idle < 0)
 		return false;
-	send(p, t, d, idle, enq_flags);
+	send(p, taskc, d, idle, enq_flags);
 	return true;
 }
 
 /* `p` waits for a decision of domain `d`, or for the safety net. */
-static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d,
+static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
 					      s32 cpu, u64 enq_flags)
 {
 	bool bound = p->nr_cpus_allowed == 1;
 	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
-	u64 credit = sleepers_credit(dom);
+	u64 credit = sleepers_credit(domc);
 	u16 flags = 0;
 
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		flags |= QUEUED_WAKEUP;
 	if (bound)
 		flags |= QUEUED_BOUND;
-	limit_lag(t, dom, credit);
-	settle_untold(t);
-	t->seq++;
-	t->free = 0;
-	t->queued_ns = scx_bpf_now();
-	t->told = d;
-	t->waits_on = dsq;
-	note_work(dom);
-	if (tell(p, t, dom, d, flags))
-		count(&dom->counts.queued);
+	limit_lag(taskc, domc, credit);
+	settle_untold(taskc);
+	taskc->seq++;
+	taskc->free = 0;
+	taskc->queued_ns = scx_bpf_now();
+	taskc->told = d;
+	taskc->waits_on = dsq;
+	note_work(domc);
+	if (tell(p, taskc, domc, d, flags))
+		count(&domc->counts.queued);
 	else
-		note_untold(t, dom);
-	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_order(p, t, credit), enq_flags);
+		note_untold(taskc, domc);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_order(p, taskc, credit), enq_flags);
 	kick_if_idle(cpu);
 }
 
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	bool wakeup = enq_flags & SCX_ENQ_WAKEUP, bound = p->nr_cpus_allowed == 1;
-	struct task_ctx *t = task_ctx(p);
+	struct task_ctx *taskc = task_ctx(p);
 	s32 cpu = scx_bpf_task_cpu(p);
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u64 rest;
 	u32 d;
 
-	if (!t || goes_straight(p)) {
+	if (!taskc || goes_straight(p)) {
 		run_here(p, enq_flags);
 		return;
 	}
-	if (t->is_thread) {
-		park_thread(p, t, enq_flags);
+	if (taskc->is_thread) {
+		park_thread(p, taskc, enq_flags);
 		return;
 	}
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
 	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
-		climb(p, t, cpu, enq_flags);
+		climb(p, taskc, cpu, enq_flags);
 		return;
 	}
 
 	if (!bound)
-		maybe_level(p, t, wakeup);
-	d = bound ? domain_of_cpu(cpu) : home_of(p, t);
-	dom = domain_at(d);
-	if (!dom) {
+		maybe_level(p, taskc, wakeup);
+	d = bound ? domain_of_cpu(cpu) : home_of(p, taskc);
+	domc = domain_at(d);
+	if (!domc) {
 		/* Its CPU has come online since, or is a domain thread's: no thread decides for it. */
 		run_here(p, enq_flags);
 		return;
 	}
-	if (run_on_idle(p, t, dom, d, cpu, enq_flags))
+	if (run_on_idle(p, taskc, domc, d, cpu, enq_flags))
 		return;
-	rest = rest_of_turn(t, d, enq_flags);
+	rest = rest_of_turn(taskc, d, enq_flags);
 	if (rest) {
-		resume(p, t, dom, d, bound ? cpu : -1, rest, enq_flags);
+		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
 		return;
 	}
-	if (wakeup && !bound && stands(p, t, dom, d)) {
-		stand(p, t, dom, d, enq_flags);
+	if (wakeup && !bound && stands(p, taskc, domc, d)) {
+		stand(p, taskc, domc, d, enq_flags);
 		return;
 	}
-	wait_for_decision(p, t, dom, d, cpu, enq_flags);
+	wait_for_decision(p, taskc, domc, d, cpu, enq_flags);
 }
 
 #endif /* MANYLAND_ENQUEUE_BPF_H */

@@ -23,18 +23,18 @@ static long start_timer(struct heartbeat *h)
 /* Finds tasks that wait although a CPU of their domain is idle: the wake-up that the gap in idle.bpf.h has swallowed. */
 static void find_lost_wakeups(void)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 i;
 
 	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
 	bpf_rcu_read_lock();
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (dom && any_idle(dom) &&
+		domc = domain_at(i);
+		if (domc && any_idle(domc) &&
 		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
 		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
-			kick_idle(dom, i, 1);
+			kick_idle(domc, i, 1);
 	}
 	bpf_rcu_read_unlock();
 }
@@ -42,17 +42,17 @@ static void find_lost_wakeups(void)
 /* Sets the patience of each domain, and lets tasks of its queues go first that have waited for too long. */
 static void serve_domains(u64 late)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 turns, i;
 
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (dom)
-			set_patience(dom, late);
-		if (dom && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
+		domc = domain_at(i);
+		if (domc)
+			set_patience(domc, late);
+		if (domc && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
-			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, dom->ready_order);
-			WRITE_ONCE(dom->ready_turns, turns);
+			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_order);
+			WRITE_ONCE(domc->ready_turns, turns);
 		}
 	}
 }
@@ -60,19 +60,19 @@ static void serve_domains(u64 late)
 /* The same for each CPU's own queues; and tasks leave a CPU that is not to be had. */
 static void serve_cpus(void)
 {
-	struct cpu_ctx *c;
+	struct cpu_ctx *cpuc;
 	u32 turns, i;
 
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
 			rescue(i);
-			c = cpu_at(i);
-			if (!c)
+			cpuc = cpu_at(i);
+			if (!cpuc)
 				continue;
-			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, c->own_order);
-			if (READ_ONCE(c->own_turns) < turns)
-				WRITE_ONCE(c->own_turns, turns);
+			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_order);
+			if (READ_ONCE(cpuc->own_turns) < turns)
+				WRITE_ONCE(cpuc->own_turns, turns);
 			/* In whatever way they came there. */
 			note_own(i);
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
@@ -96,7 +96,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 
 static s32 start_heartbeat(void)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	struct heartbeat *h;
 	u32 key = 0, i;
 
@@ -104,9 +104,9 @@ static s32 start_heartbeat(void)
 	if (!h)
 		return -ENOENT;
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (dom)
-			set_patience(dom, 0);
+		domc = domain_at(i);
+		if (domc)
+			set_patience(domc, 0);
 	}
 	bpf_timer_init(&h->timer, &heartbeats, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&h->timer, heartbeat);

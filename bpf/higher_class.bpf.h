@@ -27,12 +27,12 @@
  * that may not migrate. Without a slice it goes to ops.enqueue, as at the end of one, which resumes a turn
  * that was decided.
  */
-static void give_up_rest(struct task_struct *p, struct task_ctx *t)
+static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
 {
 	if (!p->scx.slice)
 		return;
-	if (t->turn == TURN_DECIDED)
-		t->rest_ns = p->scx.slice;
+	if (taskc->turn == TURN_DECIDED)
+		taskc->rest_ns = p->scx.slice;
 	scx_bpf_task_set_slice(p, 0);
 	note_displaced(scx_bpf_task_cpu(p));
 }
@@ -59,7 +59,7 @@ static __noinline bool move_out(s32 cpu, u64 ready)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	bool moved = false;
 	u32 i;
 
@@ -72,9 +72,9 @@ static __noinline bool move_out(s32 cpu, u64 ready)
 				continue;
 			moved = true;
 			note_displaced(cpu);
-			t = task_ctx(p);
-			if (t)
-				t->ready_on = ready;
+			taskc = task_ctx(p);
+			if (taskc)
+				taskc->ready_on = ready;
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);
@@ -84,21 +84,21 @@ static __noinline bool move_out(s32 cpu, u64 ready)
 /* For the heartbeat: tasks are ready for a CPU that has not asked for work since the last one. */
 __weak int rescue(s32 cpu)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom;
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	struct domain_ctx *domc;
 
-	if (!c || c->dedicated)
+	if (!cpuc || cpuc->dedicated)
 		return 0;
-	if (c->asked_before != c->asked) {
-		c->asked_before = c->asked;
+	if (cpuc->asked_before != cpuc->asked) {
+		cpuc->asked_before = cpuc->asked;
 		return 0;
 	}
-	dom = domain_at(c->domain);
+	domc = domain_at(cpuc->domain);
 	/* As in heartbeat(). */
 	bpf_rcu_read_lock();
-	if (dom && move_out(cpu, DSQ_READY | c->domain)) {
-		note_work(dom);
-		kick_idle(dom, c->domain, 1);
+	if (domc && move_out(cpu, DSQ_READY | cpuc->domain)) {
+		note_work(domc);
+		kick_idle(domc, cpuc->domain, 1);
 	}
 	bpf_rcu_read_unlock();
 	return 0;

@@ -23,23 +23,23 @@
  * Moves a task's home; its virtual time goes along relative to where both domains stand.
  * Global, like other functions that are called from many places: so the verifier looks at it once.
  */
-__weak int set_home(struct task_ctx *t __arg_nonnull, u32 home)
+__weak int set_home(struct task_ctx *taskc __arg_nonnull, u32 home)
 {
-	struct domain_ctx *from = domain_at(t->home), *to = domain_at(home);
+	struct domain_ctx *from_domc = domain_at(taskc->home), *to_domc = domain_at(home);
 
-	if (!to || t->home == home)
+	if (!to_domc || taskc->home == home)
 		return 0;
-	if (from) {
-		t->vtime -= from->waiting_vtime;
-		__sync_fetch_and_sub(&from->tasks, 1);
-		count(&from->counts.moved_out);
-		count(&to->counts.moved_in);
+	if (from_domc) {
+		taskc->vtime -= from_domc->waiting_vtime;
+		__sync_fetch_and_sub(&from_domc->tasks, 1);
+		count(&from_domc->counts.moved_out);
+		count(&to_domc->counts.moved_in);
 	}
-	t->vtime += to->waiting_vtime;
-	__sync_fetch_and_add(&to->tasks, 1);
-	t->home = home;
-	t->away = 0;
-	t->pulls = 0;
+	taskc->vtime += to_domc->waiting_vtime;
+	__sync_fetch_and_add(&to_domc->tasks, 1);
+	taskc->home = home;
+	taskc->away = 0;
+	taskc->pulls = 0;
 	return 0;
 }
 
@@ -61,90 +61,90 @@ static bool may_run_in(struct task_struct *p, u32 d)
  * domain at hand has none either, because the CPUs are offline or kept for domain threads: a domain
  * whose CPUs must all pass the task by would keep it waiting for ever.
  */
-static u32 home_of(struct task_struct *p, struct task_ctx *t)
+static u32 home_of(struct task_struct *p, struct task_ctx *taskc)
 {
 	u32 here;
 
-	if (may_run_in(p, t->home))
-		return t->home;
+	if (may_run_in(p, taskc->home))
+		return taskc->home;
 	here = domain_of_cpu(scx_bpf_task_cpu(p));
 	if (!has_cpu_of(here, p->cpus_ptr))
 		here = domain_of_cpu(bpf_cpumask_any_distribute(p->cpus_ptr));
 	if (!has_cpu_of(here, p->cpus_ptr))
 		return NO_DOMAIN;
-	set_home(t, here);
+	set_home(taskc, here);
 	return here;
 }
 
 /* `p` is switched in, in domain `d`. */
-static void note_place(struct task_struct *p, struct task_ctx *t, u32 d)
+static void note_place(struct task_struct *p, struct task_ctx *taskc, u32 d)
 {
-	if (d == t->home || no_steal) {
-		t->away = 0;
+	if (d == taskc->home || no_steal) {
+		taskc->away = 0;
 		return;
 	}
-	if (t->away_in != d) {
-		t->away_in = d;
-		t->away = 0;
+	if (taskc->away_in != d) {
+		taskc->away_in = d;
+		taskc->away = 0;
 	}
-	if (++t->away >= AWAY_MAX)
-		set_home(t, d);
+	if (++taskc->away >= AWAY_MAX)
+		set_home(taskc, d);
 }
 
 /*
  * The current task wakes `p`. Both may do that to each other from two domains at the same moment and
  * change places; then it goes on counting, and one of them will be first.
  */
-static void note_waker(struct task_struct *p, struct task_ctx *t)
+static void note_waker(struct task_struct *p, struct task_ctx *taskc)
 {
-	struct task_ctx *w = task_ctx(bpf_get_current_task_btf());
+	struct task_ctx *wakerc = task_ctx(bpf_get_current_task_btf());
 
-	if (!w || w->is_thread || no_steal)
+	if (!wakerc || wakerc->is_thread || no_steal)
 		return;
-	if (w->home == t->home) {
-		t->pulls = 0;
+	if (wakerc->home == taskc->home) {
+		taskc->pulls = 0;
 		return;
 	}
-	if (t->puller != w->home) {
-		t->puller = w->home;
-		t->pulls = 0;
+	if (taskc->puller != wakerc->home) {
+		taskc->puller = wakerc->home;
+		taskc->pulls = 0;
 	}
-	if (++t->pulls < PULLS_MAX)
+	if (++taskc->pulls < PULLS_MAX)
 		return;
-	t->pulls = 0;
+	taskc->pulls = 0;
 	/* Not into a crowd. */
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | w->home) > scx_bpf_dsq_nr_queued(DSQ_READY | t->home) ||
-	    !may_run_in(p, w->home))
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | wakerc->home) > scx_bpf_dsq_nr_queued(DSQ_READY | taskc->home) ||
+	    !may_run_in(p, wakerc->home))
 		return;
-	set_home(t, w->home);
-	w->pulls = 0;
+	set_home(taskc, wakerc->home);
+	wakerc->pulls = 0;
 }
 
 /* A new affinity may leave the home domain without a CPU for the task. */
 void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
 {
-	struct task_ctx *t = task_ctx(p);
+	struct task_ctx *taskc = task_ctx(p);
 	u32 here;
 
-	if (!t || t->is_thread || has_cpu_of(t->home, cpumask))
+	if (!taskc || taskc->is_thread || has_cpu_of(taskc->home, cpumask))
 		return;
 	here = domain_of_cpu(bpf_cpumask_any_distribute(cpumask));
 	if (here != NO_DOMAIN)
-		set_home(t, here);
+		set_home(taskc, here);
 }
 
 /* A new task lives where its parent does; one that was there before us, where it ran. */
 static u32 first_home(struct task_struct *p, struct scx_init_task_args *args)
 {
 	struct task_struct *parent;
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	u32 d;
 
 	if (args->fork) {
 		parent = bpf_get_current_task_btf();
-		t = task_ctx(parent);
-		if (t && !t->is_thread && t->home < nr_domains)
-			return t->home;
+		taskc = task_ctx(parent);
+		if (taskc && !taskc->is_thread && taskc->home < nr_domains)
+			return taskc->home;
 	}
 	d = domain_of_cpu(scx_bpf_task_cpu(p));
 	return d == NO_DOMAIN ? 0 : d;

@@ -25,7 +25,7 @@
 static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
 {
 	struct bpf_cpumask *mask, *old;
-	struct cpu_ctx *c;
+	struct cpu_ctx *cpuc;
 	u32 cpu;
 
 	if (!m)
@@ -34,9 +34,9 @@ static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
 	if (!mask)
 		return -ENOMEM;
 	bpf_for(cpu, 0, nr_cpus) {
-		c = cpu_at(cpu);
-		if (c && c->domain != NO_DOMAIN && !c->dedicated &&
-		    (of_set ? c->set : c->domain) == number)
+		cpuc = cpu_at(cpu);
+		if (cpuc && cpuc->domain != NO_DOMAIN && !cpuc->dedicated &&
+		    (of_set ? cpuc->set : cpuc->domain) == number)
 			bpf_cpumask_set_cpu(cpu, mask);
 	}
 	old = bpf_kptr_xchg(&m->mask, mask);
@@ -52,16 +52,16 @@ static const struct cpumask *domain_mask(u32 d)
 	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
 }
 
-static bool any_idle(struct domain_ctx *dom)
+static bool any_idle(struct domain_ctx *domc)
 {
-	return READ_ONCE(dom->nr_idle) > 0;
+	return READ_ONCE(domc->nr_idle) > 0;
 }
 
 /* Whether another domain has an idle CPU. */
 __weak bool any_idle_elsewhere(u32 d)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 i;
 
 	if (!order)
@@ -69,8 +69,8 @@ __weak bool any_idle_elsewhere(u32 d)
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
-		dom = domain_at(order->nearest[i]);
-		if (dom && any_idle(dom))
+		domc = domain_at(order->nearest[i]);
+		if (domc && any_idle(domc))
 			return true;
 	}
 	return false;
@@ -78,10 +78,10 @@ __weak bool any_idle_elsewhere(u32 d)
 
 static bool is_idle(s32 cpu)
 {
-	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
+	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
 	u32 word = (u32)cpu / 64;
 
-	return dom && word < CPU_WORDS && dom->idle[word] & 1ULL << (cpu % 64);
+	return domc && word < CPU_WORDS && domc->idle[word] & 1ULL << (cpu % 64);
 }
 
 /*
@@ -160,7 +160,7 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 	u32 i, other;
 	s32 cpu;
 
@@ -170,8 +170,8 @@ static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 
 		if (i >= MAX_DOMAINS)
 			break;
 		other = order->nearest[i];
-		dom = domain_at(other);
-		if (!dom || !any_idle(dom))
+		domc = domain_at(other);
+		if (!domc || !any_idle(domc))
 			continue;
 		cpu = claim_idle(p, other, prev_cpu, wake_flags & ~SCX_WAKE_SYNC);
 		if (cpu >= 0)
@@ -181,7 +181,7 @@ static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 
 }
 
 /* Wakes up to `most` idle CPUs of a domain, so that they look at its queues. */
-static void kick_idle(struct domain_ctx *dom, u32 d, u32 most)
+static void kick_idle(struct domain_ctx *domc, u32 d, u32 most)
 {
 	const struct cpumask *mask = domain_mask(d);
 	u32 i;
@@ -190,7 +190,7 @@ static void kick_idle(struct domain_ctx *dom, u32 d, u32 most)
 	if (!mask)
 		return;
 	bpf_for(i, 0, most) {
-		if (!any_idle(dom))
+		if (!any_idle(domc))
 			return;
 		cpu = scx_bpf_pick_idle_cpu(mask, 0);
 		if (cpu < 0)
@@ -203,34 +203,34 @@ static void kick_idle(struct domain_ctx *dom, u32 d, u32 most)
  * Whether a task may be about to be put into READY by a decision that stood (enqueue.bpf.h): the gap
  * above, without a thread that wakes up for it. The CPU then looks once more.
  */
-static bool just_stood(struct domain_ctx *dom)
+static bool just_stood(struct domain_ctx *domc)
 {
-	return (s64)(scx_bpf_now() - READ_ONCE(dom->stood_ns)) < (s64)GAP_NS;
+	return (s64)(scx_bpf_now() - READ_ONCE(domc->stood_ns)) < (s64)GAP_NS;
 }
 
 void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
-	struct domain_ctx *dom;
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	struct domain_ctx *domc;
 	u32 word;
 	u64 bit;
 
-	if (!c || c->dedicated)
+	if (!cpuc || cpuc->dedicated)
 		return;
-	dom = domain_at(c->domain);
+	domc = domain_at(cpuc->domain);
 	word = (u32)cpu / 64;
-	if (!dom || word >= CPU_WORDS)
+	if (!domc || word >= CPU_WORDS)
 		return;
 	bit = 1ULL << (cpu % 64);
 	if (!idle) {
-		if (__sync_fetch_and_and(&dom->idle[word], ~bit) & bit)
-			__sync_fetch_and_sub(&dom->nr_idle, 1);
+		if (__sync_fetch_and_and(&domc->idle[word], ~bit) & bit)
+			__sync_fetch_and_sub(&domc->nr_idle, 1);
 		return;
 	}
-	if (!(__sync_fetch_and_or(&dom->idle[word], bit) & bit))
-		__sync_fetch_and_add(&dom->nr_idle, 1);
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | c->domain) > 0 || READ_ONCE(c->own_looks) ||
-	    READ_ONCE(dom->state) == THREAD_PARKED || just_stood(dom))
+	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
+		__sync_fetch_and_add(&domc->nr_idle, 1);
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || READ_ONCE(cpuc->own_looks) ||
+	    READ_ONCE(domc->state) == THREAD_PARKED || just_stood(domc))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

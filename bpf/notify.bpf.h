@@ -21,21 +21,21 @@ static u64 cgroup_of(struct task_struct *p)
 	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
 }
 
-static void fill(struct queued *m, struct task_struct *p, struct task_ctx *t, u16 flags)
+static void fill(struct queued *m, struct task_struct *p, struct task_ctx *taskc, u16 flags)
 {
 	m->pid = p->pid;
-	m->cpu = flags & QUEUED_BOUND ? scx_bpf_task_cpu(p) : t->ran_on;
-	m->seq = t->seq;
-	m->at_ns = t->queued_ns;
-	m->used_ns = t->used_ns;
-	m->burst_ns = t->burst_ns;
+	m->cpu = flags & QUEUED_BOUND ? scx_bpf_task_cpu(p) : taskc->ran_on;
+	m->seq = taskc->seq;
+	m->at_ns = taskc->queued_ns;
+	m->used_ns = taskc->used_ns;
+	m->burst_ns = taskc->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;
 	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? QUEUED_ANYWHERE : 0);
-	m->decided_by = t->decided_by;
+	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
-	m->carried = t->carried;
+	m->carried = taskc->carried;
 }
 
 /* Whether `p` may use every CPU of domain `d`. */
@@ -50,7 +50,7 @@ static bool may_use_whole(struct task_struct *p, u32 d)
 }
 
 /* Tells the thread of domain `d` that `p` waits. False: there is no room in the ring. */
-static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, u32 d, u16 flags)
+static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u16 flags)
 {
 	struct queued_part *part;
 	struct queued *m;
@@ -63,25 +63,25 @@ static bool tell(struct task_struct *p, struct task_ctx *t, struct domain_ctx *d
 		m = bpf_ringbuf_reserve(ring, sizeof(*m), 0);
 		if (!m)
 			return false;
-		fill(m, p, t, flags);
-		bpf_ringbuf_submit(m, wake_flags_for(dom));
+		fill(m, p, taskc, flags);
+		bpf_ringbuf_submit(m, wake_flags_for(domc));
 	} else {
 		part = bpf_ringbuf_reserve(ring, sizeof(*part), 0);
 		if (!part)
 			return false;
-		fill(&part->queued, p, t, flags | QUEUED_PART);
+		fill(&part->queued, p, taskc, flags | QUEUED_PART);
 		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
-		bpf_ringbuf_submit(part, wake_flags_for(dom));
+		bpf_ringbuf_submit(part, wake_flags_for(domc));
 	}
 	return true;
 }
 
 /* The flags of a second message about the same stay: whoever has not run since it woke up has just woken up. */
-static u16 flags_again(struct task_ctx *t)
+static u16 flags_again(struct task_ctx *taskc)
 {
-	u16 flags = t->burst_ns ? 0 : QUEUED_WAKEUP;
+	u16 flags = taskc->burst_ns ? 0 : QUEUED_WAKEUP;
 
-	return waits_bound(t) ? flags | QUEUED_BOUND : flags;
+	return waits_bound(taskc) ? flags | QUEUED_BOUND : flags;
 }
 
 #endif /* MANYLAND_NOTIFY_BPF_H */

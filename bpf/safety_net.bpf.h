@@ -22,18 +22,18 @@
 #include "vtime.bpf.h"
 
 /* Whether waiting tasks run without a decision. */
-static bool net_is_open(struct domain_ctx *dom, u64 now)
+static bool net_is_open(struct domain_ctx *domc, u64 now)
 {
-	s64 starved, most = READ_ONCE(dom->patience_ns);
+	s64 starved, most = READ_ONCE(domc->patience_ns);
 
-	if (!dom->starved_since_ns)
-		dom->starved_since_ns = now;
-	starved = now - dom->starved_since_ns;
+	if (!domc->starved_since_ns)
+		domc->starved_since_ns = now;
+	starved = now - domc->starved_since_ns;
 	/* It sleeps, and nobody is about to carry out what it has decided. */
-	if (!strict && dom->state == THREAD_ASLEEP && is_away(dom, now) && !is_undrained(dom))
+	if (!strict && domc->state == THREAD_ASLEEP && is_away(domc, now) && !is_undrained(domc))
 		return true;
 	/* One that is at work comes to an end soon, unless it is broken. */
-	if (dom->state == THREAD_RUNNING)
+	if (domc->state == THREAD_RUNNING)
 		most *= WORK_PATIENCES;
 	return starved > (strict || most > (s64)STALL_NS ? (s64)STALL_NS : most);
 }
@@ -69,63 +69,63 @@ static u64 net_slice(u64 dsq)
 	return slice > slice_min_ns ? slice : slice_min_ns;
 }
 
-/* The thread of `dom` has thousands to decide already; this one is the safety net's to run. */
-static void note_untold(struct task_ctx *t, struct domain_ctx *dom)
+/* The thread of `domc` has thousands to decide already; this one is the safety net's to run. */
+static void note_untold(struct task_ctx *taskc, struct domain_ctx *domc)
 {
-	count(&dom->counts.congested);
-	if (__sync_lock_test_and_set(&t->untold, 1))
+	count(&domc->counts.congested);
+	if (__sync_lock_test_and_set(&taskc->untold, 1))
 		return;
-	if (!__sync_fetch_and_add(&dom->untold, 1))
-		dom->untold_since_ns = scx_bpf_now();
+	if (!__sync_fetch_and_add(&domc->untold, 1))
+		domc->untold_since_ns = scx_bpf_now();
 }
 
 /* The task runs, waits anew, or is gone. */
-static void settle_untold(struct task_ctx *t)
+static void settle_untold(struct task_ctx *taskc)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 
-	if (!t->untold || !__sync_lock_test_and_set(&t->untold, 0))
+	if (!taskc->untold || !__sync_lock_test_and_set(&taskc->untold, 0))
 		return;
-	dom = domain_at(t->told);
-	if (dom)
-		__sync_fetch_and_sub(&dom->untold, 1);
+	domc = domain_at(taskc->told);
+	if (domc)
+		__sync_fetch_and_sub(&domc->untold, 1);
 }
 
 /*
  * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
  * has every second turn.
  */
-static bool run_untold(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d, u64 now)
+static bool run_untold(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	if (!READ_ONCE(dom->untold))
+	if (!READ_ONCE(domc->untold))
 		return false;
-	if (strict && (s64)(now - dom->untold_since_ns) < (s64)STALL_NS)
+	if (strict && (s64)(now - domc->untold_since_ns) < (s64)STALL_NS)
 		return false;
-	c->net_turn ^= 1;
-	return c->net_turn && run_waiting(cpu, d, c->dedicated);
+	cpuc->net_turn ^= 1;
+	return cpuc->net_turn && run_waiting(cpu, d, cpuc->dedicated);
 }
 
 /*
  * Whether a task waits for a decision that this CPU may then run; of those that are decided it would
  * have taken one. Not static, so that the verifier looks at it once.
  */
-__weak bool somebody_waits(u32 cpu, struct cpu_ctx *c __arg_nonnull)
+__weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 {
-	return (!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | c->domain) > 0) ||
+	return (!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | cpuc->domain) > 0) ||
 	       scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0;
 }
 
 /*
- * A task runs that waited for a decision of `dom`. It was the first of those that wait, unless it was starved, so the safety net's
+ * A task runs that waited for a decision of `domc`. It was the first of those that wait, unless it was starved, so the safety net's
  * virtual time is not before its own (note_service()).
  */
-static void run_late(struct task_struct *p, struct task_ctx *t, struct domain_ctx *dom, struct cpu_ctx *c)
+static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
 {
-	count(&dom->counts.late);
-	note_theft(t->told, c->domain);
-	scx_bpf_task_set_slice(p, net_slice(t->waits_on));
-	if (!is_ready(t) && before(dom->waiting_vtime, t->vtime))
-		dom->waiting_vtime = t->vtime;
+	count(&domc->counts.late);
+	note_theft(taskc->told, cpuc->domain);
+	scx_bpf_task_set_slice(p, net_slice(taskc->waits_on));
+	if (!is_ready(taskc) && before(domc->waiting_vtime, taskc->vtime))
+		domc->waiting_vtime = taskc->vtime;
 }
 
 /*
@@ -137,7 +137,7 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 	struct bpf_iter_scx_dsq it;
 	u64 now = scx_bpf_now();
 	struct task_struct *p;
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	u32 moved = 0, i;
 
 	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
@@ -145,12 +145,12 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
-			t = task_ctx(p);
-			if (!t || (s64)(now - t->queued_ns) < (s64)STARVED_NS)
+			taskc = task_ctx(p);
+			if (!taskc || (s64)(now - taskc->queued_ns) < (s64)STARVED_NS)
 				continue;
 			scx_bpf_dsq_move_set_vtime(&it, order);
 			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {
-				t->ready_on = to;
+				taskc->ready_on = to;
 				moved++;
 			}
 		}
@@ -180,17 +180,17 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_order)
 }
 
 /* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is late. */
-static bool run_by_safety_net(s32 cpu, struct cpu_ctx *c, struct domain_ctx *dom, u32 d, u64 now)
+static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	if ((!c->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
+	if ((!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
 	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)
-		return net_is_open(dom, now) && run_waiting(cpu, d, c->dedicated);
-	if (c->dedicated)
+		return net_is_open(domc, now) && run_waiting(cpu, d, cpuc->dedicated);
+	if (cpuc->dedicated)
 		return false;
-	if (dom->starved_since_ns)
-		dom->starved_since_ns = 0;
-	if (READ_ONCE(dom->has_work))
-		WRITE_ONCE(dom->has_work, 0);
+	if (domc->starved_since_ns)
+		domc->starved_since_ns = 0;
+	if (READ_ONCE(domc->has_work))
+		WRITE_ONCE(domc->has_work, 0);
 	return false;
 }
 

@@ -20,15 +20,15 @@
 #define LOOKS_BEFORE 4
 
 /* `p` runs on a CPU that was claimed for it: no decision is needed. */
-static void note_bypass(struct task_ctx *t, u32 d)
+static void note_bypass(struct task_ctx *taskc, u32 d)
 {
-	struct domain_ctx *dom = domain_at(d);
+	struct domain_ctx *domc = domain_at(d);
 
-	t->waits_on = 0;
-	t->ready_on = 0;
-	t->free = 1;
-	if (dom)
-		count(&dom->counts.bypassed);
+	taskc->waits_on = 0;
+	taskc->ready_on = 0;
+	taskc->free = 1;
+	if (domc)
+		count(&domc->counts.bypassed);
 }
 
 /*
@@ -41,9 +41,9 @@ static bool goes_local_anyway(struct task_struct *p)
 }
 
 /* The same where its run queue is, or is about to be, that of the CPU. */
-static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 enq_flags)
+static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
-	note_bypass(t, d);
+	note_bypass(taskc, d);
 	if (goes_local_anyway(p))
 		scx_bpf_task_set_slice(p, slice_ns);
 	else
@@ -56,16 +56,16 @@ static void bypass(struct task_struct *p, struct task_ctx *t, u32 d, u64 enq_fla
  * taken off meanwhile to change its affinity. Then it carries it out all the same, and ends the scheduler because the task may not
  * use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of the lock.)
  */
-static void send(struct task_struct *p, struct task_ctx *t, u32 d, s32 cpu, u64 enq_flags)
+static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, u64 enq_flags)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 
-	note_bypass(t, d);
-	if (c) {
-		__sync_fetch_and_add(&c->own_turns, 1);
-		WRITE_ONCE(c->own_looks, LOOKS_BEFORE);
+	note_bypass(taskc, d);
+	if (cpuc) {
+		__sync_fetch_and_add(&cpuc->own_turns, 1);
+		WRITE_ONCE(cpuc->own_looks, LOOKS_BEFORE);
 	}
-	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, c ? c->own_order : 0, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_order : 0, enq_flags);
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
@@ -73,9 +73,9 @@ static void send(struct task_struct *p, struct task_ctx *t, u32 d, s32 cpu, u64 
 static s32 wakers_cpu(struct task_struct *p, u32 home)
 {
 	s32 cpu = bpf_get_smp_processor_id();
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 
-	return c && c->domain == home && !c->dedicated && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
+	return cpuc && cpuc->domain == home && !cpuc->dedicated && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
 }
 
 /*
@@ -93,18 +93,18 @@ static s32 beside_waker(struct task_struct *p, u32 home)
  * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its waker,
  * an idle one elsewhere.
  */
-static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u64 wake_flags)
+static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu, u64 wake_flags)
 {
-	u32 home = home_of(p, t);
-	struct domain_ctx *dom = domain_at(home);
+	u32 home = home_of(p, taskc);
+	struct domain_ctx *domc = domain_at(home);
 	s32 cpu = -1;
 
-	if (!dom || must_queue(prev_cpu, home))
+	if (!domc || must_queue(prev_cpu, home))
 		return -1;
 	if (by_kind) {
 		cpu = claim_preferred(p, home, prev_cpu);
 	} else {
-		if (any_idle(dom))
+		if (any_idle(domc))
 			cpu = claim_idle(p, home, prev_cpu, wake_flags);
 		if (cpu < 0 && !strict && !no_steal && any_idle_elsewhere(home)) {
 			if (wake_flags & SCX_WAKE_SYNC)
@@ -114,9 +114,9 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
 		}
 	}
 	/* A task without a cache to stay near lives where it finds room. */
-	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || t->fresh))
-		set_home(t, domain_of_cpu(cpu));
-	t->fresh = 0;
+	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || taskc->fresh))
+		set_home(taskc, domain_of_cpu(cpu));
+	taskc->fresh = 0;
 	return cpu;
 }
 
@@ -124,9 +124,9 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *t, s32 prev_cpu, u6
  * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will soon sleep, so that CPU asks for
  * work next: if it takes `p`, nothing has to be moved, and no other run queue be locked.
  */
-static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
+static s32 likely_cpu(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
-	s32 cpu = wakers_cpu(p, t->home);
+	s32 cpu = wakers_cpu(p, taskc->home);
 
 	return cpu >= 0 ? cpu : prev_cpu;
 }
@@ -135,13 +135,13 @@ static s32 likely_cpu(struct task_struct *p, struct task_ctx *t, s32 prev_cpu)
  * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer use
  * its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror has a CPU.
  */
-static s32 claim_again(struct task_struct *p, struct domain_ctx *dom, u32 home, s32 cpu)
+static s32 claim_again(struct task_struct *p, struct domain_ctx *domc, u32 home, s32 cpu)
 {
 	s32 idle = -1;
 
 	if (by_kind)
 		return claim_preferred(p, home, cpu);
-	if (any_idle(dom))
+	if (any_idle(domc))
 		idle = claim_idle(p, home, cpu, 0);
 	if (idle < 0 && !strict && !no_steal)
 		idle = claim_idle_elsewhere(p, home, cpu, 0);
@@ -150,19 +150,19 @@ static s32 claim_again(struct task_struct *p, struct domain_ctx *dom, u32 home, 
 
 s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
-	struct task_ctx *t = task_ctx(p);
+	struct task_ctx *taskc = task_ctx(p);
 	s32 cpu;
 
-	if (!t)
+	if (!taskc)
 		return prev_cpu;
-	if (t->is_thread)
-		return select_cpu_for_thread(p, t, prev_cpu);
+	if (taskc->is_thread)
+		return select_cpu_for_thread(p, taskc, prev_cpu);
 	if (!(wake_flags & SCX_WAKE_FORK))
-		note_waker(p, t);
-	cpu = claim_for(p, t, prev_cpu, wake_flags);
+		note_waker(p, taskc);
+	cpu = claim_for(p, taskc, prev_cpu, wake_flags);
 	if (cpu < 0)
-		return likely_cpu(p, t, prev_cpu);
-	bypass(p, t, t->home, 0);
+		return likely_cpu(p, taskc, prev_cpu);
+	bypass(p, taskc, taskc->home, 0);
 	return cpu;
 }
 

@@ -228,27 +228,27 @@ static struct cpu_ctx *cpu_at(s32 cpu)
 /* The domain of a CPU, or NO_DOMAIN. */
 static u32 domain_of_cpu(s32 cpu)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 
-	return c ? c->domain : NO_DOMAIN;
+	return cpuc ? cpuc->domain : NO_DOMAIN;
 }
 
 /* Whether the task waits for a decision. */
-static bool is_waiting(struct task_ctx *t)
+static bool is_waiting(struct task_ctx *taskc)
 {
-	return t->waits_on && t->decided_seq != t->seq;
+	return taskc->waits_on && taskc->decided_seq != taskc->seq;
 }
 
 /* Whether the task is on a queue that CPUs run by decisions. */
-static bool is_ready(struct task_ctx *t)
+static bool is_ready(struct task_ctx *taskc)
 {
-	return t->ready_on;
+	return taskc->ready_on;
 }
 
 /* Whether the task waits, or has waited until it became ready, in BOUND. */
-static bool waits_bound(struct task_ctx *t)
+static bool waits_bound(struct task_ctx *taskc)
 {
-	return (t->waits_on & DSQ_KIND) == DSQ_BOUND;
+	return (taskc->waits_on & DSQ_KIND) == DSQ_BOUND;
 }
 
 /* Threads that others may be waiting for without knowing it never wait for user space. */
@@ -264,19 +264,19 @@ static bool goes_straight(struct task_struct *p)
  * that are empty; the domain's own CPUs do not heed it, and take it back when they find its queues empty. If that happens
  * in the moment before the task is there, others come for it only after the next one.
  */
-static void note_work(struct domain_ctx *dom)
+static void note_work(struct domain_ctx *domc)
 {
-	if (!READ_ONCE(dom->has_work))
-		WRITE_ONCE(dom->has_work, 1);
+	if (!READ_ONCE(domc->has_work))
+		WRITE_ONCE(domc->has_work, 1);
 }
 
 /* After tasks were moved to the own queue of `cpu`: it will look there. */
 static void note_own(s32 cpu)
 {
-	struct cpu_ctx *c = cpu_at(cpu);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
 
-	if (c)
-		WRITE_ONCE(c->own_looks, 1);
+	if (cpuc)
+		WRITE_ONCE(cpuc->own_looks, 1);
 }
 
 /* Puts the first task of a queue that may run on this CPU into the CPU's local queue, and answers whether there was one. */

@@ -18,25 +18,25 @@ static __always_inline void count(u64 *counter)
 /* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */
 static void note_displaced(s32 cpu)
 {
-	struct domain_ctx *dom = domain_at(domain_of_cpu(cpu));
+	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
 
-	if (dom)
-		count(&dom->counts.displaced);
+	if (domc)
+		count(&domc->counts.displaced);
 }
 
 /* A task that was queued in domain `from` runs on a CPU of another one. */
 __weak int note_theft(u32 from, u32 to)
 {
-	struct domain_ctx *dom;
+	struct domain_ctx *domc;
 
 	if (from == to)
 		return 0;
-	dom = domain_at(from);
-	if (dom)
-		count(&dom->counts.stolen_out);
-	dom = domain_at(to);
-	if (dom)
-		count(&dom->counts.stolen_in);
+	domc = domain_at(from);
+	if (domc)
+		count(&domc->counts.stolen_out);
+	domc = domain_at(to);
+	if (domc)
+		count(&domc->counts.stolen_in);
 	return 0;
 }
 
@@ -74,13 +74,13 @@ static u32 latency_bucket(u64 ns)
 	return power * LATENCY_PARTS + ((ns >> (power - 2)) & (LATENCY_PARTS - 1));
 }
 
-__weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
+__weak int note_latency(struct domain_ctx *domc __arg_nonnull, u64 ns)
 {
 	/* The clocks of two CPUs may be a little apart. */
 	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
 
 	if (bucket < LATENCY_BUCKETS)
-		dom->latency[bucket]++;
+		domc->latency[bucket]++;
 	return 0;
 }
 
@@ -88,22 +88,22 @@ __weak int note_latency(struct domain_ctx *dom __arg_nonnull, u64 ns)
 SEC("syscall")
 int gauge(void *unused)
 {
-	struct domain_ctx *dom;
-	struct cpu_ctx *c;
+	struct domain_ctx *domc;
+	struct cpu_ctx *cpuc;
 	u32 i;
 
 	bpf_for(i, 0, nr_domains) {
-		dom = domain_at(i);
-		if (!dom)
+		domc = domain_at(i);
+		if (!domc)
 			continue;
-		dom->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
-		dom->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
+		domc->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
+		domc->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
 	}
 	bpf_for(i, 0, nr_cpus) {
-		c = cpu_at(i);
-		dom = c ? domain_at(c->domain) : NULL;
-		if (dom)
-			dom->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
+		cpuc = cpu_at(i);
+		domc = cpuc ? domain_at(cpuc->domain) : NULL;
+		if (domc)
+			domc->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
 	}
 	return 0;
 }

@@ -18,27 +18,27 @@
  */
 static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 {
-	struct domain_ctx *dom = domain_at(d);
+	struct domain_ctx *domc = domain_at(d);
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	bool asked = false;
 	u32 i;
 
-	if (!dom)
+	if (!domc)
 		return false;
 	if (!bpf_iter_scx_dsq_new(&it, waiting, 0)) {
 		bpf_for(i, 0, ASKS_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
-			t = task_ctx(p);
-			if (!t || t->asked_seq == t->seq ||
+			taskc = task_ctx(p);
+			if (!taskc || taskc->asked_seq == taskc->seq ||
 			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 				continue;
-			asked = tell(p, t, dom, d, flags_again(t));
+			asked = tell(p, taskc, domc, d, flags_again(taskc));
 			if (asked)
-				t->asked_seq = t->seq;
+				taskc->asked_seq = taskc->seq;
 			break;
 		}
 	}
@@ -53,31 +53,31 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
-	struct domain_ctx *own = domain_at(d), *dom;
+	struct domain_ctx *own_domc = domain_at(d), *domc;
 	u32 i, other;
 
-	if (!order || !own)
+	if (!order || !own_domc)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
 		other = order->nearest[i];
-		dom = domain_at(other);
-		if (!dom)
+		domc = domain_at(other);
+		if (!domc)
 			continue;
-		if (is_undrained(dom))
+		if (is_undrained(domc))
 			drain_decided(other, cpu);
-		if (!READ_ONCE(dom->has_work))
+		if (!READ_ONCE(domc->has_work))
 			continue;
 		if (run_from(DSQ_READY | other))
 			return true;
 		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
-		    dom->state == THREAD_RUNNING || is_undrained(dom))
+		    domc->state == THREAD_RUNNING || is_undrained(domc))
 			continue;
-		if (is_at_hand(own, now)) {
+		if (is_at_hand(own_domc, now)) {
 			if (ask_for(DSQ_WAITING | other, d, cpu))
 				break;
-		} else if (is_away(dom, now) && run_from(DSQ_WAITING | other)) {
+		} else if (is_away(domc, now) && run_from(DSQ_WAITING | other)) {
 			return true;
 		}
 	}
@@ -85,9 +85,9 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 }
 
 /* Step 5 of ops.dispatch. */
-static bool run_from_others(s32 cpu, struct cpu_ctx *c, u32 d, u64 now)
+static bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now)
 {
-	return !strict && !no_steal && !c->dedicated && run_from_nearest(d, cpu, now);
+	return !strict && !no_steal && !cpuc->dedicated && run_from_nearest(d, cpu, now);
 }
 
 #endif /* MANYLAND_STEAL_BPF_H */

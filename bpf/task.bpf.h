@@ -14,138 +14,138 @@
 #include "safety_net.bpf.h"
 
 /* A task runs that was on a queue of ready ones: virtual time advances to its key. */
-static void begin_ready(struct task_struct *p, struct task_ctx *t, struct cpu_ctx *c)
+static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
-	u32 kind = t->ready_on & DSQ_KIND;
-	struct domain_ctx *dom;
+	u32 kind = taskc->ready_on & DSQ_KIND;
+	struct domain_ctx *domc;
 
 	if (kind == DSQ_OWN) {
-		c->own_order = p->scx.dsq_vtime;
-		move_front(domain_at(c->domain), p->scx.dsq_vtime);
+		cpuc->own_order = p->scx.dsq_vtime;
+		move_front(domain_at(cpuc->domain), p->scx.dsq_vtime);
 	}
-	dom = domain_at(t->ready_on & ~DSQ_KIND);
-	if (kind == DSQ_READY && dom) {
-		dom->ready_order = p->scx.dsq_vtime;
-		move_front(dom, p->scx.dsq_vtime);
-		note_theft(t->ready_on & ~DSQ_KIND, c->domain);
+	domc = domain_at(taskc->ready_on & ~DSQ_KIND);
+	if (kind == DSQ_READY && domc) {
+		domc->ready_order = p->scx.dsq_vtime;
+		move_front(domc, p->scx.dsq_vtime);
+		note_theft(taskc->ready_on & ~DSQ_KIND, cpuc->domain);
 	}
 }
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 {
-	struct cpu_ctx *c = cpu_at(scx_bpf_task_cpu(p));
-	struct task_ctx *t = task_ctx(p);
-	struct domain_ctx *dom;
+	struct cpu_ctx *cpuc = cpu_at(scx_bpf_task_cpu(p));
+	struct task_ctx *taskc = task_ctx(p);
+	struct domain_ctx *domc;
 
-	if (!t || !c)
+	if (!taskc || !cpuc)
 		return;
-	t->started_ns = scx_bpf_now();
-	if (t->is_thread) {
-		begin_thread(t);
+	taskc->started_ns = scx_bpf_now();
+	if (taskc->is_thread) {
+		begin_thread(taskc);
 		return;
 	}
-	dom = domain_at(t->told);
-	t->turn = is_waiting(t) ? TURN_LATE : is_ready(t) ? TURN_DECIDED : TURN_FREE;
-	if (dom && t->turn == TURN_LATE)
-		run_late(p, t, dom, c);
-	else if (is_ready(t))
-		begin_ready(p, t, c);
-	settle_untold(t);
+	domc = domain_at(taskc->told);
+	taskc->turn = is_waiting(taskc) ? TURN_LATE : is_ready(taskc) ? TURN_DECIDED : TURN_FREE;
+	if (domc && taskc->turn == TURN_LATE)
+		run_late(p, taskc, domc, cpuc);
+	else if (is_ready(taskc))
+		begin_ready(p, taskc, cpuc);
+	settle_untold(taskc);
 	/* Policies are told of the time in which it ran or slept: it has no part in how long it waits. */
-	if (t->waits_on && t->carried.at_ns)
-		t->carried.at_ns += t->started_ns - t->queued_ns;
-	t->waits_on = 0;
-	t->ready_on = 0;
-	c->weight = p->scx.weight;
-	c->running = goes_straight(p) ? 0 : p->pid;
-	t->ran_on = scx_bpf_task_cpu(p);
-	note_place(p, t, c->domain);
+	if (taskc->waits_on && taskc->carried.at_ns)
+		taskc->carried.at_ns += taskc->started_ns - taskc->queued_ns;
+	taskc->waits_on = 0;
+	taskc->ready_on = 0;
+	cpuc->weight = p->scx.weight;
+	cpuc->running = goes_straight(p) ? 0 : p->pid;
+	taskc->ran_on = scx_bpf_task_cpu(p);
+	note_place(p, taskc, cpuc->domain);
 }
 
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
-	struct task_ctx *t = task_ctx(p);
-	struct cpu_ctx *c;
+	struct task_ctx *taskc = task_ctx(p);
+	struct cpu_ctx *cpuc;
 
-	if (!t)
+	if (!taskc)
 		return;
 	if (runnable)
-		give_up_rest(p, t);
-	if (t->is_thread) {
-		end_thread(t, runnable);
+		give_up_rest(p, taskc);
+	if (taskc->is_thread) {
+		end_thread(taskc, runnable);
 		return;
 	}
-	c = cpu_at(scx_bpf_task_cpu(p));
-	charge(t, p, c);
+	cpuc = cpu_at(scx_bpf_task_cpu(p));
+	charge(taskc, p, cpuc);
 	if (!runnable)
-		end_burst(t);
-	if (c) {
-		c->weight = 0;
-		c->running = 0;
+		end_burst(taskc);
+	if (cpuc) {
+		cpuc->weight = 0;
+		cpuc->running = 0;
 	}
 }
 
 s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct task_ctx *t;
+	struct task_ctx *taskc;
 	u32 d;
 
-	t = bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!t)
+	taskc = bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!taskc)
 		return -ENOMEM;
-	t->decided_by = NO_DOMAIN;
-	t->ran_on = scx_bpf_task_cpu(p);
-	t->home = NO_DOMAIN;
-	t->away_in = NO_DOMAIN;
-	t->puller = NO_DOMAIN;
+	taskc->decided_by = NO_DOMAIN;
+	taskc->ran_on = scx_bpf_task_cpu(p);
+	taskc->home = NO_DOMAIN;
+	taskc->away_in = NO_DOMAIN;
+	taskc->puller = NO_DOMAIN;
 	if (p->tgid == scheduler_tgid) {
 		d = thread_domain(p->pid);
 		if (d != NO_DOMAIN) {
-			t->is_thread = 1;
-			t->home = d;
+			taskc->is_thread = 1;
+			taskc->home = d;
 			return 0;
 		}
 	}
-	set_home(t, first_home(p, args));
+	set_home(taskc, first_home(p, args));
 	return 0;
 }
 
 /* The task comes under our rule: it starts level with its domain, and has to show that its bursts are short. */
 void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 {
-	struct task_ctx *t = task_ctx(p);
-	struct domain_ctx *dom;
+	struct task_ctx *taskc = task_ctx(p);
+	struct domain_ctx *domc;
 
-	if (!t)
+	if (!taskc)
 		return;
-	t->usual_ns = slice_ns;
-	dom = domain_at(t->home);
-	if (dom)
-		t->vtime = dom->waiting_vtime;
+	taskc->usual_ns = slice_ns;
+	domc = domain_at(taskc->home);
+	if (domc)
+		taskc->vtime = domc->waiting_vtime;
 }
 
 /* Another program means another working set: a cheap moment to move. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(note_exec, struct task_struct *p)
 {
-	struct task_ctx *t = task_ctx(p);
+	struct task_ctx *taskc = task_ctx(p);
 
-	if (t)
-		t->fresh = 1;
+	if (taskc)
+		taskc->fresh = 1;
 	return 0;
 }
 
 void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_task_args *args)
 {
-	struct task_ctx *t = task_ctx(p);
-	struct domain_ctx *dom;
+	struct task_ctx *taskc = task_ctx(p);
+	struct domain_ctx *domc;
 
-	if (!t || t->is_thread)
+	if (!taskc || taskc->is_thread)
 		return;
-	settle_untold(t);
-	dom = domain_at(t->home);
-	if (dom)
-		__sync_fetch_and_sub(&dom->tasks, 1);
+	settle_untold(taskc);
+	domc = domain_at(taskc->home);
+	if (domc)
+		__sync_fetch_and_sub(&domc->tasks, 1);
 }
 
 #endif /* MANYLAND_TASK_BPF_H */

@@ -26,25 +26,25 @@ static bool before(u64 a, u64 b)
 
 /*
  * A domain has two virtual times, that of the safety net and that of its policy, and each goes on with the tasks that its own queue
- * starts (run_late(), move_front()). The CPU of `c` has run a task for `used` ns that came from the other, so it goes on by what each
+ * starts (run_late(), move_front()). The CPU of `cpuc` has run a task for `used` ns that came from the other, so it goes on by what each
  * task of the domain would have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H. Zhang,
  * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share.
  * A policy that keeps no virtual time has an order of its own making, which stays as it is.
  */
-static void note_service(struct cpu_ctx *c, u64 used, bool late)
+static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 {
-	u32 *served = late ? &c->late_ns : &c->served_ns;
-	struct domain_ctx *dom;
+	u32 *served = late ? &cpuc->late_ns : &cpuc->served_ns;
+	struct domain_ctx *domc;
 	u64 weight;
 
 	*served += used < SERVICE_MAX_NS ? used : SERVICE_MAX_NS;
 	if (*served < SERVICE_NS)
 		return;
-	dom = domain_at(c->domain);
+	domc = domain_at(cpuc->domain);
 	/* 0: nobody was there at the last look, so how many there are is not known. */
-	weight = dom ? READ_ONCE(dom->weight) : 0;
-	if (weight && (!late || dom->paced))
-		__sync_fetch_and_add(late ? &dom->front : &dom->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
+	weight = domc ? READ_ONCE(domc->weight) : 0;
+	if (weight && (!late || domc->paced))
+		__sync_fetch_and_add(late ? &domc->front : &domc->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
 	*served = 0;
 }
 
@@ -53,50 +53,50 @@ static void note_service(struct cpu_ctx *c, u64 used, bool late)
  * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an
  * idle machine as soon as that becomes busy.
  */
-static void charge(struct task_ctx *t, struct task_struct *p, struct cpu_ctx *c)
+static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx *cpuc)
 {
-	u64 now = scx_bpf_now(), used = now - t->started_ns;
+	u64 now = scx_bpf_now(), used = now - taskc->started_ns;
 
-	t->started_ns = now;
-	if (!t->free)
-		t->used_ns += used;
-	t->burst_ns += used;
-	t->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
-	if (c && t->turn != TURN_LATE)
-		note_service(c, used, false);
-	else if (c && !t->free)
-		note_service(c, used, true);
+	taskc->started_ns = now;
+	if (!taskc->free)
+		taskc->used_ns += used;
+	taskc->burst_ns += used;
+	taskc->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
+	if (cpuc && taskc->turn != TURN_LATE)
+		note_service(cpuc, used, false);
+	else if (cpuc && !taskc->free)
+		note_service(cpuc, used, true);
 }
 
-/* Where `t` stands in the order of its last decision, by what it has used since. */
-static u64 order_now(struct task_ctx *t)
+/* Where `taskc` stands in the order of its last decision, by what it has used since. */
+static u64 order_now(struct task_ctx *taskc)
 {
-	return t->order + (t->used_ns - t->order_used_ns) * t->pace / PACE_ONE;
+	return taskc->order + (taskc->used_ns - taskc->order_used_ns) * taskc->pace / PACE_ONE;
 }
 
 /* The task goes to sleep. What it has used since it last did is a fourth of the average. */
-static void end_burst(struct task_ctx *t)
+static void end_burst(struct task_ctx *taskc)
 {
-	u64 burst = t->burst_ns < slice_ns ? t->burst_ns : slice_ns;
+	u64 burst = taskc->burst_ns < slice_ns ? taskc->burst_ns : slice_ns;
 
-	t->usual_ns = t->usual_ns / 4 * 3 + burst / 4;
-	t->burst_ns = 0;
+	taskc->usual_ns = taskc->usual_ns / 4 * 3 + burst / 4;
+	taskc->burst_ns = 0;
 }
 
 /* A decided task begins to run. Two at once may leave the front where the earlier of them stands: the next one mends it. */
-static void move_front(struct domain_ctx *dom, u64 order)
+static void move_front(struct domain_ctx *domc, u64 order)
 {
-	if (dom && before(dom->front, order))
-		dom->front = order;
+	if (domc && before(domc->front, order))
+		domc->front = order;
 }
 
 /*
  * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as with the policies of
  * virtual time (src/policy/fair.rs).
  */
-static u64 sleepers_credit(struct domain_ctx *dom)
+static u64 sleepers_credit(struct domain_ctx *domc)
 {
-	u32 few = CROWD_PER_CPU * dom->nr_cpus, queued = READ_ONCE(dom->queued);
+	u32 few = CROWD_PER_CPU * domc->nr_cpus, queued = READ_ONCE(domc->queued);
 
 	return queued > few ? slice_ns * few / queued : slice_ns;
 }
@@ -105,14 +105,14 @@ static u64 sleepers_credit(struct domain_ctx *dom)
  * Before a task waits: its lag is the credit at most if it slept, and if it had a CPU for itself it is ahead of the safety net's
  * virtual time by DEBT_SLICES at most.
  */
-static void limit_lag(struct task_ctx *t, struct domain_ctx *dom, u64 credit)
+static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
 {
-	u64 floor = dom->waiting_vtime - credit, ceiling = dom->waiting_vtime + DEBT_SLICES * slice_ns;
+	u64 floor = domc->waiting_vtime - credit, ceiling = domc->waiting_vtime + DEBT_SLICES * slice_ns;
 
-	if (before(t->vtime, floor))
-		t->vtime = floor;
-	else if (before(ceiling, t->vtime))
-		t->vtime = ceiling;
+	if (before(taskc->vtime, floor))
+		taskc->vtime = floor;
+	else if (before(ceiling, taskc->vtime))
+		taskc->vtime = ceiling;
 }
 
 /*
@@ -121,12 +121,12 @@ static void limit_lag(struct task_ctx *t, struct domain_ctx *dom, u64 credit)
  * of the end in place of those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that is
  * limited, and for a light task no more than for one of nice 0.
  */
-static u64 net_order(struct task_struct *p, struct task_ctx *t, u64 credit)
+static u64 net_order(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 {
-	u64 burst = t->burst_ns > t->usual_ns ? t->burst_ns : t->usual_ns;
+	u64 burst = taskc->burst_ns > taskc->usual_ns ? taskc->burst_ns : taskc->usual_ns;
 	u64 weight = p->scx.weight > WEIGHT_NICE_0 ? p->scx.weight : WEIGHT_NICE_0;
 
-	return t->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
+	return taskc->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
 }
 
 /*
