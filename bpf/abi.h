@@ -31,7 +31,8 @@ enum limits {
 };
 
 /*
- * The constants by which both sides go. They stand here only: user space and the simulator use them as `abi::NAME`.
+ * The constants by which both sides go. They stand here only: user space and the simulator use them
+ * as `abi::NAME`.
  */
 
 /* The weight of a task of nice 0; weights go from 1 to 10,000. */
@@ -54,9 +55,9 @@ static const u32 WORK_PATIENCES = 4;
 /* A thread that submits without end is not served for longer than so many drains in a row. */
 static const u32 DRAINS_MAX = 4;
 
-/* A task that had a CPU for itself is behind the safety net's virtual time by so many slices at most. */
+/* The virtual time of a task that had a CPU for itself is ahead by so many slices at most. */
 static const u32 DEBT_SLICES = 4;
-/* At most so many tasks at the end of a queue are checked in one heartbeat: there they are that others are put before. */
+/* So many tasks are checked in one heartbeat, from the end of a queue: others may overtake them. */
 static const u32 STARVED_CHECKS_MAX = 32;
 /* At most so many tasks of another domain are checked for one to ask for. */
 static const u32 ASKS_MAX = 8;
@@ -67,7 +68,7 @@ static const u32 AWAY_MAX = 4;
 static const u32 PULLS_MAX = 8;
 /* Loads are evened out when one exceeds the other by this part of it. */
 static const u32 LOAD_MARGIN = 4;
-/* At least so many tasks may move from a domain between two heartbeats, or this part of what is too much. */
+/* Tasks that may move from a domain between two heartbeats: so many, or this part of the excess. */
 static const s32 MOVES_MIN = 4;
 static const u32 MOVES_PART = 4;
 /* A load is estimated from so many tasks of a queue, and scaled to its length. */
@@ -227,8 +228,8 @@ struct domain_order {
 };
 
 /*
- * One step of the order in which a domain's tasks look for an idle CPU, where there is more than one
- * kind of core. Written by the loader, before attach.
+ * One step of the order in which a domain's tasks look for an idle CPU, where there is more than
+ * one kind of core. Written by the loader, before attach.
  */
 struct preference {
 	u32 set; /* the CPUs of one kind in one domain */

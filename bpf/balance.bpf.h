@@ -2,10 +2,11 @@
 /*
  * The loads of the domains, and which tasks change their home to even them out.
  *
- * The heartbeat samples the loads and says how many tasks may leave the fullest domain for the emptiest; a task
- * that is preempted then moves, and one that wakes up where many have to.
+ * The heartbeat samples the loads and says how many tasks may leave the fullest domain for the
+ * emptiest; a task that is preempted then moves, and one that wakes up where many have to.
  *
- * Invariant: a task moves only if the domains do not change places by it, so that moves come to an end.
+ * Invariant: a task moves only if the domains do not change places by it, so that moves come to an
+ * end.
  */
 #ifndef MANYLAND_BALANCE_BPF_H
 #define MANYLAND_BALANCE_BPF_H
@@ -13,8 +14,8 @@
 #include "home.bpf.h"
 
 /*
- * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left with
- * those it talks to unless so many have to move that the preempted ones would take for ever.
+ * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left
+ * with those it talks to unless so many have to move that the preempted ones would take for ever.
  */
 static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woken)
 {
@@ -64,7 +65,10 @@ static __noinline u64 weight_of(u64 dsq)
 	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
 }
 
-/* Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few looks. Called by the heartbeat. */
+/*
+ * Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few
+ * looks. Called by the heartbeat.
+ */
 __weak int look_at_loads(void)
 {
 	struct domain_ctx *domc;
@@ -97,8 +101,8 @@ __weak int look_at_loads(void)
 }
 
 /*
- * Lets the fullest domain in which tasks wait give some of them to the emptiest. Where each task has a CPU, there is nothing to be
- * gained. Called by the heartbeat, after look_at_loads().
+ * Lets the fullest domain in which tasks wait give some of them to the emptiest. Where each task
+ * has a CPU, there is nothing to be gained. Called by the heartbeat, after look_at_loads().
  */
 __weak int level_loads(void)
 {

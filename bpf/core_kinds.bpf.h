@@ -3,12 +3,12 @@
  * Kinds of core: which idle CPU a task gets where they are not all alike.
  *
  * The order is a table that the loader has written (src/topology/preference.rs computes it, and user
- * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs of
- * one kind in one domain and whether a whole idle core is wanted. Here it is only walked; core_upgrade.bpf.h walks it for tasks that have a
- * CPU already.
+ * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs
+ * of one kind in one domain and whether a whole idle core is wanted. Here it is only walked;
+ * core_upgrade.bpf.h walks it for tasks that have a CPU already.
  *
- * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets hold
- * no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
+ * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets
+ * hold no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
  */
 #ifndef MANYLAND_CORE_KINDS_BPF_H
 #define MANYLAND_CORE_KINDS_BPF_H
@@ -39,8 +39,9 @@ static bool core_is_idle(s32 cpu)
 }
 
 /*
- * Claims an idle CPU of `mask` that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and(): that
- * takes a running task for one that must not migrate on kernels without is_bpf_migration_disabled().
+ * Claims an idle CPU of `mask` that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and():
+ * that takes a running task for one that must not migrate on kernels without
+ * is_bpf_migration_disabled().
  */
 static s32 claim_in(struct task_struct *p, const struct cpumask *mask, bool whole_core, s32 prev_cpu)
 {

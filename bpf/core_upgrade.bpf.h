@@ -2,14 +2,15 @@
 /*
  * A task that has a CPU for itself, and could have a better one.
  *
- * Such a task asks for no CPU ever again, and would stay where a moment's rush has put it. So at the end of its slice, with nobody
- * else waiting, ops.dispatch looks whether a better core is idle: a whole one, if its own is shared with busy SMT siblings, or one of
- * a kind that is preferred (core_kinds.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel pass it to
- * ops.enqueue, which claims that core.
+ * Such a task asks for no CPU ever again, and would stay where a moment's rush has put it. So at
+ * the end of its slice, with nobody else waiting, ops.dispatch looks whether a better core is idle:
+ * a whole one, if its own is shared with busy SMT siblings, or one of a kind that is preferred
+ * (core_kinds.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel
+ * pass it to ops.enqueue, which claims that core.
  *
- * Invariant: whoever has a whole core leaves it only for one of a better kind, and whoever shares one only for a whole one, so moves
- * come to an end. With --strict nobody leaves its home so; nor with --no-steal, where all cores are of one kind. Where neither
- * differs, none of this runs.
+ * Invariant: whoever has a whole core leaves it only for one of a better kind, and whoever shares
+ * one only for a whole one, so moves come to an end. With --strict nobody leaves its home so; nor
+ * with --no-steal, where all cores are of one kind. Where neither differs, none of this runs.
  */
 #ifndef MANYLAND_CORE_UPGRADE_BPF_H
 #define MANYLAND_CORE_UPGRADE_BPF_H
@@ -71,7 +72,10 @@ static bool has_idle_core(struct task_struct *p, const struct cpumask *mask)
 	return found;
 }
 
-/* A whole idle core of `mask`: claims a CPU of it, or only answers whether there is one. Negative: there is none. */
+/*
+ * A whole idle core of `mask`: claims a CPU of it, or only answers whether there is one. Negative:
+ * there is none.
+ */
 static s32 idle_core(struct task_struct *p, const struct cpumask *mask, s32 cpu, bool claim)
 {
 	if (claim)
@@ -115,7 +119,9 @@ static s32 better_by_kind(struct task_struct *p, u32 home, s32 cpu, bool shared,
 	return -1;
 }
 
-/* A whole idle core at home or, if the task may leave it, in the nearest other domain that has one. */
+/*
+ * A whole idle core at home or, if the task may leave it, in the nearest other domain that has one.
+ */
 static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 {
 	struct domain_order *order = bpf_map_lookup_elem(&orders, &home);
@@ -160,7 +166,10 @@ static bool can_climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, st
 	return (by_kind || smt) && better_core(p, taskc, cpu, cpuc, false) >= 0;
 }
 
-/* For ops.enqueue, afterwards: claims such a core, or answers a negative number if it has been taken meanwhile. */
+/*
+ * For ops.enqueue, afterwards: claims such a core, or answers a negative number if it has been
+ * taken meanwhile.
+ */
 static s32 claim_better(struct task_struct *p, struct task_ctx *taskc, s32 cpu)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);

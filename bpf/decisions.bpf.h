@@ -2,10 +2,10 @@
 /*
  * Domain thread to kernel: how the decisions in `decided` are carried out.
  *
- * A decision names a task, a stay in the waiting state, a CPU, a slice and a place in the order. All
- * of it is checked here. A wrong one is counted and bounced: the task stays where it waits, and its
- * domain is told of it again. A decision that comes too late (the task has run, moved, died, or has
- * been queued again) is counted as stale and dropped.
+ * A decision names a task, a stay in the waiting state, a CPU, a slice and a place in the order.
+ * All of it is checked here. A wrong one is counted and bounced: the task stays where it waits, and
+ * its domain is told of it again. A decision that comes too late (the task has run, moved, died, or
+ * has been queued again) is counted as stale and dropped.
  *
  * Invariant: a task leaves WAITING or BOUND only by a move that the kernel itself carries out under
  * the task's run-queue lock, so that it is never on two queues or on none.
@@ -59,8 +59,8 @@ struct drain {
 };
 
 /*
- * Whether `p` may be put on `cpu` by a decision of domain `d`: its affinity has it, the domain has it,
- * and it is not the domain thread's own, unless the task may use no other.
+ * Whether `p` may be put on `cpu` by a decision of domain `d`: its affinity has it, the domain has
+ * it, and it is not the domain thread's own, unless the task may use no other.
  */
 static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
 {
@@ -107,13 +107,15 @@ static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_
 }
 
 /*
- * The task that runs on `cpu` gives way, before its slice ends, to what has just been put first into the CPU's own queue.
+ * The task that runs on `cpu` gives way, before its slice ends, to what has just been put first
+ * into the CPU's own queue.
  *
- * Only a task that user space decides for gives way: a CPU that runs a domain thread, a thread that bypasses user space or a
- * task of a higher scheduling class names no task in `running`. The kernel's own SCX_KICK_PREEMPT ends the slice of the task
- * that runs when the interrupt arrives, which may be a domain thread by then. Here it is the task's own slice that ends, and
- * another one that has come to run meanwhile keeps the CPU. The task that gave way, if it was that late, has a short slice when it
- * runs next, no more; the kernel queues it as at the end of a slice.
+ * Only a task that user space decides for gives way: a CPU that runs a domain thread, a thread that
+ * bypasses user space or a task of a higher scheduling class names no task in `running`. The
+ * kernel's own SCX_KICK_PREEMPT ends the slice of the task that runs when the interrupt arrives,
+ * which may be a domain thread by then. Here it is the task's own slice that ends, and another one
+ * that has come to run meanwhile keeps the CPU. The task that gave way, if it was that late, has a
+ * short slice when it runs next, no more; the kernel queues it as at the end of a slice.
  */
 __weak int preempt(u32 d, s32 cpu, s32 here)
 {
@@ -159,8 +161,8 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		return;
 	}
 	/*
-	 * Two domains may have decided: the task's own, and one that was asked as well (ask_for). One of
-	 * them is first.
+	 * Two domains may have decided: the task's own, and one that was asked as well (ask_for).
+	 * One of them is first.
 	 */
 	if (__sync_val_compare_and_swap(&taskc->decided_seq, decided_seq, d->seq) != decided_seq) {
 		count(&domc->counts.stale);
@@ -175,10 +177,10 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		transfer.order = first_order(transfer.to, d->order);
 
 	/*
-	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment and
-	 * must not be taken for decided, so nothing that says so (`seq`, `waits_on`) is written here. If the new
-	 * stay is by a decision that stands (stand()), its place may be noted as this decision has it, or the
-	 * other way round: the one after it mends that.
+	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment
+	 * and must not be taken for decided, so nothing that says so (`seq`, `waits_on`) is written
+	 * here. If the new stay is by a decision that stands (stand()), its place may be noted as
+	 * this decision has it, or the other way round: the one after it mends that.
 	 */
 	taskc->carried = d->carried;
 	taskc->decided_by = d->domain;
@@ -197,9 +199,9 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	taskc->ready_on = transfer.to;
 
 	/*
-	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet. The
-	 * first try then waits for that with the run-queue lock, but fails, as its iterator is older
-	 * than the task's place; the second succeeds.
+	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet.
+	 * The first try then waits for that with the run-queue lock, but fails, as its iterator is
+	 * older than the task's place; the second succeeds.
 	 */
 	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
 		count(&domc->counts.stale);
@@ -211,7 +213,9 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	domc->carried_out++;
 	if (d->domain != taskc->told) {
 		note_theft(taskc->told, d->domain);
-		/* What an idle CPU has asked for may go home again; note_place() looks after that. */
+		/*
+		 * What an idle CPU has asked for may go home again; note_place() looks after that.
+		 */
 		if (taskc->asked_seq != d->seq)
 			set_home(taskc, d->domain);
 	}

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A CPU asks for work: run_next() has the steps of the picture in the README, and what goes before the ready tasks.
+ * A CPU asks for work: run_next() has the steps of the picture in the README, and what goes before
+ * the ready tasks.
  *
  *   1  drain_decided      (decisions.bpf.h)   carry out what the domain thread has decided
  *      run_due_thread, run_first, run_untold, goes_on     what is not compared with the ready tasks
- *   2  run_decided                            from the CPU's own queue, then from READY, or the other way round
+ *   2  run_decided                            from the CPU's own queue, then from READY, or the
+ *   other way round
  *   3  run_parked_thread                      the domain thread
  *   4  run_by_safety_net  (safety_net.bpf.h)  a waiting task, if the thread is late
  *   5  run_from_others    (steal.bpf.h)       a task of another domain
  *
- * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if a domain thread runs
- * or has just been called and will wake it.
+ * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if a domain thread
+ * runs or has just been called and will wake it.
  */
 #ifndef MANYLAND_DISPATCH_BPF_H
 #define MANYLAND_DISPATCH_BPF_H
@@ -21,9 +23,9 @@
 #include "steal.bpf.h"
 
 /*
- * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the count of looks that are due spares looking
- * it up. One is taken before the look: who moves a task there says so afterwards (note_own), so one of the two finds the other; who
- * cannot, asks for some more (send).
+ * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the count of looks
+ * that are due spares looking it up. One is taken before the look: who moves a task there says so
+ * afterwards (note_own), so one of the two finds the other; who cannot, asks for some more (send).
  */
 static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 {
@@ -43,8 +45,8 @@ static bool has_turns(struct cpu_ctx *cpuc, struct domain_ctx *domc)
 }
 
 /*
- * Runs what goes before everybody else, without being compared: what a decision has made the running
- * task give way to, and starved tasks.
+ * Runs what goes before everybody else, without being compared: what a decision has made the
+ * running task give way to, and starved tasks.
  */
 __noinline int run_first(u32 cpu)
 {
@@ -100,7 +102,10 @@ static bool run_due_thread(struct domain_ctx *domc, u32 d, u64 now)
 	return thread_is_due(domc, d, now) && run_from(DSQ_THREAD | d);
 }
 
-/* Step 2: runs a decided task, from the CPU's own queue and from that of the domain, the one that is behind first. */
+/*
+ * Step 2: runs a decided task, from the CPU's own queue and from that of the domain, the one that
+ * is behind first.
+ */
 static bool run_decided(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
 	bool own_first = cpuc->dedicated || !before(domc->ready_order, cpuc->own_order);
@@ -143,16 +148,20 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	       run_from_others(cpu, cpuc, d, now); /* 5 */
 }
 
-/* No other task is to be had: the running one goes on, or leaves for a better core, and keeps the CPU until then. */
+/*
+ * No other task is to be had: the running one goes on, or leaves for a better core, and keeps the
+ * CPU until then.
+ */
 static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
 	struct task_ctx *taskc = task_ctx(prev);
 
 	if (cpuc && taskc && !taskc->is_thread && !goes_straight(prev) && can_climb(prev, taskc, cpu, cpuc)) {
 		/*
-		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where the
-		 * kernel keeps it from there (it must not migrate now, or exits). The kernel does not
-		 * check that queue again by itself: the CPU would go idle although it has the task.
+		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where
+		 * the kernel keeps it from there (it must not migrate now, or exits). The kernel
+		 * does not check that queue again by itself: the CPU would go idle although it has
+		 * the task.
 		 */
 		scx_bpf_kick_cpu(cpu, 0);
 		return;

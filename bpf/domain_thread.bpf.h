@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The domain thread as the kernel's side sees it: its states, where it waits for a CPU, and whether it comes in time.
+ * The domain thread as the kernel's side sees it: its states, where it waits for a CPU, and whether
+ * it comes in time.
  *
- *   ASLEEP --woken--> (idle CPU: runs there) or PARKED --a CPU dispatches it--> RUNNING --sleeps--> ASLEEP
- *                                               ^--------------yields-------------'
- *   PREEMPTED: runnable, after a higher scheduling class has driven it from its CPU.
+ *   ASLEEP ----- woken, and a CPU is idle --------------> RUNNING
+ *   ASLEEP ----- woken, and none is: park_thread() ------> PARKED
+ *   PARKED ----- run_due_thread(), run_parked_thread() --> RUNNING
+ *   RUNNING ---- has nothing left to do -----------------> ASLEEP
+ *   RUNNING ---- yields, or its slice ends --------------> PARKED
+ *   RUNNING ---- a higher scheduling class comes --------> PREEMPTED, and from there as if woken
  *
- * Invariant: `state` and `state_since_ns` are those of the last change; `patience_ns` is how long the domain's
- * CPUs wait for the thread now, which grows with the lateness of the machine's own timers.
+ * Invariant: `state` and `state_since_ns` are those of the last change; `patience_ns` is how long
+ * the domain's CPUs wait for the thread now, which grows with the lateness of the machine's own
+ * timers.
  */
 #ifndef MANYLAND_DOMAIN_THREAD_BPF_H
 #define MANYLAND_DOMAIN_THREAD_BPF_H
@@ -67,7 +72,10 @@ static u64 wake_flags_for(struct domain_ctx *domc)
 	return BPF_RB_NO_WAKEUP;
 }
 
-/* Whether the thread of `domc` was called and has not come for its patience: somebody has stopped it. */
+/*
+ * Whether the thread of `domc` was called and has not come for its patience: somebody has stopped
+ * it.
+ */
 static bool is_stopped(struct domain_ctx *domc, u64 now)
 {
 	return domc->state == THREAD_ASLEEP && !READ_ONCE(domc->sleeping) &&
@@ -122,18 +130,24 @@ static bool is_at_hand(struct domain_ctx *domc, u64 now)
 	return domc->state == THREAD_RUNNING || (domc->state == THREAD_ASLEEP && !is_stopped(domc, now));
 }
 
-/* No timer counts as later than this: a pause of the whole machine is over by the next heartbeat. */
+/*
+ * No timer counts as later than this: a pause of the whole machine is over by the next heartbeat.
+ */
 #define LATE_MAX_NS 100000000
 
 /* What is left of that at the next heartbeat, if it is not late. */
 #define FADING(ns) ((ns) / 8 * 7)
 
-/* From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each may wait twice for the host. */
+/*
+ * From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each
+ * may wait twice for the host.
+ */
 #define STEPS_TO_DECIDE 8
 
 /*
- * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its host gives it, every step from a
- * wake-up to a decision takes so much longer, and a thread that comes no later than that is not late.
+ * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its
+ * host gives it, every step from a wake-up to a decision takes so much longer, and a thread that
+ * comes no later than that is not late.
  */
 static u64 lateness(struct heartbeat *h)
 {
@@ -177,7 +191,10 @@ static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, 
 	return cpu;
 }
 
-/* For the heartbeat, which comes so late: how long the CPUs of `domc` wait for the thread from now on. */
+/*
+ * For the heartbeat, which comes so late: how long the CPUs of `domc` wait for the thread from now
+ * on.
+ */
 static void set_patience(struct domain_ctx *domc, u64 late)
 {
 	WRITE_ONCE(domc->patience_ns, patience_ns + late * STEPS_TO_DECIDE);

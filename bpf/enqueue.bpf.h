@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task becomes runnable. ops.enqueue reads as the list of what may come of that: it runs on an idle CPU at once, it is
- * ready by a decision that holds, or it waits for one.
+ * A task becomes runnable. ops.enqueue reads as the list of what may come of that: it runs on an
+ * idle CPU at once, it is ready by a decision that holds, or it waits for one.
  *
- * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is on WAITING or BOUND, the
- * domain thread has been notified; if there was no room for the message, the task is counted, and while there are such tasks
- * the safety net runs every second one. It is ready at once only by a decision of its home's thread that stands.
+ * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is on
+ * WAITING or BOUND, the domain thread has been notified; if there was no room for the message, the
+ * task is counted, and while there are such tasks the safety net runs every second one. It is ready
+ * at once only by a decision of its home's thread that stands.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -16,8 +17,8 @@
 #include "standing.bpf.h"
 
 /*
- * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now, it
- * goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
+ * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now,
+ * it goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
  */
 static void climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 enq_flags)
 {
@@ -34,8 +35,8 @@ static void climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 en
 }
 
 /*
- * The outcomes of ops.enqueue that stand in other files: park_thread() (domain_thread.bpf.h), resume() and stand()
- * (standing.bpf.h).
+ * The outcomes of ops.enqueue that stand in other files: park_thread() (domain_thread.bpf.h),
+ * resume() and stand() (standing.bpf.h).
  */
 
 /* `p` runs where it is, without a decision. */
@@ -45,8 +46,8 @@ static void run_here(struct task_struct *p, u64 enq_flags)
 }
 
 /*
- * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before it: that which it is bound
- * to; or any, where ops.select_cpu was not asked.
+ * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before
+ * it: that which it is bound to; or any, where ops.select_cpu was not asked.
  */
 static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32 cpu,
 					u64 enq_flags)
@@ -128,7 +129,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	d = bound ? domain_of_cpu(cpu) : home_of(p, taskc);
 	domc = domain_at(d);
 	if (!domc) {
-		/* Its CPU has come online since, or is a domain thread's: no thread decides for it. */
+		/*
+		 * Its CPU has come online since, or is a domain thread's: no thread decides for it.
+		 */
 		run_here(p, enq_flags);
 		return;
 	}

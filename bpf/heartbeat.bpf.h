@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is done five times a second rather than on the way of a task: finding wake-ups that were lost in a race and starved
- * tasks (safety_net.bpf.h), moving tasks off CPUs that a higher scheduling class has (higher_class.bpf.h), measuring the
- * machine's lateness (domain_thread.bpf.h), and evening out the loads of the domains (balance.bpf.h).
+ * What is done five times a second rather than on the way of a task: finding wake-ups that were
+ * lost in a race and starved tasks (safety_net.bpf.h), moving tasks off CPUs that a higher
+ * scheduling class has (higher_class.bpf.h), measuring the machine's lateness
+ * (domain_thread.bpf.h), and evening out the loads of the domains (balance.bpf.h).
  *
- * Invariant: nothing depends on the heartbeat except the time after which a rare accident is repaired.
+ * Invariant: nothing depends on the heartbeat except the time after which a rare accident is
+ * repaired.
  */
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
@@ -20,7 +22,10 @@ static long start_timer(struct heartbeat *h)
 	return bpf_timer_start(&h->timer, HEARTBEAT_NS, 0);
 }
 
-/* Finds tasks that wait although a CPU of their domain is idle: the wake-up that the gap in idle.bpf.h has swallowed. */
+/*
+ * Finds tasks that wait although a CPU of their domain is idle: the wake-up that the gap in
+ * idle.bpf.h has swallowed.
+ */
 static void find_lost_wakeups(void)
 {
 	struct domain_ctx *domc;
@@ -39,7 +44,10 @@ static void find_lost_wakeups(void)
 	bpf_rcu_read_unlock();
 }
 
-/* Sets the patience of each domain, and lets tasks of its queues go first that have waited for too long. */
+/*
+ * Sets the patience of each domain, and lets tasks of its queues go first that have waited for too
+ * long.
+ */
 static void serve_domains(u64 late)
 {
 	struct domain_ctx *domc;

@@ -3,9 +3,10 @@
  * A higher scheduling class takes a CPU: a real-time or deadline task, with --partial any task that
  * did not choose SCHED_EXT. Whatever was about to run there looks for another place.
  *
- * Invariant: no task that may run elsewhere stays in the local queue of a CPU that has been taken, or
- * in the CPU's own queue for longer than two heartbeats. (Before Linux 6.19 there is one gap: a task
- * sent to an idle CPU at the moment in which a higher class wakes there stays until that sleeps.)
+ * Invariant: no task that may run elsewhere stays in the local queue of a CPU that has been taken,
+ * or in the CPU's own queue for longer than two heartbeats. (Before Linux 6.19 there is one gap: a
+ * task sent to an idle CPU at the moment in which a higher class wakes there stays until that
+ * sleeps.)
  */
 #ifndef MANYLAND_HIGHER_CLASS_BPF_H
 #define MANYLAND_HIGHER_CLASS_BPF_H
@@ -21,11 +22,11 @@
 #define RESCUES_MAX 64
 
 /*
- * For ops.stopping: whoever leaves a CPU with a part of its slice left is preempted by a higher class.
- * The kernel would keep it in the local queue, and before Linux 6.19 does not let it out again: it calls
- * ops.cpu_release while the task is still current, and takes every task that runs a BPF program for one
- * that may not migrate. Without a slice it goes to ops.enqueue, as at the end of one, which resumes a turn
- * that was decided.
+ * For ops.stopping: whoever leaves a CPU with a part of its slice left is preempted by a higher
+ * class. The kernel would keep it in the local queue, and before Linux 6.19 does not let it out
+ * again: it calls ops.cpu_release while the task is still current, and takes every task that runs a
+ * BPF program for one that may not migrate. Without a slice it goes to ops.enqueue, as at the end
+ * of one, which resumes a turn that was decided.
  */
 static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
 {

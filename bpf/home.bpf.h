@@ -5,7 +5,8 @@
  * A task keeps its home, and with it its cache, until there is a reason to move:
  *   - its affinity leaves the home without a CPU for it;
  *   - it is new, or has just started another program, and finds an idle CPU elsewhere but not here;
- *   - it has run AWAY_MAX times in a row in the same other domain (stolen, or on an idle CPU there);
+ *   - it has run AWAY_MAX times in a row in the same other domain (stolen, or on an idle CPU
+ *     there);
  *   - the same other domain has woken it PULLS_MAX times in a row: it talks to a task over there;
  *   - the load of the domains has been uneven for a while (balance.bpf.h), and it was preempted or,
  *     where many have to move, woke up.
@@ -92,8 +93,8 @@ static void note_place(struct task_struct *p, struct task_ctx *taskc, u32 d)
 }
 
 /*
- * The current task wakes `p`. Both may do that to each other from two domains at the same moment and
- * change places; then it goes on counting, and one of them will be first.
+ * The current task wakes `p`. Both may do that to each other from two domains at the same moment
+ * and change places; then it goes on counting, and one of them will be first.
  */
 static void note_waker(struct task_struct *p, struct task_ctx *taskc)
 {

@@ -5,22 +5,26 @@
  * The kernel's own idle masks are what CPUs are claimed from (test and clear, so that no two tasks
  * get the same). `domain_ctx.idle` mirrors them for user space, which only hints at a CPU.
  *
- * Invariant: a CPU that goes idle sets its bit first and looks at the queues afterwards, and whoever
- * fills a queue looks at the bits afterwards, so that one of the two sees the other. The one gap is
- * a task put on a queue by its own ops.enqueue, which the kernel carries out after the callback has
- * returned; there the domain thread's own wake-up, or at the latest the heartbeat, finds the CPU.
+ * Invariant: a CPU that goes idle sets its bit first and looks at the queues afterwards, and
+ * whoever fills a queue looks at the bits afterwards, so that one of the two sees the other. The
+ * one gap is a task put on a queue by its own ops.enqueue, which the kernel carries out after the
+ * callback has returned; there the domain thread's own wake-up, or at the latest the heartbeat,
+ * finds the CPU.
  */
 #ifndef MANYLAND_IDLE_BPF_H
 #define MANYLAND_IDLE_BPF_H
 
 #include "state.bpf.h"
 
-/* Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for: ample. */
+/*
+ * Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for:
+ * ample.
+ */
 #define GAP_NS 10000
 
 /*
- * Fills a mask with the CPUs of domain `number`, or of the set of that number (core_kinds.bpf.h), but for
- * those that domain threads keep to themselves. For ops.init.
+ * Fills a mask with the CPUs of domain `number`, or of the set of that number (core_kinds.bpf.h),
+ * but for those that domain threads keep to themselves. For ops.init.
  */
 static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
 {
@@ -85,9 +89,9 @@ static bool is_idle(s32 cpu)
 }
 
 /*
- * For ops.enqueue of a task whose run queue is that of `cpu`: makes the CPU look at the queues if it
- * is idle. The callback holds the lock of that run queue until the task is on its queue, so the CPU
- * is either idle already, or will look afterwards by itself. A kick that is not needed costs an
+ * For ops.enqueue of a task whose run queue is that of `cpu`: makes the CPU look at the queues if
+ * it is idle. The callback holds the lock of that run queue until the task is on its queue, so the
+ * CPU is either idle already, or will look afterwards by itself. A kick that is not needed costs an
  * interrupt, so it is not made.
  */
 static void kick_if_idle(s32 cpu)
@@ -110,8 +114,8 @@ __weak bool must_queue(u32 cpu, u32 d)
 }
 
 /*
- * Whether the kernel has an idle CPU in `mask`. The mirror counts a CPU that was claimed until something runs there; asking
- * costs less than claiming in vain.
+ * Whether the kernel has an idle CPU in `mask`. The mirror counts a CPU that was claimed until
+ * something runs there; asking costs less than claiming in vain.
  */
 static bool has_idle(const struct cpumask *mask)
 {
@@ -200,8 +204,8 @@ static void kick_idle(struct domain_ctx *domc, u32 d, u32 most)
 }
 
 /*
- * Whether a task may be about to be put into READY by a decision that stood (enqueue.bpf.h): the gap
- * above, without a thread that wakes up for it. The CPU then looks once more.
+ * Whether a task may be about to be put into READY by a decision that stood (enqueue.bpf.h): the
+ * gap above, without a thread that wakes up for it. The CPU then looks once more.
  */
 static bool just_stood(struct domain_ctx *domc)
 {

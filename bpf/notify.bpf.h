@@ -6,9 +6,9 @@
  * more after that. A message takes its place in the ring (a locked operation) before it
  * reads the flag. So either the thread sees the message or the message sees the flag and wakes it.
  *
- * Invariant: a task has at most one message for each stay in the waiting state, told apart by `seq`;
- * only a bounced decision brings a second one, and a CPU without work in another domain, whose thread
- * is asked to decide as well.
+ * Invariant: a task has at most one message for each stay in the waiting state, told apart by
+ * `seq`; only a bounced decision brings a second one, and a CPU without work in another domain,
+ * whose thread is asked to decide as well.
  */
 #ifndef MANYLAND_NOTIFY_BPF_H
 #define MANYLAND_NOTIFY_BPF_H
@@ -76,7 +76,10 @@ static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ct
 	return true;
 }
 
-/* The flags of a second message about the same stay: whoever has not run since it woke up has just woken up. */
+/*
+ * The flags of a second message about the same stay: whoever has not run since it woke up has just
+ * woken up.
+ */
 static u16 flags_again(struct task_ctx *taskc)
 {
 	u16 flags = taskc->burst_ns ? 0 : QUEUED_WAKEUP;

@@ -2,17 +2,19 @@
 /*
  * The first promise: every runnable task runs, whatever the domain threads do.
  *
- * A task that waits for a decision sits in WAITING of its home, or in BOUND of its CPU, in the order of a virtual time that
- * BPF keeps itself. CPUs run it from there
+ * A task that waits for a decision sits in WAITING of its home, or in BOUND of its CPU, in the
+ * order of a virtual time that BPF keeps itself. CPUs run it from there
  *   - when their domain thread is stopped, or later than its patience (net_is_open, run_waiting);
  *   - every second time while tasks wait of which the thread could not be notified (run_untold);
- *   - first of all tasks, once it has waited for seconds (feed_starved). The lightest among many do (a task of nice 19 has a
- *     hundredth of the share of others, so among forty of them it runs once in some ten seconds), and those that a policy never
- *     chooses. They run for one slice, decided or not. Otherwise the kernel's watchdog would end the scheduler.
+ *   - first of all tasks, once it has waited for seconds (feed_starved). The lightest among many do
+ *     (a task of nice 19 has a hundredth of the share of others, so among forty of them it runs
+ *     once in some ten seconds), and those that a policy never chooses. They run for one slice,
+ *     decided or not. Otherwise the kernel's watchdog would end the scheduler.
  *
- * Invariant: without --strict no task waits for a thread that is asleep, stopped, or later than its patience; with it, for no
- * longer than STALL_NS. And no task waits in a queue for much longer than STARVED_NS while CPUs that it may use run others
- * from there, whatever its weight and whatever its policy wants.
+ * Invariant: without --strict no task waits for a thread that is asleep, stopped, or later than its
+ * patience; with it, for no longer than STALL_NS. And no task waits in a queue for much longer than
+ * STARVED_NS while CPUs that it may use run others from there, whatever its weight and whatever its
+ * policy wants.
  */
 #ifndef MANYLAND_SAFETY_NET_BPF_H
 #define MANYLAND_SAFETY_NET_BPF_H
@@ -60,7 +62,9 @@ __noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
 }
 
-/* The slice of a task that runs from there: all that wait behind it share one, as under a policy. */
+/*
+ * The slice of a task that runs from there: all that wait behind it share one, as under a policy.
+ */
 static u64 net_slice(u64 dsq)
 {
 	s32 waiting = scx_bpf_dsq_nr_queued(dsq);
@@ -106,8 +110,8 @@ static bool run_untold(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u
 }
 
 /*
- * Whether a task waits for a decision that this CPU may then run; of those that are decided it would
- * have taken one. Not static, so that the verifier looks at it once.
+ * Whether a task waits for a decision that this CPU may then run; of those that are decided it
+ * would have taken one. Not static, so that the verifier looks at it once.
  */
 __weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 {
@@ -116,8 +120,8 @@ __weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 }
 
 /*
- * A task runs that waited for a decision of `domc`. It was the first of those that wait, unless it was starved, so the safety net's
- * virtual time is not before its own (note_service()).
+ * A task runs that waited for a decision of `domc`. It was the first of those that wait, unless it
+ * was starved, so the safety net's virtual time is not before its own (note_service()).
  */
 static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
 {
@@ -129,8 +133,8 @@ static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domai
 }
 
 /*
- * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`, and
- * answers how many.
+ * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`,
+ * and answers how many.
  */
 static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 {

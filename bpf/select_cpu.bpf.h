@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task wakes up, and a CPU is looked for that it can run on at once: without a decision, since no other task waits for it.
+ * A task wakes up, and a CPU is looked for that it can run on at once: without a decision, since no
+ * other task waits for it.
  *
- * An idle CPU at home comes first, then that of a waker that is about to sleep, then an idle one elsewhere, nearest
- * first; where there are several kinds of core the table of core_kinds.bpf.h says which. ops.enqueue looks in the same way
- * where the kernel has not called ops.select_cpu.
+ * An idle CPU at home comes first, then that of a waker that is about to sleep, then an idle one
+ * elsewhere, nearest first; where there are several kinds of core the table of core_kinds.bpf.h
+ * says which. ops.enqueue looks in the same way where the kernel has not called ops.select_cpu.
  *
- * Invariant: a claimed CPU gets the task, by its local queue (bypass) or by its own queue (send), and `free` says
- * that what the task uses there is at no other task's cost.
+ * Invariant: a claimed CPU gets the task, by its local queue (bypass) or by its own queue (send),
+ * and `free` says that what the task uses there is at no other task's cost.
  */
 #ifndef MANYLAND_SELECT_CPU_BPF_H
 #define MANYLAND_SELECT_CPU_BPF_H
@@ -32,8 +33,9 @@ static void note_bypass(struct task_ctx *taskc, u32 d)
 }
 
 /*
- * Whether the kernel still has a verdict of another scheduler that has left since: that of a wake-up that was on its way then. Linux
- * before 7.0 keeps it, and warns of the next one. What it says is what bypass() wants.
+ * Whether the kernel still has a verdict of another scheduler that has left since: that of a
+ * wake-up that was on its way then. Linux before 7.0 keeps it, and warns of the next one. What it
+ * says is what bypass() wants.
  */
 static bool goes_local_anyway(struct task_struct *p)
 {
@@ -51,10 +53,12 @@ static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq
 }
 
 /*
- * The same where it is that of another CPU, for ops.enqueue. Into the CPU's own queue, before all others, and not into its local one:
- * there the kernel would move it only after it has let go of the lock, and before Linux 7.0 it keeps that verdict if the task is
- * taken off meanwhile to change its affinity. Then it carries it out all the same, and ends the scheduler because the task may not
- * use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of the lock.)
+ * The same where it is that of another CPU, for ops.enqueue. Into the CPU's own queue, before all
+ * others, and not into its local one: there the kernel would move it only after it has let go of
+ * the lock, and before Linux 7.0 it keeps that verdict if the task is taken off meanwhile to change
+ * its affinity. Then it carries it out all the same, and ends the scheduler because the task may
+ * not use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of
+ * the lock.)
  */
 static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, u64 enq_flags)
 {
@@ -69,7 +73,10 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
-/* The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative number. */
+/*
+ * The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative
+ * number.
+ */
 static s32 wakers_cpu(struct task_struct *p, u32 home)
 {
 	s32 cpu = bpf_get_smp_processor_id();
@@ -79,8 +86,8 @@ static s32 wakers_cpu(struct task_struct *p, u32 home)
 }
 
 /*
- * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk to
- * each other keep their cache so, at the moments in which the home has no other CPU for them.
+ * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk
+ * to each other keep their cache so, at the moments in which the home has no other CPU for them.
  */
 static s32 beside_waker(struct task_struct *p, u32 home)
 {
@@ -90,8 +97,8 @@ static s32 beside_waker(struct task_struct *p, u32 home)
 }
 
 /*
- * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its waker,
- * an idle one elsewhere.
+ * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its
+ * waker, an idle one elsewhere.
  */
 static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu, u64 wake_flags)
 {
@@ -121,8 +128,9 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu
 }
 
 /*
- * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will soon sleep, so that CPU asks for
- * work next: if it takes `p`, nothing has to be moved, and no other run queue be locked.
+ * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will
+ * soon sleep, so that CPU asks for work next: if it takes `p`, nothing has to be moved, and no
+ * other run queue be locked.
  */
 static s32 likely_cpu(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
@@ -132,8 +140,9 @@ static s32 likely_cpu(struct task_struct *p, struct task_ctx *taskc, s32 prev_cp
 }
 
 /*
- * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer use
- * its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror has a CPU.
+ * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer
+ * use its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror
+ * has a CPU.
  */
 static s32 claim_again(struct task_struct *p, struct domain_ctx *domc, u32 home, s32 cpu)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A decision that holds for longer than one run: for the task's next wake-ups, if its policy says so, and for the rest of a
- * slice in the middle of which the task was preempted by a higher scheduling class.
+ * A decision that holds for longer than one run: for the task's next wake-ups, if its policy says
+ * so, and for the rest of a slice in the middle of which the task was preempted by a higher
+ * scheduling class.
  *
- * Invariant: a task is READY without a new message only by the last decision of its home's thread, at the key that decision
- * gives it now.
+ * Invariant: a task is READY without a new message only by the last decision of its home's thread,
+ * at the key that decision gives it now.
  */
 #ifndef MANYLAND_STANDING_BPF_H
 #define MANYLAND_STANDING_BPF_H
@@ -15,8 +16,9 @@
 #define REST_MIN_NS 50000
 
 /*
- * Whether the last decision for `p` holds for this wake-up too: its policy has said so, and nothing that it was told of the task
- * has changed but what it has used. While the thread is stopped none does: those that wait for it would wait for these as well.
+ * Whether the last decision for `p` holds for this wake-up too: its policy has said so, and nothing
+ * that it was told of the task has changed but what it has used. While the thread is stopped none
+ * does: those that wait for it would wait for these as well.
  */
 static bool stands(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
@@ -45,8 +47,9 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 }
 
 /*
- * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be carried out at the same
- * time: it finds another `seq` and moves nothing (carry_out() says what it may leave behind).
+ * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be
+ * carried out at the same time: it finds another `seq` and moves nothing (carry_out() says what it
+ * may leave behind).
  */
 static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u64 enq_flags)
 {
@@ -62,8 +65,9 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
 }
 
 /*
- * Whether a higher class has taken the CPU from `p` in the middle of a turn that was decided, of which so much is left. That is
- * no reason for a new decision: until it came, whoever is ready would have the CPU, however far behind `p` it stands.
+ * Whether a higher class has taken the CPU from `p` in the middle of a turn that was decided, of
+ * which so much is left. That is no reason for a new decision: until it came, whoever is ready
+ * would have the CPU, however far behind `p` it stands.
  */
 static u64 rest_of_turn(struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
@@ -76,8 +80,9 @@ static u64 rest_of_turn(struct task_ctx *taskc, u32 d, u64 enq_flags)
 }
 
 /*
- * Who is bound to the CPU waits in the CPU's own queue, which the CPU empties as soon as it is free. (The kernel carries out the
- * insertion after the flag is set, but under the lock of the run queue, which the CPU needs for its look.)
+ * Who is bound to the CPU waits in the CPU's own queue, which the CPU empties as soon as it is
+ * free. (The kernel carries out the insertion after the flag is set, but under the lock of the run
+ * queue, which the CPU needs for its look.)
  */
 static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
 				   s32 bound_to, u64 rest, u64 enq_flags)

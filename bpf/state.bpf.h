@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the BPF side knows: its options, the names of the dispatch queues, the states of a task, and the maps.
+ * What the BPF side knows: its options, the names of the dispatch queues, the states of a task, and
+ * the maps.
  *
  * Invariant: a domain or CPU number that comes out of a map written by the loader is below the
  * map's size; every other number goes through domain_at() or cpu_at(), which may answer NULL.
@@ -64,9 +65,11 @@ enum turn {
  *             waits_on, and decided_seq is not seq yet
  *   ready     on READY or OWN, by a decision (or, as a starved task, without one)
  *             ready_on; if it waited before, waits_on still says where
- *   running   waits_on and ready_on are 0, as they are of a task that sleeps; `turn` says what it runs by
+ *   running   waits_on and ready_on are 0, as they are of a task that sleeps; `turn` says what it
+ *   runs by
  *
- * `seq` counts the times that the task has begun to wait or become ready: a decision for an earlier one is stale.
+ * `seq` counts the times that the task has begun to wait or become ready: a decision for an earlier
+ * one is stale.
  */
 struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
@@ -260,9 +263,10 @@ static bool goes_straight(struct task_struct *p)
 }
 
 /*
- * A task is about to be put into a queue of the domain. The flag spares other domains that have nothing to do the look-up of queues
- * that are empty; the domain's own CPUs do not heed it, and take it back when they find its queues empty. If that happens
- * in the moment before the task is there, others come for it only after the next one.
+ * A task is about to be put into a queue of the domain. The flag spares other domains that have
+ * nothing to do the look-up of queues that are empty; the domain's own CPUs do not heed it, and
+ * take it back when they find its queues empty. If that happens in the moment before the task is
+ * there, others come for it only after the next one.
  */
 static void note_work(struct domain_ctx *domc)
 {
@@ -279,7 +283,10 @@ static void note_own(s32 cpu)
 		WRITE_ONCE(cpuc->own_looks, 1);
 }
 
-/* Puts the first task of a queue that may run on this CPU into the CPU's local queue, and answers whether there was one. */
+/*
+ * Puts the first task of a queue that may run on this CPU into the CPU's local queue, and answers
+ * whether there was one.
+ */
 static bool run_from(u64 dsq)
 {
 	return scx_bpf_dsq_move_to_local(dsq, 0);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is counted, and how long decisions take. src/domains/latency.rs reads the histogram, the statistics read the rest.
+ * What is counted, and how long decisions take. src/domains/latency.rs reads the histogram, the
+ * statistics read the rest.
  *
- * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic; the histogram
- * is written by the one CPU that drains the domain's decisions.
+ * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic; the
+ * histogram is written by the one CPU that drains the domain's decisions.
  */
 #ifndef MANYLAND_STATS_BPF_H
 #define MANYLAND_STATS_BPF_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's half of stealing: a CPU without work in its domain helps another domain. (src/domains/handover.rs is user
- * space's half.)
+ * The kernel's half of stealing: a CPU without work in its domain helps another domain.
+ * (src/domains/handover.rs is user space's half.)
  *
- * Invariant: a task that leaves its home so is ready, or is decided by the thread of the domain that has the CPU; undecided it
- * leaves only if neither thread comes. With --strict and --no-steal nothing leaves.
+ * Invariant: a task that leaves its home so is ready, or is decided by the thread of the domain
+ * that has the CPU; undecided it leaves only if neither thread comes. With --strict and --no-steal
+ * nothing leaves.
  */
 #ifndef MANYLAND_STEAL_BPF_H
 #define MANYLAND_STEAL_BPF_H
@@ -13,8 +14,8 @@
 
 /*
  * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
- * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether there was
- * one. The domain that decides first has it.
+ * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether
+ * there was one. The domain that decides first has it.
  */
 static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 {
@@ -47,8 +48,9 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 }
 
 /*
- * Runs a task of the nearest other domain that has one. For what waits elsewhere undecided, because the thread over there
- * waits for a CPU, the one here is asked to decide; if neither comes, it runs undecided.
+ * Runs a task of the nearest other domain that has one. For what waits elsewhere undecided, because
+ * the thread over there waits for a CPU, the one here is asked to decide; if neither comes, it runs
+ * undecided.
  */
 static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {

@@ -51,7 +51,10 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
 	settle_untold(taskc);
-	/* Policies are told of the time in which it ran or slept: it has no part in how long it waits. */
+	/*
+	 * Policies are told of the time in which it ran or slept: it has no part in how long it
+	 * waits.
+	 */
 	if (taskc->waits_on && taskc->carried.at_ns)
 		taskc->carried.at_ns += taskc->started_ns - taskc->queued_ns;
 	taskc->waits_on = 0;
@@ -110,7 +113,10 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 	return 0;
 }
 
-/* The task comes under our rule: it starts level with its domain, and has to show that its bursts are short. */
+/*
+ * The task comes under our rule: it starts level with its domain, and has to show that its bursts
+ * are short.
+ */
 void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 {
 	struct task_ctx *taskc = task_ctx(p);

@@ -2,11 +2,12 @@
 /*
  * Who has used how much, and the keys by which the queues are ordered.
  *
- * A domain has two virtual times: that of the safety net (WAITING and BOUND) and that of its policy (READY and
- * OWN). Each advances with the tasks that its own queues start, and by what the domain's tasks get in any other way.
+ * A domain has two virtual times: that of the safety net (WAITING and BOUND) and that of its policy
+ * (READY and OWN). Each advances with the tasks that its own queues start, and by what the domain's
+ * tasks get in any other way.
  *
- * Invariant: keys are compared by before() only, so that virtual time may wrap around. All keys of a queue lie
- * within a few seconds of each other.
+ * Invariant: keys are compared by before() only, so that virtual time may wrap around. All keys of
+ * a queue lie within a few seconds of each other.
  */
 #ifndef MANYLAND_VTIME_BPF_H
 #define MANYLAND_VTIME_BPF_H
@@ -25,11 +26,13 @@ static bool before(u64 a, u64 b)
 }
 
 /*
- * A domain has two virtual times, that of the safety net and that of its policy, and each goes on with the tasks that its own queue
- * starts (run_late(), move_front()). The CPU of `cpuc` has run a task for `used` ns that came from the other, so it goes on by what each
- * task of the domain would have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H. Zhang,
- * "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a time, for it is a line that they share.
- * A policy that keeps no virtual time has an order of its own making, which stays as it is.
+ * A domain has two virtual times, that of the safety net and that of its policy, and each goes on
+ * with the tasks that its own queue starts (run_late(), move_front()). The CPU of `cpuc` has run a
+ * task for `used` ns that came from the other, so it goes on by what each task of the domain would
+ * have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H.
+ * Zhang, "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a
+ * time, for it is a line that they share. A policy that keeps no virtual time has an order of its
+ * own making, which stays as it is.
  */
 static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 {
@@ -50,8 +53,8 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 
 /*
  * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
- * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on an
- * idle machine as soon as that becomes busy.
+ * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on
+ * an idle machine as soon as that becomes busy.
  */
 static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx *cpuc)
 {
@@ -83,7 +86,10 @@ static void end_burst(struct task_ctx *taskc)
 	taskc->burst_ns = 0;
 }
 
-/* A decided task begins to run. Two at once may leave the front where the earlier of them stands: the next one mends it. */
+/*
+ * A decided task begins to run. Two at once may leave the front where the earlier of them stands:
+ * the next one mends it.
+ */
 static void move_front(struct domain_ctx *domc, u64 order)
 {
 	if (domc && before(domc->front, order))
@@ -91,8 +97,8 @@ static void move_front(struct domain_ctx *domc, u64 order)
 }
 
 /*
- * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as with the policies of
- * virtual time (src/policy/fair.rs).
+ * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as
+ * with the policies of virtual time (src/policy/fair.rs).
  */
 static u64 sleepers_credit(struct domain_ctx *domc)
 {
@@ -102,8 +108,8 @@ static u64 sleepers_credit(struct domain_ctx *domc)
 }
 
 /*
- * Before a task waits: its lag is the credit at most if it slept, and if it had a CPU for itself it is ahead of the safety net's
- * virtual time by DEBT_SLICES at most.
+ * Before a task waits: its lag is the credit at most if it slept, and if it had a CPU for itself it
+ * is ahead of the safety net's virtual time by DEBT_SLICES at most.
  */
 static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
 {
@@ -116,10 +122,11 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
 }
 
 /*
- * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it sleeps, as far as that is known. So
- * of those that slept for long and are owed the same, however many woke up before, the one goes first that soon sleeps again. (Tags
- * of the end in place of those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that is
- * limited, and for a light task no more than for one of nice 0.
+ * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it
+ * sleeps, as far as that is known. So of those that slept for long and are owed the same, however
+ * many woke up before, the one goes first that soon sleeps again. (Tags of the end in place of
+ * those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that
+ * is limited, and for a light task no more than for one of nice 0.
  */
 static u64 net_order(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 {
@@ -130,8 +137,8 @@ static u64 net_order(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 }
 
 /*
- * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as in
- * decisions.bpf.h.
+ * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as
+ * in decisions.bpf.h.
  */
 static __noinline bool head_is_before(u64 dsq, u64 order)
 {
