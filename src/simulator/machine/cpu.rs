@@ -388,7 +388,7 @@ impl Machine<'_> {
         }
     }
 
-    /// As `end_burst()` of `bpf/task.bpf.h`.
+    /// As `end_burst()` of `bpf/vtime.bpf.h`.
     fn end_burst(&mut self, task: TaskId) {
         let slice_ns = self.limits.slice_ns;
         let t = &mut self.tasks[task.index()].bpf;
