@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Domain thread to kernel: how the decisions in `decided` are carried out.
+ * Domain thread to kernel: how the decisions in `decided` are carried out, and how a running task
+ * gives way to one (preempt).
  *
  * A decision names a task, a stay in the waiting state, a CPU, a slice and a place in the order.
  * All of it is checked here. A wrong one is counted and bounced: the task stays where it waits, and

@@ -7,8 +7,7 @@
  *   ASLEEP ----- woken, and none is: park_thread() ------> PARKED
  *   PARKED ----- run_due_thread(), run_parked_thread() --> RUNNING
  *   RUNNING ---- has nothing left to do -----------------> ASLEEP
- *   RUNNING ---- yields, or its slice ends --------------> PARKED
- *   RUNNING ---- a higher scheduling class comes --------> PREEMPTED, and from there as if woken
+ *   RUNNING ---- gives way: end_thread() ----------------> PREEMPTED, until ops.enqueue parks it
  *
  * Invariant: `state` and `state_since_ns` are those of the last change; `patience_ns` is how long
  * the domain's CPUs wait for the thread now, which grows with the lateness of the machine's own

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task wakes up, and a CPU is looked for that it can run on at once: without a decision, since no
- * other task waits for it.
+ * A task wakes up, and ops.select_cpu claims a CPU on which it runs at once: without a decision,
+ * since no other task wants that CPU.
  *
  * An idle CPU at home comes first, then that of a waker that is about to sleep, then an idle one
  * elsewhere, nearest first; where there are several kinds of core the table of core_kinds.bpf.h
- * says which. ops.enqueue looks in the same way where the kernel has not called ops.select_cpu.
+ * says which. ops.enqueue does the same where the kernel has not called ops.select_cpu.
  *
  * Invariant: a claimed CPU gets the task, by its local queue (bypass) or by its own queue (send),
  * and `free` says that what the task uses there is at no other task's cost.

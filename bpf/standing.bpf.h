@@ -4,8 +4,8 @@
  * so, and for the rest of a slice in the middle of which the task was preempted by a higher
  * scheduling class.
  *
- * Invariant: a task is READY without a new message only by the last decision of its home's thread,
- * at the key that decision gives it now.
+ * Invariant: a task is ready without a new message only by the last decision of the thread that
+ * would be asked now, at the key that this decision gives it now.
  */
 #ifndef MANYLAND_STANDING_BPF_H
 #define MANYLAND_STANDING_BPF_H

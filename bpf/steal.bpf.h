@@ -4,8 +4,8 @@
  * (src/domains/handover.rs is user space's half.)
  *
  * Invariant: a task that leaves its home so is ready, or is decided by the thread of the domain
- * that has the CPU; undecided it leaves only if neither thread comes. With --strict and --no-steal
- * nothing leaves.
+ * that has the CPU; undecided it leaves only if neither thread comes. With --strict or --no-steal
+ * none leaves.
  */
 #ifndef MANYLAND_STEAL_BPF_H
 #define MANYLAND_STEAL_BPF_H

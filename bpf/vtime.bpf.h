@@ -6,8 +6,7 @@
  * (READY and OWN). Each advances with the tasks that its own queues start, and by what the domain's
  * tasks get in any other way.
  *
- * Invariant: keys are compared by before() only, so that virtual time may wrap around. All keys of
- * a queue lie within a few seconds of each other.
+ * Invariant: keys are compared by before() only, so that virtual time may wrap around.
  */
 #ifndef MANYLAND_VTIME_BPF_H
 #define MANYLAND_VTIME_BPF_H
