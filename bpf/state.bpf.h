@@ -9,7 +9,7 @@
 #ifndef MANYLAND_STATE_BPF_H
 #define MANYLAND_STATE_BPF_H
 
-/* Options. The loader sets every one of them before load (src/connector/load.rs). */
+/* Options. The loader sets every one of them before load (src/kernel/load.rs). */
 const volatile u32 nr_cpus; /* one more than the highest number of a CPU */
 const volatile u32 nr_domains;
 const volatile u32 nr_possible_cpus; /* a task with so many allowed CPUs may run everywhere */
