@@ -73,7 +73,6 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use scx_manyland::ids::Pid;
-    use scx_manyland::policy::Context;
 
     const SLICES: Slices =
         Slices { base: Duration::from_millis(5), min: Duration::from_micros(500) };

@@ -221,7 +221,6 @@ fn watch(book: Arc<Book>) -> Result<RecommendedWatcher> {
 mod tests {
     use super::*;
     use scx_manyland::ids::Pid;
-    use scx_manyland::policy::Context;
     use std::fs;
     use std::time::{Duration, Instant};
     use tempfile::tempdir;

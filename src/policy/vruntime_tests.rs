@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ids::Pid;
-use crate::policy::Context;
 use crate::policy::fair::CROWD_PER_CPU;
 use crate::policy::testing::{Behaviour, Decide, MS, SLICES, Simulation, decide_alone, idle};
 use proptest::prelude::*;
