@@ -20,6 +20,7 @@ fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let checkout = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     println!("cargo:rerun-if-changed=build.rs");
+    statistics(&out)?;
     let compiler = Compiler::new(&checkout, &out)?;
     compiler.bindings(Path::new(ABI.0), &out.join(ABI.1))?;
     compiler
@@ -68,4 +69,14 @@ fn features() -> String {
         .collect();
     features.sort();
     features.join(" ")
+}
+
+/// Makes the list of statistics a macro that hands it to another macro: the C file is a sequence of
+/// Rust tokens too.
+fn statistics(out: &Path) -> Result<()> {
+    const LIST: &str = "bpf/statistics.def";
+    let list = std::fs::read_to_string(LIST)?;
+    let text = format!("macro_rules! statistics {{ ($to:ident) => {{ $to! {{\n{list}\n}} }}; }}\n");
+    std::fs::write(out.join("statistics.rs"), text)?;
+    Ok(())
 }

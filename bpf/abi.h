@@ -143,25 +143,19 @@ struct decided {
 	struct carried carried;
 };
 
-/* What a domain counts, from attach on. Written by BPF. */
+/* What a domain counts, from attach on: the counters of statistics.def. Written by BPF. */
 struct domain_counts {
-	u64 queued; /* tasks that found no idle CPU, and that the domain thread was told of */
-	u64 decided; /* decisions carried out */
-	u64 standing; /* tasks that found no idle CPU, and whose last decision stood */
-	u64 late; /* tasks that ran without the decision they were waiting for */
-	u64 bypassed; /* tasks that ran at once on an idle CPU */
-	u64 extended; /* slices that were followed by another, the task still being the first in order */
-	u64 bounced; /* wrong decisions: the task went on waiting */
-	u64 stale; /* decisions for a task that had left meanwhile */
-	u64 congested; /* messages that found `queued` full */
-	u64 preempted; /* running tasks that a decision made give way */
-	u64 climbed; /* tasks that had one of the CPUs for themselves and left it for a better core */
-	u64 displaced; /* tasks that a higher class drove from one of the CPUs */
-	u64 stolen_in; /* tasks of other domains run here by an idle CPU */
-	u64 stolen_out; /* tasks of this domain run elsewhere by an idle CPU */
-	u64 moved_in; /* tasks that got their home here */
-	u64 moved_out; /* tasks that got their home elsewhere */
-	u64 activations; /* times the domain thread was switched in */
+#define DOMAIN(kind, name, meaning) DOMAIN_##kind(name)
+#define DOMAIN_COUNTER(name) u64 name;
+#define DOMAIN_GAUGE(name)
+#define DOMAIN_LATENCY(name)
+#define PROCESS(kind, name, meaning)
+#include "statistics.def"
+#undef DOMAIN
+#undef DOMAIN_COUNTER
+#undef DOMAIN_GAUGE
+#undef DOMAIN_LATENCY
+#undef PROCESS
 };
 
 /* Where the domain thread is, as BPF sees it. */

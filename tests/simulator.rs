@@ -28,7 +28,7 @@ fn group<'a>(report: &'a Report, name: &str) -> &'a GroupReport {
 fn a_task_alone_has_its_cpu_for_itself() {
     let report = run(r#""hog": {"run": 1000}"#, 1.0);
     assert!((0.99..=1.0).contains(&group(&report, "hog").cpu_s), "{:?}", report.groups);
-    assert_eq!(report.domains.iter().map(|domain| domain.queued).sum::<u64>(), 0);
+    assert_eq!(report.domains.iter().map(|domain| domain.counts.queued).sum::<u64>(), 0);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_domain_with_an_idle_cpu_decides_for_what_it_takes() {
     };
     let jobs: Vec<_> = (0..8).map(job).collect();
     let report = run(&jobs.join(", "), 10.0);
-    let stolen: u64 = report.domains.iter().map(|domain| domain.stolen_in).sum();
+    let stolen: u64 = report.domains.iter().map(|domain| domain.counts.stolen_in).sum();
     assert!(stolen > 100, "{:?}", report.domains);
     assert!(report.late() * 100 <= report.decided(), "{:?}", report.domains);
 }
@@ -276,7 +276,7 @@ fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
 fn a_crowd_that_wakes_up_shares_all_domains_and_nobody_in_it_waits_for_long() {
     let tasks = r#""restless": {"instance": 1000, "run": 100, "sleep": 10000}, "hog": {"instance": 4, "run": 100000}"#;
     let report = run(tasks, 5.0);
-    let queued: Vec<_> = report.domains.iter().map(|domain| domain.queued as f64).collect();
+    let queued: Vec<_> = report.domains.iter().map(|domain| domain.counts.queued as f64).collect();
     assert!((0.8..1.25).contains(&(queued[0] / queued[1])), "{queued:?}");
     // With equal turns all of them would have one in 25 ms.
     let delay = &group(&report, "restless").run_delay_us;
@@ -370,13 +370,13 @@ fn a_dedicated_cpu_is_its_threads_and_theirs_who_may_use_no_other() {
         assert!(used_s > 0.97 * 12.0 && used_s <= 12.0, "{policy}: {used_s} s on 6 CPUs");
         for domain in &report.domains {
             assert!(domain.thread_busy > 0.95, "{policy}: {domain:?}");
-            assert!(domain.decided > 100 && domain.late == 0, "{policy}: {domain:?}");
+            assert!(domain.counts.decided > 100 && domain.counts.late == 0, "{policy}: {domain:?}");
         }
 
         let bound = r#""hog": {"instance": 20, "run": 1000}, "bound": {"cpus": [3], "run": 1000, "sleep": 1000}"#;
         let report = with_dedicated_cpus(bound, policy);
         assert!(group(&report, "bound").passes > 500, "{policy}: {report:?}");
-        assert!(report.domains[0].decided > 100, "{policy}: {:?}", report.domains);
+        assert!(report.domains[0].counts.decided > 100, "{policy}: {:?}", report.domains);
     }
 }
 
@@ -408,10 +408,11 @@ fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     let sum = |report: &Report, of: fn(&scx_manyland::simulator::report::DomainReport) -> u64| {
         report.domains.iter().map(of).sum::<u64>()
     };
-    assert_eq!(sum(&anew, |domain| domain.standing), 0);
-    let (stood, decided) = (sum(&standing, |domain| domain.standing), standing.decided());
+    assert_eq!(sum(&anew, |domain| domain.counts.standing), 0);
+    let (stood, decided) = (sum(&standing, |domain| domain.counts.standing), standing.decided());
     assert!(stood > 2 * decided && stood <= 7 * decided, "{stood} stood, {decided} decided");
-    let activations = [&anew, &standing].map(|report| sum(report, |domain| domain.activations));
+    let activations =
+        [&anew, &standing].map(|report| sum(report, |domain| domain.counts.activations));
     assert!(2 * activations[1] < activations[0], "{activations:?} activations");
     // Fourteen tasks that want more than the four CPUs have. Waiting for a decision each time costs services some of their due.
     let due_s = 10.0 * 4.0 / 14.0;

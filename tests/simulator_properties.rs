@@ -133,7 +133,7 @@ proptest! {
         let passes: u64 = report.groups.iter().map(|group| group.passes).sum();
         prop_assert_eq!(ended, groups.iter().map(|group| group.tasks).sum::<usize>());
         prop_assert_eq!(passes, groups.iter().map(|group| group.passes).sum::<u64>());
-        let queued: u64 = report.domains.iter().map(|domain| domain.queued).sum();
+        let queued: u64 = report.domains.iter().map(|domain| domain.counts.queued).sum();
         prop_assert_eq!(queued, report.decided() + report.late(), "each stay ends once");
         let at_home: u32 = report.domains.iter().map(|domain| domain.tasks).sum();
         prop_assert_eq!(at_home, 0, "nobody is counted who has gone");
@@ -433,9 +433,9 @@ fn on_64_domains_nobody_is_lost_and_all_take_part() {
             assert_eq!(group.ended, group.tasks, "{policy}: {}", group.name);
             assert_eq!(group.passes, 20 * group.tasks as u64, "{policy}: {}", group.name);
         }
-        let decided = report.domains.iter().filter(|domain| domain.decided > 0).count();
+        let decided = report.domains.iter().filter(|domain| domain.counts.decided > 0).count();
         assert!(decided > 32, "{policy}: only {decided} domains have decided");
-        let stolen: u64 = report.domains.iter().map(|domain| domain.stolen_in).sum();
+        let stolen: u64 = report.domains.iter().map(|domain| domain.counts.stolen_in).sum();
         assert!(stolen > 100, "{policy}: {stolen} tasks were stolen");
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: every access is atomic, and only the side that `bpf/abi.h` names writes a field.
 
 use crate::abi;
+use crate::abi::statistics::{DomainStatistics, Percentiles, statistics};
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::domains::latency::{BUCKETS, Snapshot};
 use crate::ids::DomainId;
@@ -159,44 +160,54 @@ impl SharedDomain {
         snapshot.copy_from(counts);
     }
 
-    /// How many tasks waited at the last run of the BPF program `gauge`.
-    pub fn waiting(&self) -> u32 {
-        field!(self.waiting as AtomicU32).load(Ordering::Relaxed)
-    }
-
-    /// How many tasks have their home here.
-    pub fn tasks(&self) -> u32 {
-        field!(self.tasks as AtomicU32).load(Ordering::Relaxed)
-    }
-
-    /// How long the domain's CPUs now wait for its thread before a task runs undecided, in
-    /// nanoseconds.
+    /// How long the domain's CPUs wait for its thread now, in nanoseconds.
     pub fn patience_ns(&self) -> u64 {
         field!(self.patience_ns as AtomicU64).load(Ordering::Relaxed)
     }
 
     /// What the domain has counted since attach.
     pub fn counts(&self) -> abi::domain_counts {
-        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        abi::domain_counts {
-            queued: load(field!(self.counts.queued as AtomicU64)),
-            decided: load(field!(self.counts.decided as AtomicU64)),
-            standing: load(field!(self.counts.standing as AtomicU64)),
-            late: load(field!(self.counts.late as AtomicU64)),
-            bypassed: load(field!(self.counts.bypassed as AtomicU64)),
-            extended: load(field!(self.counts.extended as AtomicU64)),
-            moved_in: load(field!(self.counts.moved_in as AtomicU64)),
-            moved_out: load(field!(self.counts.moved_out as AtomicU64)),
-            bounced: load(field!(self.counts.bounced as AtomicU64)),
-            stale: load(field!(self.counts.stale as AtomicU64)),
-            congested: load(field!(self.counts.congested as AtomicU64)),
-            preempted: load(field!(self.counts.preempted as AtomicU64)),
-            climbed: load(field!(self.counts.climbed as AtomicU64)),
-            displaced: load(field!(self.counts.displaced as AtomicU64)),
-            stolen_in: load(field!(self.counts.stolen_in as AtomicU64)),
-            stolen_out: load(field!(self.counts.stolen_out as AtomicU64)),
-            activations: load(field!(self.counts.activations as AtomicU64)),
+        let mut counts = abi::domain_counts::ZERO;
+        macro_rules! load {
+            (COUNTER $name:ident) => {
+                counts.$name = field!(self.counts.$name as AtomicU64).load(Ordering::Relaxed)
+            };
+            ($other:ident $name:ident) => {};
         }
+        macro_rules! load_all {
+            ($(DOMAIN($kind:ident, $name:ident, $_:literal))* $(PROCESS $__:tt)*) => {
+                $(load!($kind $name);)*
+            };
+        }
+        statistics!(load_all);
+        counts
+    }
+
+    /// What the domain has done from `then` to `now`, and its gauges at the last run of the program
+    /// `gauge`.
+    pub fn statistics(
+        &self,
+        then: &abi::domain_counts,
+        now: &abi::domain_counts,
+        latency: Percentiles,
+    ) -> DomainStatistics {
+        macro_rules! value {
+            (COUNTER $name:ident) => {
+                now.$name - then.$name
+            };
+            (GAUGE $name:ident) => {
+                field!(self.$name as AtomicU32).load(Ordering::Relaxed).into()
+            };
+            (LATENCY $name:ident) => {
+                latency
+            };
+        }
+        macro_rules! all {
+            ($(DOMAIN($kind:ident, $name:ident, $_:literal))* $(PROCESS $__:tt)*) => {
+                DomainStatistics { $($name: value!($kind $name)),* }
+            };
+        }
+        statistics!(all)
     }
 
     /// Describes the domain to BPF, before attach.

@@ -4,6 +4,7 @@
 //! no page fault; counts are since the last line, gauges are of this moment.
 
 use crate::abi::domain_counts;
+use crate::abi::statistics::{DomainStatistics, Percentiles, ProcessStatistics, STATISTICS};
 use crate::alloc::{FaultCounter, ResidentMemory};
 use crate::domains::latency::Snapshot;
 use crate::ids::DomainId;
@@ -18,43 +19,16 @@ use std::io::Write;
 #[derive(Serialize)]
 struct Line {
     domains: Vec<DomainLine>,
-    page_faults: u64,
-    rss_kib: u64,
-    patience_us: u64,
+    #[serde(flatten)]
+    process: ProcessStatistics,
 }
 
 /// One domain's part of a line.
 #[derive(Serialize)]
 struct DomainLine {
     id: DomainId,
-    queued: u64,
-    decided: u64,
-    standing: u64,
-    late: u64,
-    bypassed: u64,
-    extended: u64,
-    bounced: u64,
-    stale: u64,
-    congested: u64,
-    preempted: u64,
-    climbed: u64,
-    displaced: u64,
-    stolen_in: u64,
-    stolen_out: u64,
-    moved_in: u64,
-    moved_out: u64,
-    tasks: u32,
-    waiting: u32,
-    ready: usize,
-    activations: u64,
-    decision_us: Decision,
-}
-
-/// Microseconds from queued to decided; null where nothing was decided.
-#[derive(Serialize)]
-struct Decision {
-    p50: Option<f64>,
-    p99: Option<f64>,
+    #[serde(flatten)]
+    statistics: DomainStatistics,
 }
 
 /// What is kept of a domain from one line to the next.
@@ -78,7 +52,7 @@ pub struct Statistics {
 }
 
 /// Room for the text of one domain in either form.
-const BYTES_PER_DOMAIN: usize = 768;
+const BYTES_PER_DOMAIN: usize = 40 * STATISTICS.len();
 
 impl Statistics {
     /// Counts from now on.
@@ -96,9 +70,7 @@ impl Statistics {
             domains: earlier.collect(),
             line: Line {
                 domains: Vec::with_capacity(domains),
-                page_faults: 0,
-                rss_kib: 0,
-                patience_us: 0,
+                process: ProcessStatistics { page_faults: 0, rss_kib: 0, patience_us: 0 },
             },
             text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
             resident: ResidentMemory::open()?,
@@ -145,39 +117,18 @@ impl Statistics {
                 let ns = earlier.now.percentile_since(&earlier.latency, percentile)?;
                 Some((ns as f64 / 100.0).round() / 10.0)
             };
-            let decision_us = Decision { p50: us(50), p99: us(99) };
+            let latency = Percentiles { p50: us(50), p99: us(99) };
             std::mem::swap(&mut earlier.now, &mut earlier.latency);
-            self.line.domains.push(DomainLine {
-                id,
-                queued: now.queued - then.queued,
-                decided: now.decided - then.decided,
-                standing: now.standing - then.standing,
-                late: now.late - then.late,
-                extended: now.extended - then.extended,
-                bypassed: now.bypassed - then.bypassed,
-                bounced: now.bounced - then.bounced,
-                stale: now.stale - then.stale,
-                congested: now.congested - then.congested,
-                preempted: now.preempted - then.preempted,
-                climbed: now.climbed - then.climbed,
-                displaced: now.displaced - then.displaced,
-                stolen_in: now.stolen_in - then.stolen_in,
-                stolen_out: now.stolen_out - then.stolen_out,
-                moved_in: now.moved_in - then.moved_in,
-                moved_out: now.moved_out - then.moved_out,
-                tasks: earlier.shared.tasks(),
-                waiting: earlier.shared.waiting(),
-                ready: earlier.shared.ready(),
-                activations: now.activations - then.activations,
-                decision_us,
-            });
+            let statistics = earlier.shared.statistics(&then, &now, latency);
+            self.line.domains.push(DomainLine { id, statistics });
         }
         let faults = self.page_faults();
-        self.line.page_faults = faults - std::mem::replace(&mut self.faults_then, faults);
-        self.line.rss_kib = self.resident.kib()?;
-        // That of each domain is the same.
-        self.line.patience_us =
-            self.domains.first().map_or(0, |domain| domain.shared.patience_ns() / 1000);
+        self.line.process = ProcessStatistics {
+            page_faults: faults - std::mem::replace(&mut self.faults_then, faults),
+            rss_kib: self.resident.kib()?,
+            // That of each domain is the same.
+            patience_us: self.domains.first().map_or(0, |it| it.shared.patience_ns() / 1000),
+        };
         Ok(())
     }
 
@@ -205,26 +156,28 @@ impl Statistics {
         self.lines += 1;
         for domain in &self.line.domains {
             let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+            let of = &domain.statistics;
             writeln!(
                 text,
                 "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
                 domain.id.0,
-                domain.queued,
-                domain.decided,
-                domain.standing,
-                domain.late,
-                domain.bypassed,
-                domain.bounced,
-                format!("{}/{}", domain.stolen_in, domain.stolen_out),
-                format!("{}/{}", domain.waiting, domain.ready),
-                domain.activations,
-                format!("{} / {}", us(domain.decision_us.p50), us(domain.decision_us.p99)),
+                of.queued,
+                of.decided,
+                of.standing,
+                of.late,
+                of.bypassed,
+                of.bounced,
+                format!("{}/{}", of.stolen_in, of.stolen_out),
+                format!("{}/{}", of.waiting, of.ready),
+                of.activations,
+                format!("{} / {}", us(of.decision_us.p50), us(of.decision_us.p99)),
             )?;
         }
+        let ProcessStatistics { page_faults, rss_kib, patience_us } = self.line.process;
         writeln!(
             text,
-            "{:>6} {} page faults, {} KiB resident, patience {} us",
-            "", self.line.page_faults, self.line.rss_kib, self.line.patience_us
+            "{:>6} {page_faults} page faults, {rss_kib} KiB resident, patience {patience_us} us",
+            ""
         )?;
         Ok(())
     }

@@ -8,9 +8,11 @@ use super::machine::Machine;
 use super::measure::{Moves, Times, jain};
 use super::task::{SimTask, State};
 use super::workload::Workload;
+use crate::abi::domain_counts;
+use crate::abi::statistics::STATISTICS;
 use crate::ids::DomainId;
 use crate::topology::Domains;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt::Write;
 
 /// The part of its life for which a task must be runnable to count as one that always competes for
@@ -148,38 +150,21 @@ pub struct DomainReport {
     pub rounds: u64,
     /// From the notice of a task to its carried-out decision.
     pub decision_us: RunDelay,
-    /// Tasks that found no idle CPU.
-    pub queued: u64,
-    /// Decisions carried out.
-    pub decided: u64,
-    /// Tasks that were ready at once, by a decision that stood.
-    pub standing: u64,
-    /// Tasks that ran without the decision they were waiting for.
-    pub late: u64,
-    /// Tasks that found an idle CPU.
-    pub bypassed: u64,
-    /// Slices followed by another.
-    pub extended: u64,
-    /// Wrong decisions.
-    pub bounced: u64,
-    /// Decisions that came too late.
-    pub stale: u64,
-    /// Messages that found the queue full.
-    pub congested: u64,
-    /// Running tasks that a decision made give way.
-    pub preempted: u64,
-    /// Tasks taken from others.
-    pub stolen_in: u64,
-    /// Tasks taken by others.
-    pub stolen_out: u64,
-    /// Tasks that got their home here.
-    pub moved_in: u64,
-    /// Tasks that got their home elsewhere.
-    pub moved_out: u64,
-    /// Times the thread was switched in.
-    pub activations: u64,
-    /// Tasks whose home it is at the end.
+    /// What it counted.
+    #[serde(flatten, serialize_with = "simulated")]
+    pub counts: domain_counts,
+    /// Tasks whose home it was at the end.
     pub tasks: u32,
+}
+
+/// Counters of what is not simulated.
+const NOT_SIMULATED: [&str; 2] = ["climbed", "displaced"];
+
+fn simulated<S: Serializer>(counts: &domain_counts, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut counters = Vec::with_capacity(STATISTICS.len());
+    counts.for_each(|name, count| counters.push((name, count)));
+    counters.retain(|(name, _)| !NOT_SIMULATED.contains(name));
+    serializer.collect_map(counters)
 }
 
 fn us(ns: u64) -> f64 {
@@ -240,12 +225,12 @@ impl Report {
 
     /// The decisions carried out, of all domains.
     pub fn decided(&self) -> u64 {
-        self.domains.iter().map(|domain| domain.decided).sum()
+        self.domains.iter().map(|domain| domain.counts.decided).sum()
     }
 
     /// How often a task ran undecided, in all domains.
     pub fn late(&self) -> u64 {
-        self.domains.iter().map(|domain| domain.late).sum()
+        self.domains.iter().map(|domain| domain.counts.late).sum()
     }
 
     /// The figures as one line of JSON, with a line feed.
@@ -344,16 +329,16 @@ impl Report {
                 "{:>6} {:>5.1} % {:>9} {:>9} {:>9} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9.1} {:>9.1}",
                 domain.id,
                 100.0 * domain.thread_busy,
-                domain.queued,
-                domain.decided,
-                domain.standing,
-                domain.late,
-                domain.bypassed,
-                domain.extended,
-                domain.stale,
-                domain.stolen_in,
-                domain.stolen_out,
-                domain.moved_in,
+                domain.counts.queued,
+                domain.counts.decided,
+                domain.counts.standing,
+                domain.counts.late,
+                domain.counts.bypassed,
+                domain.counts.extended,
+                domain.counts.stale,
+                domain.counts.stolen_in,
+                domain.counts.stolen_out,
+                domain.counts.moved_in,
                 domain.decision_us.p50,
                 domain.decision_us.p99
             )?;
@@ -383,28 +368,13 @@ fn group_report(machine: &Machine<'_>, workload: &Workload, group: usize) -> Gro
 fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> DomainReport {
     let dom = &machine.domains[domain.id.index()];
     let measures = &machine.measures.domains[domain.id.index()];
-    let counts = &dom.counts;
     DomainReport {
         id: domain.id,
         cpus: domain.cpus.to_string(),
         thread_busy: measures.thread_ns as f64 / machine.measures.length_ns.max(1) as f64,
         rounds: measures.rounds,
         decision_us: (&measures.decision).into(),
-        queued: counts.queued,
-        decided: counts.decided,
-        standing: counts.standing,
-        late: counts.late,
-        bypassed: counts.bypassed,
-        extended: counts.extended,
-        bounced: counts.bounced,
-        stale: counts.stale,
-        congested: counts.congested,
-        preempted: counts.preempted,
-        stolen_in: counts.stolen_in,
-        stolen_out: counts.stolen_out,
-        moved_in: counts.moved_in,
-        moved_out: counts.moved_out,
-        activations: counts.activations,
+        counts: dom.counts,
         tasks: dom.tasks,
     }
 }

@@ -76,26 +76,6 @@ struct Limits {
     no_steal: bool,
 }
 
-const NOTHING_COUNTED: abi::domain_counts = abi::domain_counts {
-    queued: 0,
-    decided: 0,
-    standing: 0,
-    late: 0,
-    bypassed: 0,
-    extended: 0,
-    bounced: 0,
-    stale: 0,
-    congested: 0,
-    preempted: 0,
-    climbed: 0,
-    displaced: 0,
-    stolen_in: 0,
-    stolen_out: 0,
-    moved_in: 0,
-    moved_out: 0,
-    activations: 0,
-};
-
 /// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/abi.h`.
 pub(super) struct Dom {
     cpus: CpuSet,
@@ -237,7 +217,7 @@ impl<'a> Machine<'a> {
             unnotified_since_ns: 0,
             unnotified: 0,
             tasks: 0,
-            counts: NOTHING_COUNTED,
+            counts: abi::domain_counts::ZERO,
             thread: Thread::new(domain, domain.cpus.intersection(&dedicated).first()),
         };
         let highest = topology.cpus().iter().last().map_or(0, CpuId::index);
