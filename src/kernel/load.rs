@@ -149,34 +149,26 @@ impl<'obj> Loaded<'obj> {
     ) -> Result<Attached<'obj>> {
         for (domain, &thread) in domains.iter().zip(threads) {
             self.shared.domain(domain.id).describe(thread, &domain.cpus);
-            let mut order = abi::domain_order { nearest: [0; abi::limits_MAX_DOMAINS as usize] };
-            for (to, from) in order.nearest.iter_mut().zip(&domain.nearest) {
-                *to = from.0 as u16;
-            }
-            let words = order.nearest.map(u16::to_ne_bytes);
-            self.skeleton
-                .maps
-                .orders
-                .update(&domain.id.0.to_ne_bytes(), words.as_flattened(), MapFlags::ANY)
-                .context("cannot describe the domains to the kernel")?;
+            describe(&self.skeleton.maps.orders, domain.id.0, |order: &mut abi::domain_order| {
+                for (to, from) in order.nearest.iter_mut().zip(&domain.nearest) {
+                    *to = from.0 as u16;
+                }
+            })
+            .context("cannot describe the domains to the kernel")?;
         }
         for cpu in 0..cpu_count(domains) {
             let domain = domains.domain_of(CpuId(cpu)).map(|id| &domains.as_slice()[id.index()]);
-            let number = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
-            let sibling = domain.map_or(CpuId(cpu), |domain| domain.next_sibling(CpuId(cpu)));
-            let mut value = [0u8; size_of::<abi::cpu_ctx>()];
-            value[..4].copy_from_slice(&number.to_ne_bytes());
-            value[4..8].copy_from_slice(&u32::from(dedicated.contains(CpuId(cpu))).to_ne_bytes());
-            if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
-                value[8..12].copy_from_slice(&(set as u32).to_ne_bytes());
-                value[12..16].copy_from_slice(&u32::from(rank).to_ne_bytes());
-            }
-            value[16..20].copy_from_slice(&sibling.0.to_ne_bytes());
-            self.skeleton
-                .maps
-                .cpus
-                .update(&cpu.to_ne_bytes(), &value, MapFlags::ANY)
-                .context("cannot describe the CPUs to the kernel")?;
+            describe(&self.skeleton.maps.cpus, cpu, |value: &mut abi::cpu_ctx| {
+                value.domain = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
+                value.dedicated = dedicated.contains(CpuId(cpu)).into();
+                if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
+                    value.set = set as u32;
+                    value.rank = rank.into();
+                }
+                let sibling = domain.map_or(CpuId(cpu), |domain| domain.next_sibling(CpuId(cpu)));
+                value.sibling = sibling.0;
+            })
+            .context("cannot describe the CPUs to the kernel")?;
         }
         self.describe_preferences(domains, preferences)?;
         let link = self.skeleton.maps.manyland_ops.attach_struct_ops().context(
@@ -207,15 +199,13 @@ impl<'obj> Loaded<'obj> {
         let steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
         for (key, step) in (0_u32..).zip(steps) {
             let set = preferences.set(step.set);
-            let mut value = [0u8; size_of::<abi::preference>()];
-            value[..4].copy_from_slice(&(step.set as u32).to_ne_bytes());
-            value[4..6].copy_from_slice(&(set.domain.0 as u16).to_ne_bytes());
-            value[6..8].copy_from_slice(&set.rank.to_ne_bytes());
-            value[8..].copy_from_slice(&u32::from(step.whole_core).to_ne_bytes());
-            self.skeleton
-                .maps
-                .preferences
-                .update(&key.to_ne_bytes(), &value, MapFlags::ANY)
+            let describe_step = |value: &mut abi::preference| {
+                value.set = step.set as u32;
+                value.domain = set.domain.0 as u16;
+                value.rank = set.rank;
+                value.whole_core = step.whole_core.into();
+            };
+            describe(&self.skeleton.maps.preferences, key, describe_step)
                 .context("cannot describe the kinds of core to the kernel")?;
         }
         Ok(())
@@ -271,6 +261,33 @@ impl Attached<'_> {
         drop(self.link.take());
         self.exit()
     }
+}
+
+/// The value of a map.
+///
+/// # Safety
+/// It is made of integers alone.
+unsafe trait MapValue {}
+
+// SAFETY: bpf/intf.h has integers in it.
+unsafe impl MapValue for abi::domain_order {}
+// SAFETY: as above.
+unsafe impl MapValue for abi::cpu_ctx {}
+// SAFETY: as above.
+unsafe impl MapValue for abi::preference {}
+
+/// Writes the value of `key`: zero, except for what `fill` sets.
+fn describe<T: MapValue>(
+    map: &impl MapCore,
+    key: u32,
+    fill: impl FnOnce(&mut T),
+) -> libbpf_rs::Result<()> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: zero is a value of a struct of integers.
+    fill(unsafe { value.assume_init_mut() });
+    // SAFETY: all its bytes were zeroed in place, those of its padding too.
+    let bytes = unsafe { std::slice::from_raw_parts(value.as_ptr().cast(), size_of::<T>()) };
+    map.update(&key.to_ne_bytes(), bytes, MapFlags::ANY)
 }
 
 /// One more than the highest CPU number of the machine.
