@@ -32,7 +32,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use scx_manyland::ids::DomainId;
 use scx_manyland::policy::vruntime::Vruntime;
 use scx_manyland::policy::{Choice, Context, Policy, Slices, Task};
-use scx_manyland::{Builder, DomainAllocator, RunArgs, program};
+use scx_manyland::{Builder, DomainAllocator, RunOptions, program};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,17 +49,16 @@ struct Args {
     /// The rules: a name (with * and ?) and a weight (1 to 10000) on each line
     file: PathBuf,
     #[command(flatten)]
-    run: RunArgs,
+    run: RunOptions,
 }
 
 fn main() -> ExitCode {
     program::main(|args: Args| {
-        let options = args.run.options()?;
         let book = Arc::new(Book::open(&args.file)?);
         let _watcher = watch(Arc::clone(&book))?;
         Builder::new(move |setup| Ruled::new(setup.slices, book.reader(setup.domain.id)))
             .name("rules")
-            .options(options)
+            .options(args.run)
             .run()
     })
 }

@@ -66,7 +66,7 @@ pub mod topology;
 pub use alloc::DomainAllocator;
 #[doc(inline)]
 pub use kernel::options;
-pub use run::args::RunArgs;
+pub use kernel::options::RunOptions;
 pub use run::builder::Builder;
 #[doc(inline)]
 pub use run::program;

@@ -128,7 +128,8 @@ fn a_cost_is_paid() {
         Workload::parse(r#"{"tasks": {"t": {"instance": 2, "run": 100, "yield": ""}}}"#).unwrap();
     let passes = |switch_ns| {
         let mut setup = Setup {
-            scheduler: Builder::from(PolicyKind::Fifo).domain(Granularity::Machine),
+            scheduler: Builder::from(PolicyKind::Fifo)
+                .with(|options| options.domain = Granularity::Machine),
             length: Some(Duration::from_millis(200)),
             ..Setup::default()
         };
@@ -258,7 +259,8 @@ fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
             Topology::load(&Source::Synthetic("L3Cache:1 Core:4 PU:1".to_owned())).unwrap();
         let text = r#"{"tasks": {"t": {"instance": 12, "run": 200, "sleep": 300}}}"#;
         let mut setup = Setup {
-            scheduler: Builder::from(PolicyKind::Fifo).patience(Duration::from_micros(patience_us)),
+            scheduler: Builder::from(PolicyKind::Fifo)
+                .with(|options| options.patience_us = patience_us),
             length: Some(Duration::from_secs(1)),
             ..Setup::default()
         };
@@ -354,7 +356,7 @@ fn with_dedicated_cpus(tasks: &str, policy: PolicyKind) -> Report {
     let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:4 PU:1".to_owned())).unwrap();
     let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
     let setup = Setup {
-        scheduler: Builder::from(policy).dedicate(true),
+        scheduler: Builder::from(policy).with(|options| options.dedicate = true),
         length: Some(Duration::from_secs(2)),
         ..Setup::default()
     };
@@ -384,7 +386,7 @@ fn a_dedicated_cpu_is_its_threads_and_theirs_who_may_use_no_other() {
 fn a_domain_of_one_cpu_has_none_to_dedicate() {
     let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:1 PU:1".to_owned())).unwrap();
     let workload = Workload::parse(r#"{"tasks": {"t": {"run": 1}}}"#).unwrap();
-    let scheduler = Builder::from(PolicyKind::default()).dedicate(true);
+    let scheduler = Builder::from(PolicyKind::default()).with(|options| options.dedicate = true);
     let setup = Setup { scheduler, ..Setup::default() };
     let error = simulate(&machine, &workload, &setup, None).unwrap_err().to_string();
     assert!(error.starts_with("cannot dedicate a CPU of domain 0: it has only CPU 0"), "{error}");
@@ -399,7 +401,8 @@ fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     )
     .unwrap();
     let report = |standing| {
-        let scheduler = Builder::from(PolicyKind::Vruntime).standing(standing);
+        let scheduler =
+            Builder::from(PolicyKind::Vruntime).with(|options| options.standing = standing);
         let length = Some(Duration::from_secs(10));
         simulate(&machine, &workload, &Setup { scheduler, length, ..Setup::default() }, None)
             .unwrap()

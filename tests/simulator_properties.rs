@@ -47,7 +47,7 @@ fn load(machine: &str) -> Topology {
 
 fn setup(policy: PolicyKind, domain: Granularity, seconds: f64) -> Setup {
     Setup {
-        scheduler: Builder::from(policy).domain(domain),
+        scheduler: Builder::from(policy).with(|options| options.domain = domain),
         length: Some(Duration::from_secs_f64(seconds)),
         ..Setup::default()
     }
@@ -125,7 +125,10 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut setup = setup(policy, domain, 600.0);
-        setup.scheduler = setup.scheduler.strict(strict).no_steal(no_steal);
+        setup.scheduler = setup.scheduler.with(|options| {
+            options.strict = strict;
+            options.no_steal = no_steal;
+        });
         setup.seed = seed;
         let text: Vec<_> = groups.iter().map(|group| group.text.clone()).collect();
         let report = run(&machine, &text.join(", "), &setup);
@@ -155,8 +158,8 @@ proptest! {
         // At home a decision is waited for, for as long as patience has it. Elsewhere the domain thread has to see that
         // there is room, and it may itself have to wait for a CPU of its own domain: until a slice ends, which is at a
         // tick, and if that is within its patience until the next tick.
-        let decided_us = us(RunOptions::default().patience) + LITTLE_US;
-        let seen_us = decided_us + us(RunOptions::default().slices.base) + 2.0 * TICK_US;
+        let decided_us = us(RunOptions::default().patience()) + LITTLE_US;
+        let seen_us = decided_us + us(RunOptions::default().slices().base) + 2.0 * TICK_US;
         prop_assert!(idle.at_home <= decided_us, "{idle:?}");
         prop_assert!(idle.elsewhere <= seen_us, "{idle:?}");
     }
@@ -215,7 +218,7 @@ proptest! {
         let mut setup = setup(policy, Granularity::Machine, 10.0);
         setup.seed = seed;
         let report = run(&format!("L3Cache:1 Core:{cpus} PU:1"), &tasks.join(", "), &setup);
-        let base_us = us(RunOptions::default().slices.base);
+        let base_us = us(RunOptions::default().slices().base);
         let lead_us = 2.0 * base_us + LONGEST_TICK_US;
         let weights = groups.iter().map(|&(nice, count, ..)| (f64::from(Priority::Nice(nice).weight()), count));
         let lightest = weights.clone().map(|(weight, _)| weight).fold(f64::INFINITY, f64::min);
@@ -241,7 +244,7 @@ proptest! {
             ));
         }
         let mut setup = setup(PolicyKind::Fifo, Granularity::Machine, 1.0);
-        setup.scheduler = setup.scheduler.strict(true);
+        setup.scheduler = setup.scheduler.with(|options| options.strict = true);
         setup.seed = seed;
         let (report, trace) = traced(&format!("L3Cache:1 Core:{cpus} PU:1"), &tasks.join(", "), &setup);
         let arrivals = times(&trace, "s");
@@ -349,7 +352,7 @@ fn a_trace_has_named_tracks_nested_slices_and_flows_between_them() {
         [(PolicyKind::Vruntime, false), (PolicyKind::Fifo, false), (PolicyKind::Deadline, true)]
     {
         let mut setup = setup(policy, Granularity::L3, 0.5);
-        setup.scheduler = setup.scheduler.dedicate(dedicate);
+        setup.scheduler = setup.scheduler.with(|options| options.dedicate = dedicate);
         let (report, trace) = traced("L3Cache:2 Core:2 PU:1", tasks, &setup);
         let tracks = tracks(&trace);
         assert_eq!(tracks.len(), 4 + 2, "a track for each CPU and each domain thread");

@@ -76,7 +76,10 @@ fn measure(machine: &Topology, granularity: Granularity) -> Result<Point> {
     );
     let mut setup = Setup {
         // Each wake-up decided anew: the question is how much of that a thread can do.
-        scheduler: Builder::from(PolicyKind::default()).domain(granularity).standing(0),
+        scheduler: Builder::from(PolicyKind::default()).with(|options| {
+            options.domain = granularity;
+            options.standing = 0;
+        }),
         length: Some(LENGTH),
         ..Setup::default()
     };

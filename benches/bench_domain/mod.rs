@@ -34,7 +34,7 @@ pub fn scheduler<S: Seam>(
     board: Arc<Board>,
     deque: Deque<Task>,
 ) -> Scheduler<S> {
-    let policy = policy.build(RunOptions::default().slices);
+    let policy = policy.build(RunOptions::default().slices());
     Scheduler::new(seam, domain, &places(domains, domain), domain.cpus, policy, board, deque)
 }
 

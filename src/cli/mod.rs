@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use scx_manyland::options::Format;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::{Granularity, Source, Topology};
-use scx_manyland::{Builder, RunArgs, program};
+use scx_manyland::{Builder, RunOptions, program};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ pub struct Cli {
     #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
     policy: PolicyKind,
     #[command(flatten)]
-    run: RunArgs,
+    run: RunOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)
         }
-        None => Builder::from(cli.policy).options(cli.run.options()?).run_confined(),
+        None => Builder::from(cli.policy).options(cli.run).run_confined(),
     })
 }
 
@@ -103,9 +103,9 @@ fn check_contender(options: &[String]) -> Result<()> {
         false => anyhow!(NOT_OURS),
     })?;
     ensure!(cli.command.is_none() && !options.is_empty(), NOT_OURS);
-    let options = cli.run.options().map_err(|error| anyhow!(program::in_short(&error)))?;
-    ensure!(options.stats.is_none(), "the statistics are read by the comparison");
-    ensure!(!options.partial, "with --partial no workload would be scheduled by it");
+    cli.run.check()?;
+    ensure!(cli.run.stats_secs.is_none(), "the statistics are read by the comparison");
+    ensure!(!cli.run.partial, "with --partial no workload would be scheduled by it");
     Ok(())
 }
 
@@ -136,11 +136,10 @@ fn topology(args: TopologyArgs) -> Result<()> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use scx_manyland::options::RunOptions;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        program::complete(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -160,7 +159,7 @@ mod tests {
     fn no_arguments_give_the_defaults_of_the_library() {
         let cli = Cli::try_parse_from(["scx_manyland"]).unwrap();
         assert_eq!(cli.policy, PolicyKind::default());
-        assert_eq!(cli.run.options().unwrap(), RunOptions::default());
+        assert_eq!(cli.run, RunOptions::default());
     }
 
     #[test]
@@ -168,8 +167,7 @@ mod tests {
         let args = ["scx_manyland", "--domain", "l2", "--policy", "fifo", "--strict"];
         let cli = Cli::try_parse_from(args).unwrap();
         assert_eq!(cli.policy, PolicyKind::Fifo);
-        let options = cli.run.options().unwrap();
-        assert_eq!((options.domain, options.strict), (Granularity::L2, true));
+        assert_eq!((cli.run.domain, cli.run.strict), (Granularity::L2, true));
     }
 
     #[test]
@@ -211,10 +209,7 @@ mod tests {
 
     #[test]
     fn absurd_values_are_refused() {
-        let options = |args: &[&str]| {
-            let cli = Cli::try_parse_from([&["scx_manyland"], args].concat())?;
-            cli.run.options()
-        };
+        let options = |args: &[&str]| Cli::try_parse_from([&["scx_manyland"], args].concat());
         let numbers =
             ["", " ", "0", "-1", "+-1", "1.5", "1e3", "0x64", "five", "NaN", "\u{ff15}00"];
         let huge = ["1000001", "18446744073709551616", "340282366920938463463374607431768211456"];

@@ -5,13 +5,13 @@
 
 use super::usage;
 use anyhow::{Result, ensure};
-use clap::Args;
-use scx_manyland::options::{Format, RunOptions};
+use clap::{Arg, Args};
+use scx_manyland::options::Format;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, costs::Costs, simulate};
 use scx_manyland::topology::{Source, Topology};
-use scx_manyland::{Builder, RunArgs, program};
+use scx_manyland::{Builder, RunOptions, program};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 const SECONDS_MAX: f64 = 86_400.0;
 
 #[derive(Debug, Args)]
+#[command(mut_args = hide_what_is_not_simulated)]
 pub struct SimulateArgs {
     /// The machine in this XML file, as `lstopo FILE.xml` writes it [default: this machine]
     #[arg(long, value_name = "FILE.xml", conflicts_with = "synthetic")]
@@ -55,7 +56,14 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "POLICY", default_value_t, value_enum)]
     policy: PolicyKind,
     #[command(flatten)]
-    run: RunArgs,
+    run: RunOptions,
+}
+
+fn hide_what_is_not_simulated(arg: Arg) -> Arg {
+    match arg.get_id().as_str() {
+        "partial" | "prefer" | "stats_secs" | "stats_format" | "verbose" => arg.hide(true),
+        _ => arg,
+    }
 }
 
 /// A simulation whose options are checked; the files it names are not read yet.
@@ -73,15 +81,16 @@ impl SimulateArgs {
     /// # Errors
     /// As an error of the command line.
     pub fn simulation(self) -> Result<Simulation> {
-        let options = self.run.clone().options()?;
-        Ok(self.checked(options).map_err(usage)?)
+        Ok(self.checked().map_err(usage)?)
     }
 
-    fn checked(self, options: RunOptions) -> Result<Simulation> {
+    fn checked(self) -> Result<Simulation> {
+        let options = self.run;
+        options.check()?;
         for (given, name) in [
             (options.partial, "--partial"),
             (options.prefer.is_some(), "--prefer"),
-            (options.stats.is_some(), "--stats"),
+            (options.stats_secs.is_some(), "--stats"),
         ] {
             ensure!(!given, "{name} is not simulated");
         }

@@ -27,7 +27,6 @@ use libbpf_rs::{
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
 const MESSAGES_PER_CPU: usize = 256;
@@ -323,10 +322,6 @@ fn khugepaged() -> i32 {
         .unwrap_or(0)
 }
 
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 fn set_options(
     open: &mut OpenBpfSkel<'_>,
     options: &RunOptions,
@@ -334,16 +329,10 @@ fn set_options(
     preferences: &Preferences,
 ) -> Result<()> {
     let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
+    options.write_to(data);
     data.nr_cpus = cpu_count(domains);
     data.nr_domains = u32::try_from(domains.len())?;
     data.nr_possible_cpus = possible_cpus();
-    data.slice_ns = ns(options.slices.base);
-    data.slice_min_ns = ns(options.slices.min);
-    data.patience_ns = ns(options.patience);
-    data.standing = options.standing;
-    data.strict = options.strict;
-    data.no_steal = options.no_steal;
-    data.partial = options.partial;
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     data.smt = domains.iter().any(Domain::has_smt);

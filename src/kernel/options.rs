@@ -1,31 +1,30 @@
-//! What can be chosen for a run of the scheduler, in plain types.
+//! What can be chosen for a run of the scheduler: each option's name, range, default and help.
 //!
-//! Invariant: options that passed [`RunOptions::check`] are within the ranges below, which are
-//! also those of the command line.
+//! Invariant: [`RunOptions`] is the only list. The command line, the defaults, the check of what a
+//! program sets and the tables of the documents follow from its attributes.
 
 pub use crate::topology::preference::Prefer;
 
+use super::skeleton::types::rodata;
 use crate::policy::Slices;
 use crate::topology::Granularity;
-use anyhow::{Result, ensure};
-use clap::ValueEnum;
+use clap::builder::{RangedU64ValueParser, Resettable};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use serde::Serialize;
+use serde_json::Value;
+use std::error::Error;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Allowed base slices, in microseconds.
-pub const SLICE_US: RangeInclusive<u64> = 100..=1_000_000;
-/// Allowed shortest slices, in microseconds; besides, none may exceed the base slice.
-pub const SLICE_MIN_US: RangeInclusive<u64> = 10..=1_000_000;
-/// Allowed patience, in microseconds.
-pub const PATIENCE_US: RangeInclusive<u64> = 10..=1_000_000;
-/// For how many wake-ups a decision may stand.
-pub const STANDING: RangeInclusive<u64> = 0..=1000;
-/// Allowed time between two statistics, in seconds.
-pub const STATS_SECONDS: RangeInclusive<u64> = 1..=3600;
+/// The shortest slice, unless it is set or the slice is shorter.
+const SLICE_MIN_US: u64 = 500;
 
 /// The form of what is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people
     #[default]
@@ -34,16 +33,8 @@ pub enum Format {
     Json,
 }
 
-/// How often statistics are printed, and in what form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatsOptions {
-    /// Time between two of them.
-    pub every: Duration,
-    /// Their form.
-    pub format: Format,
-}
-
-/// The options of a run.
+/// The options of a run, which can be flattened into the arguments of a program
+/// ([`crate::run::program::main`] shows how). What is said of each here is its text in `--help`.
 ///
 /// ```
 /// use scx_manyland::options::RunOptions;
@@ -52,99 +43,194 @@ pub struct StatsOptions {
 /// options.check()?;
 /// # Ok::<(), anyhow::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Args, Serialize)]
+#[command(about = None, long_about = None)]
 pub struct RunOptions {
-    /// What a domain is made of.
+    /// What a domain, the CPUs that one scheduling thread serves, is made of
+    #[arg(long, value_name = "G", default_value_t, value_enum)]
     pub domain: Granularity,
-    /// How long a task may run at a time.
-    pub slices: Slices,
-    /// How long a task may wait undecided before the kernel runs it by itself.
-    pub patience: Duration,
-    /// For how many of a task's next wake-ups a decision may stand, where its policy lets it
-    /// ([`Choice::standing`](crate::policy::Choice::standing)); 0: the policy decides for each anew.
+    /// How long a task may run while none waits, in microseconds (100 to 1000000)
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = number::<u64>(100..=1_000_000))]
+    pub slice_us: u64,
+    /// The shortest time a task may run while many wait, in microseconds (10 to the slice)
+    /// [default: 500, or the slice if that is shorter]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(10..=1_000_000))]
+    pub slice_min_us: Option<u64>,
+    /// How long a task may wait for a decision before the kernel runs it without one, in
+    /// microseconds (10 to 1000000); longer by itself where a guest's own clock is late
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number::<u64>(10..=1_000_000))]
+    pub patience_us: u64,
+    /// For how many of a task's next wake-ups a decision may hold as well, if its policy says so:
+    /// the task then does not wait for its scheduling thread (0 to 1000; 0: each wake-up is decided
+    /// anew)
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::<u32>(0..=1000))]
     pub standing: u32,
-    /// Decisions only: the safety net and the kernel's half of stealing stay off until a thread
-    /// stalls.
+    /// Run tasks by decisions only, in exactly the policy's order: no safety net and no stealing
+    /// in the kernel until a scheduling thread stalls
+    #[arg(long)]
     pub strict: bool,
-    /// Domains do not help each other: no stealing, no spilling to another domain's idle CPUs, and
-    /// homes stay where they are.
+    /// Domains do not help each other: no stealing, no use of another domain's idle CPUs, and tasks
+    /// keep their home (to see what that costs)
+    #[arg(long)]
     pub no_steal: bool,
-    /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves.
+    /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves
+    #[arg(long)]
     pub partial: bool,
-    /// Each domain thread keeps one CPU of its domain to itself, spinning.
+    /// Each scheduling thread keeps one CPU of its domain to itself, spinning: the lowest latency,
+    /// at the price of that CPU
+    #[arg(long)]
     pub dedicate: bool,
-    /// Which kind of core goes first on a machine that has several; `None` asks the power supply
-    /// ([`crate::topology::power`]): performance on mains power or where that is unknown, else efficiency.
+    /// Which kind of core tasks get first, where a machine has fast and slow ones
+    /// [default: efficiency on battery, else performance]
+    #[arg(long, value_name = "KIND", value_enum)]
     pub prefer: Option<Prefer>,
-    /// Print statistics.
-    pub stats: Option<StatsOptions>,
-    /// Say more of what is being done.
+    /// Print statistics every SECS seconds (1 to 3600) [default: none]
+    #[arg(long = "stats", value_name = "SECS", value_parser = number::<u64>(1..=3600))]
+    pub stats_secs: Option<u64>,
+    /// The form of the statistics (with --stats)
+    #[arg(long, value_name = "FORMAT", default_value_t, value_enum, requires = "stats_secs")]
+    pub stats_format: Format,
+    /// Say more of what is being done
+    #[arg(short, long)]
     pub verbose: bool,
 }
 
+fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(range)
+}
+
+/// What a command line without options says.
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions {
-            domain: Granularity::default(),
-            slices: Slices { base: Duration::from_micros(5000), min: Duration::from_micros(500) },
-            patience: Duration::from_micros(1000),
-            standing: 7,
-            strict: false,
-            no_steal: false,
-            partial: false,
-            dedicate: false,
-            prefer: None,
-            stats: None,
-            verbose: false,
-        }
+        static DEFAULT: LazyLock<RunOptions> = LazyLock::new(|| {
+            let matches = RunOptions::command().try_get_matches_from([""]);
+            matches
+                .and_then(|matches| RunOptions::from_arg_matches(&matches))
+                .expect("no option is required")
+        });
+        DEFAULT.clone()
     }
 }
 
 impl RunOptions {
+    /// How long tasks run.
+    pub fn slices(&self) -> Slices {
+        let min_us = self.slice_min_us.unwrap_or(SLICE_MIN_US).min(self.slice_us);
+        Slices { base: Duration::from_micros(self.slice_us), min: Duration::from_micros(min_us) }
+    }
+
+    /// How long a task may wait for a decision before the kernel runs it without one.
+    pub fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience_us)
+    }
+
     /// Checks that every option is within its range.
     ///
     /// # Errors
-    /// Names the first one that is not, and its range.
-    pub fn check(&self) -> Result<()> {
-        let Slices { base, min } = self.slices;
-        within("the slice", base, SLICE_US, "us", Duration::from_micros)?;
-        within("the shortest slice", min, SLICE_MIN_US, "us", Duration::from_micros)?;
-        ensure!(
-            min <= base,
-            "the shortest slice ({} us) must not be longer than the slice ({} us)",
-            min.as_micros(),
-            base.as_micros()
-        );
-        within("the patience", self.patience, PATIENCE_US, "us", Duration::from_micros)?;
-        ensure!(
-            STANDING.contains(&u64::from(self.standing)),
-            "a decision is to stand for {} wake-ups, which must be between {} and {}",
-            self.standing,
-            STANDING.start(),
-            STANDING.end()
-        );
-        if let Some(stats) = self.stats {
-            let what = "the time between statistics";
-            within(what, stats.every, STATS_SECONDS, "s", Duration::from_secs)?;
+    /// Names the first one that is not, and its range, as on a command line.
+    pub fn check(&self) -> Result<(), InvalidOption> {
+        let alone = Self::command().mut_args(|arg| arg.requires(Resettable::Reset));
+        let typed = std::iter::once(String::new()).chain(self.to_args());
+        alone.try_get_matches_from(typed).map_err(|error| InvalidOption(in_short(&error)))?;
+        match self.slice_min_us {
+            Some(min_us) if min_us > self.slice_us => Err(InvalidOption(format!(
+                "the shortest slice ({min_us} us) must not be longer than the slice ({} us)",
+                self.slice_us
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The arguments of a command line that says the same.
+    fn to_args(&self) -> Vec<String> {
+        let command = Self::command();
+        let args = command.get_arguments().filter_map(|arg| {
+            let long = arg.get_long()?;
+            match self.value(arg) {
+                Value::Null | Value::Bool(false) => None,
+                Value::Bool(true) => Some(format!("--{long}")),
+                value => Some(format!("--{long}={}", bare(&value))),
+            }
+        });
+        args.collect()
+    }
+
+    /// What the option of `arg` is set to.
+    fn value(&self, arg: &Arg) -> Value {
+        let options = serde_json::to_value(self).expect("options are plain data");
+        options.get(arg.get_id().as_str()).cloned().unwrap_or_default()
+    }
+
+    /// A command line with these options and no others.
+    fn command() -> Command {
+        Self::augment_args(Command::new(""))
+    }
+
+    /// Makes these the defaults that the help of a command shows.
+    pub(crate) fn show_as_defaults(&self, command: Command) -> Command {
+        command.mut_args(|arg| match self.value(&arg) {
+            Value::Null => arg,
+            _ if arg.get_default_values().is_empty() => arg,
+            value => arg.default_value(bare(&value)),
+        })
+    }
+
+    /// Sets what was typed, and nothing else. A shorter slice shortens the shortest one.
+    pub(crate) fn set_typed(&mut self, mut matches: ArgMatches) -> Result<(), clap::Error> {
+        let ids: Vec<_> = matches.ids().map(|id| id.as_str().to_owned()).collect();
+        for id in ids.iter().filter(|id| !is_typed(&matches, id)).collect::<Vec<_>>() {
+            matches.try_clear_id(id).expect("the command has it");
+        }
+        let keeps_min = !matches.contains_id("slice_us") || matches.contains_id("slice_min_us");
+        self.update_from_arg_matches(&matches)?;
+        if !keeps_min {
+            self.slice_min_us = self.slice_min_us.map(|min_us| min_us.min(self.slice_us));
         }
         Ok(())
     }
+
+    /// Hands the BPF side the options that are its own.
+    pub(super) fn write_to(&self, data: &mut rodata) {
+        let ns = |duration: Duration| duration.as_nanos() as u64;
+        let Slices { base, min } = self.slices();
+        data.slice_ns = ns(base);
+        data.slice_min_ns = ns(min);
+        data.patience_ns = ns(self.patience());
+        data.standing = self.standing;
+        data.strict = self.strict;
+        data.no_steal = self.no_steal;
+        data.partial = self.partial;
+    }
 }
 
-fn within(
-    what: &str,
-    value: Duration,
-    range: RangeInclusive<u64>,
-    unit: &str,
-    to_duration: fn(u64) -> Duration,
-) -> Result<()> {
-    let (low, high) = (*range.start(), *range.end());
-    ensure!(
-        (to_duration(low)..=to_duration(high)).contains(&value),
-        "{what} is {value:?} and must be between {low} and {high} {unit}"
-    );
-    Ok(())
+fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
 }
+
+/// A value as it is typed.
+fn bare(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What is wrong with a command line, on one line: without clap's tips and its usage.
+pub fn in_short(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
+    let line = paragraph.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// An option that is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidOption(String);
+
+impl fmt::Display for InvalidOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for InvalidOption {}
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,30 +245,97 @@ impl fmt::Display for Format {
 mod tests {
     use super::*;
 
+    /// None has its default.
+    const OTHER: RunOptions = RunOptions {
+        domain: Granularity::Core,
+        slice_us: 2000,
+        slice_min_us: Some(1000),
+        patience_us: 77,
+        standing: 3,
+        strict: true,
+        no_steal: true,
+        partial: true,
+        dedicate: true,
+        prefer: Some(Prefer::Efficiency),
+        stats_secs: Some(9),
+        stats_format: Format::Json,
+        verbose: true,
+    };
+
+    fn typed(args: &[&str], over: &RunOptions) -> Result<RunOptions, clap::Error> {
+        let command = over.show_as_defaults(RunOptions::command());
+        let mut options = over.clone();
+        options.set_typed(command.try_get_matches_from([&[""], args].concat())?)?;
+        Ok(options)
+    }
+
     #[test]
     fn the_defaults_are_within_range() {
-        RunOptions::default().check().unwrap();
+        let defaults = RunOptions::default();
+        defaults.check().unwrap();
+        let Slices { base, min } = defaults.slices();
+        assert_eq!((base.as_micros(), min.as_micros()), (5000, 500));
+    }
+
+    #[test]
+    fn nothing_typed_leaves_everything_as_it_was() {
+        for options in [RunOptions::default(), OTHER] {
+            assert_eq!(typed(&[], &options).unwrap(), options);
+        }
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let args = OTHER.to_args();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        assert_eq!(args.len(), RunOptions::command().get_arguments().count());
+        assert_eq!(typed(&args, &RunOptions::default()).unwrap(), OTHER);
+        assert_eq!(typed(&["-v"], &RunOptions { verbose: false, ..OTHER }).unwrap(), OTHER);
+        assert_eq!(typed(&["--domain", "llc"], &OTHER).unwrap().domain, Granularity::L3);
+    }
+
+    #[test]
+    fn a_short_slice_shortens_the_shortest_one() {
+        let over = RunOptions { slice_min_us: Some(1000), ..RunOptions::default() };
+        for over in [RunOptions::default(), over] {
+            let options = typed(&["--slice-us", "200"], &over).unwrap();
+            options.check().unwrap();
+            assert_eq!(options.slices().min, Duration::from_micros(200));
+        }
+        let args = ["--slice-us", "200", "--slice-min-us", "201"];
+        let error = typed(&args, &RunOptions::default()).unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("201 us"), "{error}");
+    }
+
+    #[test]
+    fn the_help_shows_what_was_set_before() {
+        let mut command = OTHER.show_as_defaults(RunOptions::command());
+        let help = command.render_long_help().to_string();
+        for default in ["core", "2000", "77", "3", "json"] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
+        }
     }
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let us = Duration::from_micros;
-        let slices = |base, min| RunOptions {
-            slices: Slices { base: us(base), min: us(min) },
-            ..RunOptions::default()
-        };
-        let every = Duration::from_millis(10);
-        let stats = Some(StatsOptions { every, format: Format::Text });
+        let usual = RunOptions::default();
         for (options, expected) in [
-            (slices(99, 10), "the slice is 99µs and must be between 100 and 1000000 us"),
-            (slices(100, 9), "the shortest slice is 9µs"),
-            (slices(100, 101), "(101 us) must not be longer than the slice (100 us)"),
-            (RunOptions { patience: us(1_000_001), ..RunOptions::default() }, "the patience is"),
-            (RunOptions { standing: 1001, ..RunOptions::default() }, "stand for 1001 wake-ups"),
-            (RunOptions { stats, ..RunOptions::default() }, "between 1 and 3600 s"),
+            (
+                RunOptions { slice_us: 99, ..usual.clone() },
+                "invalid value '99' for '--slice-us <N>': 99 is not in 100..=1000000",
+            ),
+            (RunOptions { slice_min_us: Some(9), ..usual.clone() }, "9 is not in 10..=1000000"),
+            (
+                RunOptions { slice_us: 100, slice_min_us: Some(101), ..usual.clone() },
+                "the shortest slice (101 us) must not be longer than the slice (100 us)",
+            ),
+            (RunOptions { patience_us: 1_000_001, ..usual.clone() }, "'--patience-us <N>'"),
+            (RunOptions { standing: 1001, ..usual.clone() }, "1001 is not in 0..=1000"),
+            (RunOptions { stats_secs: Some(0), ..usual.clone() }, "0 is not in 1..=3600"),
         ] {
             let error = options.check().unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
         }
+        RunOptions { stats_format: Format::Json, ..usual }.check().unwrap();
     }
 }

@@ -3,18 +3,15 @@
 //! Invariant: nothing on the machine changes before [`Builder::run`] or [`Builder::main`].
 
 use super::{program, session, supervisor};
-use crate::kernel::options::{RunOptions, StatsOptions};
+use crate::kernel::options::RunOptions;
 use crate::policy::kind::PolicyKind;
 use crate::policy::{MakePolicy, Policy, Setup};
-use crate::run::args::RunArgs;
-use crate::topology::preference::Prefer;
-use crate::topology::{Granularity, Topology};
+use crate::topology::Topology;
 use anyhow::Result;
-use clap::{Args, Command, FromArgMatches};
+use clap::{Args, Command};
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A policy to schedule with, and how.
 ///
@@ -26,15 +23,16 @@ use std::time::Duration;
 /// use scx_manyland::policy::vruntime::Vruntime;
 /// use scx_manyland::topology::Granularity;
 /// use scx_manyland::{Builder, DomainAllocator};
-/// use std::time::Duration;
 ///
 /// #[global_allocator]
 /// static ALLOCATOR: DomainAllocator = DomainAllocator;
 ///
 /// fn main() -> anyhow::Result<()> {
 ///     Builder::new(|setup| Vruntime::new(setup.slices))
-///         .domain(Granularity::Numa)
-///         .slice(Duration::from_millis(3))
+///         .with(|options| {
+///             options.domain = Granularity::Numa;
+///             options.slice_us = 3000;
+///         })
 ///         .run()
 /// }
 /// ```
@@ -71,76 +69,9 @@ impl Builder {
         Builder { options, ..self }
     }
 
-    /// What a domain is made of.
-    pub fn domain(mut self, granularity: Granularity) -> Builder {
-        self.options.domain = granularity;
-        self
-    }
-
-    /// How long a task may run while none waits (100 us to 1 s).
-    pub fn slice(mut self, slice: Duration) -> Builder {
-        self.options.slices.base = slice;
-        self.options.slices.min = self.options.slices.min.min(slice);
-        self
-    }
-
-    /// The shortest time a task may run while many wait (10 us to the slice).
-    pub fn shortest_slice(mut self, slice: Duration) -> Builder {
-        self.options.slices.min = slice;
-        self
-    }
-
-    /// How long a task may wait undecided before the kernel runs it by itself (10 us to 1 s).
-    pub fn patience(mut self, patience: Duration) -> Builder {
-        self.options.patience = patience;
-        self
-    }
-
-    /// For how many of a task's next wake-ups a decision may stand (0 to 1000).
-    pub fn standing(mut self, wakeups: u32) -> Builder {
-        self.options.standing = wakeups;
-        self
-    }
-
-    /// Whether tasks run by decisions only, without the safety net, until a thread stalls.
-    pub fn strict(mut self, strict: bool) -> Builder {
-        self.options.strict = strict;
-        self
-    }
-
-    /// Whether domains leave each other alone.
-    pub fn no_steal(mut self, no_steal: bool) -> Builder {
-        self.options.no_steal = no_steal;
-        self
-    }
-
-    /// Whether only tasks that chose the class SCHED_EXT are scheduled.
-    pub fn partial(mut self, partial: bool) -> Builder {
-        self.options.partial = partial;
-        self
-    }
-
-    /// Whether each domain thread keeps one CPU of its domain to itself.
-    pub fn dedicate(mut self, dedicate: bool) -> Builder {
-        self.options.dedicate = dedicate;
-        self
-    }
-
-    /// Which kind of core goes first.
-    pub fn prefer(mut self, prefer: Prefer) -> Builder {
-        self.options.prefer = Some(prefer);
-        self
-    }
-
-    /// Prints statistics.
-    pub fn stats(mut self, stats: StatsOptions) -> Builder {
-        self.options.stats = Some(stats);
-        self
-    }
-
-    /// Whether to say more of what is being done.
-    pub fn verbose(mut self, verbose: bool) -> Builder {
-        self.options.verbose = verbose;
+    /// Changes options.
+    pub fn with(mut self, set: impl FnOnce(&mut RunOptions)) -> Builder {
+        set(&mut self.options);
         self
     }
 
@@ -182,25 +113,11 @@ impl Builder {
         let file = args.peek().and_then(|path| std::path::Path::new(path).file_stem());
         let name = file.map_or(self.name.clone(), |name| name.to_string_lossy().into_owned());
         let about = format!("A CPU scheduler in user space, with the policy {}", self.name);
-        let command = RunArgs::augment_args(Command::new(name)).about(about).max_term_width(100);
-        let command = RunArgs::starting_from(command, &self.options);
-        program::main_with(command, args, |typed: Typed| {
-            let options = typed.0.over(self.options.clone())?;
-            self.options(options).run()
-        })
-    }
-}
-
-/// The arguments of a program that has no others.
-struct Typed(RunArgs);
-
-impl FromArgMatches for Typed {
-    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Typed, clap::Error> {
-        RunArgs::from_arg_matches(matches).map(Typed)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
+        let command = RunOptions::augment_args(Command::new(name)).about(about).max_term_width(100);
+        let command = self.options.show_as_defaults(command);
+        let mut options = self.options.clone();
+        let typed = |matches| options.set_typed(matches).map(|()| options);
+        program::main_with(command, args, typed, |options| self.options(options).run())
     }
 }
 
@@ -235,13 +152,5 @@ mod tests {
         assert_eq!(fifo().name, "fifo");
         assert_eq!(fifo().name("mine").name, "mine");
         assert_eq!(Builder::from(PolicyKind::Deadline).name, "deadline");
-    }
-
-    #[test]
-    fn a_short_slice_shortens_the_shortest_one() {
-        let slice = Duration::from_micros(100);
-        let builder = Builder::from(PolicyKind::Fifo).slice(slice);
-        assert_eq!(builder.options.slices.min, slice);
-        builder.options.check().unwrap();
     }
 }

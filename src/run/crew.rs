@@ -10,7 +10,7 @@ use crate::domains::sync::Deque;
 use crate::ids::{CpuId, Pid};
 use crate::kernel::exit::Exit;
 use crate::kernel::load::{Attached, Loaded};
-use crate::kernel::options::{Format, RunOptions};
+use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::Task;
@@ -30,6 +30,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The resident heap that messages and statistics may need after start-up.
 const SPARE_HEAP_KIB: usize = 512;
@@ -73,7 +74,7 @@ impl Crew {
                 preference: preferences.within(domain),
                 dedicated: dedicated_of(domain, dedicated),
                 make: builder.make.clone(),
-                slices: builder.options.slices,
+                slices: builder.options.slices(),
                 partial: builder.options.partial,
                 privileges,
                 board: board.clone(),
@@ -120,8 +121,7 @@ impl Crew {
         for (thread, seam) in self.threads.iter().zip(seams) {
             thread.go(seam)?;
         }
-        let format = options.stats.map_or(Format::Text, |stats| stats.format);
-        let mut statistics = Statistics::new(&attached, domains.len(), format)?;
+        let mut statistics = Statistics::new(&attached, domains.len(), options.stats_format)?;
         self.privileges.settle_process()?;
         self.announce(domains, &builder.name);
         let reason = self.wait(&attached, &timer, &mut statistics, signals);
@@ -247,9 +247,10 @@ fn is_unread(error: &anyhow::Error) -> bool {
 fn stats_timer(options: &RunOptions) -> Result<TimerFd> {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
         .context("cannot create the timer of the statistics")?;
-    if let Some(stats) = options.stats {
+    if let Some(seconds) = options.stats_secs {
+        let every = Duration::from_secs(seconds);
         timer
-            .set(Expiration::Interval(stats.every.into()), TimerSetTimeFlags::empty())
+            .set(Expiration::Interval(every.into()), TimerSetTimeFlags::empty())
             .context("cannot set the timer of the statistics")?;
     }
     Ok(timer)

@@ -2,7 +2,7 @@
 //!
 //! In the sequence of a run:
 //!
-//! 1. [`program`] and [`args`] parse a command line with the options of a run.
+//! 1. [`program`] parses a command line with the options of a run.
 //! 2. [`builder`] holds a policy and those options. A program without a command line begins here.
 //! 3. `supervisor` starts a process for each attachment and passes signals on to it. Only a
 //!    program that schedules and does nothing else uses it.
@@ -16,7 +16,6 @@
 //!
 //! Invariant: however a run ends, the kernel's own scheduler is back when it has ended.
 
-pub mod args;
 pub mod builder;
 mod crew;
 pub mod privileges;

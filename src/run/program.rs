@@ -4,8 +4,12 @@
 //! Invariant: every failure is one line on standard error that starts with the program's name, with
 //! exit code 2 where the command line is at fault and 1 for anything else.
 
+pub use crate::kernel::options::in_short;
+
+use crate::abi::statistics;
+use crate::kernel::options::InvalidOption;
 use anyhow::{Context, Result};
-use clap::{Command, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -18,7 +22,7 @@ use std::process::ExitCode;
 /// ```no_run
 /// use clap::Parser;
 /// use scx_manyland::policy::fifo::Fifo;
-/// use scx_manyland::{Builder, DomainAllocator, RunArgs, program};
+/// use scx_manyland::{Builder, DomainAllocator, RunOptions, program};
 /// use std::{process::ExitCode, time::Duration};
 ///
 /// #[global_allocator]
@@ -31,45 +35,67 @@ use std::process::ExitCode;
 ///     #[arg(long, default_value_t = 5)]
 ///     slice_ms: u64,
 ///     #[command(flatten)]
-///     run: RunArgs,
+///     run: RunOptions,
 /// }
 ///
 /// fn main() -> ExitCode {
 ///     program::main(|args: Args| {
 ///         let slice = Duration::from_millis(args.slice_ms);
-///         Builder::new(move |_| Fifo::new(slice)).options(args.run.options()?).run()
+///         Builder::new(move |_| Fifo::new(slice)).options(args.run).run()
 ///     })
 /// }
 /// ```
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    main_with(A::command(), std::env::args_os(), run)
+    let typed = |matches| A::from_arg_matches(&matches);
+    main_with(A::command(), std::env::args_os(), typed, run)
 }
 
 /// [`main`] with a given definition of the command line and given arguments.
-pub(crate) fn main_with<A: FromArgMatches>(
-    mut command: Command,
+pub(crate) fn main_with<A>(
+    command: Command,
     args: impl IntoIterator<Item = OsString>,
+    typed: impl FnOnce(ArgMatches) -> Result<A, clap::Error>,
     run: impl FnOnce(A) -> Result<()>,
 ) -> ExitCode {
     let name = command.get_name().to_owned();
-    let parsed = command.try_get_matches_from_mut(args).and_then(|matches| {
-        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-    });
-    let result = match parsed {
-        Ok(args) => run(args),
-        Err(error) if error.use_stderr() => Err(error.into()),
-        Err(help) => print(&help.render().to_string()),
-    };
+    let result = answer(complete(command), args, typed, run);
     let Err(error) = result else { return ExitCode::SUCCESS };
-    match error.downcast_ref::<clap::Error>() {
+    let usage = match error.downcast_ref::<clap::Error>() {
+        Some(usage) => Some(in_short(usage)),
+        None => error.downcast_ref::<InvalidOption>().map(ToString::to_string),
+    };
+    match usage {
         Some(usage) => {
-            complain(&name, &format!("{}; see {name} --help", in_short(usage)));
+            complain(&name, &format!("{usage}; see {name} --help"));
             ExitCode::from(2)
         }
         None => {
             complain(&name, &format!("{error:#}"));
             ExitCode::from(1)
         }
+    }
+}
+
+const HELP_STATS: &str = "help-stats";
+
+/// Adds what every program can say.
+pub fn complete(command: Command) -> Command {
+    let help = "Print what each of the statistics means";
+    let action = ArgAction::SetTrue;
+    command.arg(Arg::new(HELP_STATS).long(HELP_STATS).action(action).exclusive(true).help(help))
+}
+
+fn answer<A>(
+    mut command: Command,
+    args: impl IntoIterator<Item = OsString>,
+    typed: impl FnOnce(ArgMatches) -> Result<A, clap::Error>,
+    run: impl FnOnce(A) -> Result<()>,
+) -> Result<()> {
+    match command.try_get_matches_from_mut(args) {
+        Ok(matches) if matches.get_flag(HELP_STATS) => print(&statistics::help()),
+        Ok(matches) => run(typed(matches).map_err(|error| error.format(&mut command))?),
+        Err(help) if !help.use_stderr() => print(&help.render().to_string()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -83,14 +109,6 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),
     }
-}
-
-/// The fault of a command line, on one line, without clap's tips and its usage.
-pub fn in_short(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
-    let line = paragraph.map(str::trim).collect::<Vec<_>>().join(" ");
-    line.trim_start_matches("error: ").to_owned()
 }
 
 fn complain(name: &str, message: &str) {

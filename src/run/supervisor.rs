@@ -37,6 +37,7 @@ const HEEDED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
 
 /// [`Builder::run_confined`].
 pub fn run(builder: &Builder) -> Result<()> {
+    builder.options.check()?;
     let threads = std::fs::read_dir("/proc/self/task").context("cannot count the threads")?.count();
     ensure!(threads == 1, "cannot start the scheduler's process: this one has {threads} threads");
     forget_environment();

@@ -27,6 +27,7 @@ use crate::ids::{CpuId, DomainId};
 use crate::topology::power::Supply;
 use crate::topology::{Domain, Domains};
 use clap::ValueEnum;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -36,7 +37,8 @@ use std::fmt;
 /// use scx_manyland::topology::{power::Supply, preference::Prefer};
 /// assert_eq!(Prefer::on(Supply::Unknown).to_string(), "performance");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Prefer {
     /// The fastest, whole idle cores before SMT siblings
     Performance,

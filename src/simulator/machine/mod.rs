@@ -185,7 +185,7 @@ impl<'a> Machine<'a> {
         let preferences = Preferences::new(domains, Prefer::None, &dedicated);
         let schedulers = domains.iter().zip(deques).map(|(domain, deque)| {
             let places = preferences.within(domain);
-            let policy = (setup.scheduler.make)(&policy::Setup::new(domain, options.slices));
+            let policy = (setup.scheduler.make)(&policy::Setup::new(domain, options.slices()));
             let queues = Queues { idle_elsewhere: vec![0; domains.len()], ..Queues::default() };
             Scheduler::new(queues, domain, &places, usable(domain), policy, board.clone(), deque)
         });
@@ -226,9 +226,9 @@ impl<'a> Machine<'a> {
         Ok(Machine {
             workload,
             limits: Limits {
-                slice_ns: ns(options.slices.base),
-                slices: options.slices,
-                patience_ns: ns(options.patience),
+                slice_ns: ns(options.slices().base),
+                slices: options.slices(),
+                patience_ns: ns(options.patience()),
                 standing: options.standing,
                 strict: options.strict,
                 no_steal: options.no_steal,

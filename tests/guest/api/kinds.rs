@@ -10,13 +10,12 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use scx_manyland::Builder;
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::options::{Format, RunOptions, StatsOptions};
+use scx_manyland::options::{Format, RunOptions};
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::topology::preference::Prefer;
 use scx_manyland::topology::{Granularity, Source, Topology};
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A description of the guest's machine with kinds of core.
 pub struct Kinds {
@@ -74,8 +73,6 @@ impl Kinds {
 
 const FILE: &str = "/tmp/kinds.xml";
 
-const STATS: StatsOptions = StatsOptions { every: Duration::from_secs(1), format: Format::Json };
-
 /// The command line of such a scheduler.
 #[derive(Args)]
 pub struct RunOnArgs {
@@ -98,7 +95,8 @@ impl RunOnArgs {
             prefer: Some(self.prefer),
             strict: self.strict,
             dedicate: self.dedicate,
-            stats: self.stats.then_some(STATS),
+            stats_secs: self.stats.then_some(1),
+            stats_format: Format::Json,
             ..RunOptions::default()
         };
         let machine = Topology::load(&Source::XmlFile(self.file))?;

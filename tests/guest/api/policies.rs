@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use scx_manyland::ids::{CgroupId, CpuId};
 use scx_manyland::policy::{Choice, Context, Policy, Setup, Task};
-use scx_manyland::{Builder, RunArgs};
+use scx_manyland::{Builder, RunOptions};
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -62,20 +62,19 @@ pub struct PolicyArgs {
     #[arg(long)]
     confined: bool,
     #[command(flatten)]
-    run: RunArgs,
+    run: RunOptions,
 }
 
 impl PolicyArgs {
     /// What the scheduler's process does.
     pub fn run(self) -> Result<()> {
-        let options = self.run.options()?;
-        let (wish, slice) = (self.wish, options.slices.base);
+        let (wish, slice) = (self.wish, self.run.slices().base);
         let group = fs::metadata(GROUP).map_or(CgroupId(0), |folder| CgroupId(folder.ino()));
         let make = move |_: &Setup<'_>| {
             let waiting = VecDeque::with_capacity(4096);
             Wishing { waiting, wish, slice, group }
         };
-        let builder = Builder::new(make).options(options);
+        let builder = Builder::new(make).options(self.run);
         if self.confined { builder.run_confined() } else { builder.run() }
     }
 }
