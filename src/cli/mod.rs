@@ -4,6 +4,8 @@
 //! code 2 where the command line is at fault and 1 for anything else ([`program`]).
 
 mod bench;
+#[cfg(test)]
+mod documents;
 mod simulate;
 
 use anyhow::{Error, Result, anyhow, bail, ensure};
