@@ -11,10 +11,10 @@
 #![doc = include_str!("../examples/fifo.rs")]
 //! ```
 //!
-//! Started as root on Linux 6.16 or newer it schedules the whole machine until Ctrl-C. Its command
-//! line has the options of a run (`--stats 1`, `--domain numa`; `--help` lists them). However it
-//! ends, the kernel's own scheduler is back. `make try EXAMPLE=fifo` runs it in a guest, where it
-//! cannot harm your machine.
+//! Started as root on Linux 6.16 or newer it schedules the whole machine until Ctrl-C, and has the
+//! options of the command line (`--stats 1`, `--domain numa`; `--help` lists them). However it ends,
+//! the kernel's own scheduler is back. `make try EXAMPLE=fifo` runs it in a guest, where nothing can
+//! happen to your machine.
 //!
 //! Where to go from here:
 //!
