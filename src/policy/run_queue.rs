@@ -7,7 +7,7 @@
 //!
 //! The structure is a binary heap (Williams, "Algorithm 232: Heapsort", 1964; the standard
 //! library's, which sifts to the bottom first after Wegener, "Bottom-up heapsort", 1993) of 16-byte
-//! entries, and a slab in which the tasks themselves lie still. `docs/design.md` compares it with
+//! entries, and a slab in which the tasks themselves lie still. `docs/decisions/0001-heap-instead-of-tree.md` compares it with
 //! the standard library's B-tree and with heaps of two, four and eight children of our own, from 10
 //! to 10,000 tasks.
 //!
