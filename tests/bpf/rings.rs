@@ -16,6 +16,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Loads it, which takes root.
     pub fn load() -> Self {
         let code = include_bytes!(concat!(env!("OUT_DIR"), "/rings_test.bpf.o"));
         let object = ObjectBuilder::default().open_memory(code).expect("the object can be read");
@@ -37,15 +38,18 @@ impl Kernel {
         (done, wrong)
     }
 
+    /// A map of its programs.
     pub fn map(&self, name: &str) -> Map<'_> {
         self.object.maps().find(|map| map.name() == name).expect("the map is in the object")
     }
 
+    /// User space's end of the ring that the programs write.
     pub fn queued(&self) -> QueuedRing {
         let ring = self.map("queued").as_fd().try_clone_to_owned().expect("a descriptor");
         QueuedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
     }
 
+    /// User space's end of the ring that the programs read.
     pub fn decided(&self) -> DecidedRing {
         let ring = self.map("decided").as_fd().try_clone_to_owned().expect("a descriptor");
         DecidedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
