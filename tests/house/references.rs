@@ -27,7 +27,7 @@ const OTHERS: [&str; 9] = [
 ];
 
 /// Files that are others' or stand for the reader's own.
-const EXAMPLES: [&str; 10] = [
+const EXAMPLES: [&str; 11] = [
     "FILE.svg",
     "FILE.xml",
     "TOPOLOGY.xml",
@@ -36,6 +36,7 @@ const EXAMPLES: [&str; 10] = [
     "mine.rs",
     "NAME.txt",
     "out.json",
+    "ringbuf.c",
     "server.xml",
     "vmlinux.h",
 ];
