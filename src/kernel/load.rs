@@ -268,7 +268,7 @@ impl Attached<'_> {
 /// It is made of integers alone.
 unsafe trait MapValue {}
 
-// SAFETY: bpf/intf.h has integers in it.
+// SAFETY: bpf/abi.h has integers in it.
 unsafe impl MapValue for abi::domain_order {}
 // SAFETY: as above.
 unsafe impl MapValue for abi::cpu_ctx {}

@@ -25,9 +25,9 @@ mod task;
 mod trace;
 pub mod workload;
 
-use crate::Builder;
 use crate::ids::DomainId;
 use crate::policy::kind::PolicyKind;
+use crate::run::builder::Builder;
 use crate::topology::Topology;
 use anyhow::Result;
 use costs::Costs;
