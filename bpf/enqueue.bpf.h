@@ -49,14 +49,15 @@ static void run_here(struct task_struct *p, u64 enq_flags)
  * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before
  * it: that which it is bound to; or any, where ops.select_cpu was not asked.
  */
-static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32 cpu,
+static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *taskc,
+					struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
 					u64 enq_flags)
 {
 	s32 idle;
 
 	if (must_queue(cpu, d))
 		return false;
-	if (p->nr_cpus_allowed == 1) {
+	if (bound) {
 		if (scx_bpf_task_running(p) || !scx_bpf_test_and_clear_cpu_idle(cpu))
 			return false;
 		bypass(p, taskc, d, enq_flags);
@@ -72,10 +73,10 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 }
 
 /* `p` waits for a decision of domain `d`, or for the safety net. */
-static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
-					      s32 cpu, u64 enq_flags)
+static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc,
+					      struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
+					      u64 enq_flags)
 {
-	bool bound = p->nr_cpus_allowed == 1;
 	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
 	u64 credit = sleepers_credit(domc);
 	u16 flags = 0;
@@ -102,10 +103,10 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	bool wakeup = enq_flags & SCX_ENQ_WAKEUP, bound = p->nr_cpus_allowed == 1;
 	struct task_ctx *taskc = task_ctx(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct domain_ctx *domc;
+	bool bound;
 	u64 rest;
 	u32 d;
 
@@ -124,8 +125,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 
+	bound = p->nr_cpus_allowed == 1;
 	if (!bound)
-		maybe_level(p, taskc, wakeup);
+		maybe_level(p, taskc, enq_flags & SCX_ENQ_WAKEUP);
 	d = bound ? domain_of_cpu(cpu) : home_of(p, taskc);
 	domc = domain_at(d);
 	if (!domc) {
@@ -135,18 +137,18 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		run_here(p, enq_flags);
 		return;
 	}
-	if (run_on_idle(p, taskc, domc, d, cpu, enq_flags))
+	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
 	rest = rest_of_turn(taskc, d, enq_flags);
 	if (rest) {
 		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
 		return;
 	}
-	if (wakeup && !bound && stands(p, taskc, domc, d)) {
+	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, taskc, domc, d)) {
 		stand(p, taskc, domc, d, enq_flags);
 		return;
 	}
-	wait_for_decision(p, taskc, domc, d, cpu, enq_flags);
+	wait_for_decision(p, taskc, domc, d, cpu, bound, enq_flags);
 }
 
 #endif /* MANYLAND_ENQUEUE_BPF_H */
