@@ -19,7 +19,7 @@ use scx_manyland::domains::scheduler::Scheduler;
 use scx_manyland::domains::seam::{Message, Seam};
 use scx_manyland::domains::sync::Deque;
 use scx_manyland::ids::{CpuId, DomainId, Pid};
-use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
+use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
 use scx_manyland::policy::Task;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::policy::run_queue::RunQueue;
@@ -51,7 +51,7 @@ const DECISION: abi::decided = abi::decided {
 
 /// The kernel's ring buffers, with no CPU idle.
 struct Rings {
-    notices: QueuedRing,
+    notices: NoticeRing,
     decisions: DecidedRing,
 }
 
@@ -111,7 +111,7 @@ impl Line {
         deque: Deque<Task>,
     ) -> Self {
         let kernel = Kernel::load();
-        let rings = Rings { notices: kernel.queued(), decisions: kernel.decided() };
+        let rings = Rings { notices: kernel.notices(), decisions: kernel.decided() };
         let scheduler = scheduler(rings, domains, domain, policy, board, deque);
         Self { kernel, scheduler, next: 0 }
     }
@@ -137,15 +137,15 @@ impl Line {
 fn queue_pair(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue pair");
     let kernel = Kernel::load();
-    let (mut queued, mut decided) = (kernel.queued(), kernel.decided());
+    let (mut notices, mut decided) = (kernel.notices(), kernel.decided());
     for batch in BATCHES {
         group.throughput(Throughput::Elements(batch));
         group.bench_function(BenchmarkId::new("queued", batch), |b| {
             b.iter(|| {
                 kernel.run("queue_tasks", 0, batch);
                 assert_eq!(
-                    queued.drain(|message| {
-                        black_box(message.queued().pid);
+                    notices.drain(|message| {
+                        black_box(message.notice().pid);
                     }) as u64,
                     batch
                 );

@@ -23,7 +23,7 @@ use std::hint::black_box;
 
 /// Messages in memory, and a sink for decisions.
 struct Memory {
-    messages: Vec<abi::queued>,
+    messages: Vec<abi::notice>,
     idle: CpuSet,
     decided: usize,
 }
@@ -74,8 +74,8 @@ impl Seam for Memory {
 }
 
 /// The notice of a task that has woken up.
-fn message(number: u64) -> abi::queued {
-    abi::queued {
+fn message(number: u64) -> abi::notice {
+    abi::notice {
         pid: 1000 + (number % 512) as u32,
         cpu: (number % 8) as u32,
         seq: number,
@@ -84,7 +84,7 @@ fn message(number: u64) -> abi::queued {
         burst_ns: 0,
         switches: 1,
         weight: 100,
-        flags: (abi::queued_flags_QUEUED_WAKEUP | abi::queued_flags_QUEUED_ANYWHERE) as u16,
+        flags: (abi::notice_flags_NOTICE_WAKEUP | abi::notice_flags_NOTICE_ANYWHERE) as u16,
         decided_by: 0,
         cgroup: 1,
         comm: [0; 16],

@@ -80,11 +80,11 @@ enum none {
 	NO_CPU = 0xffffffff,
 };
 
-enum queued_flags {
-	QUEUED_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
-	QUEUED_BOUND = 1 << 1, /* may run on `cpu` only */
-	QUEUED_PART = 1 << 2, /* may not run everywhere in the domain; the message is a struct queued_part */
-	QUEUED_ANYWHERE = 1 << 3, /* may run on every CPU of the machine */
+enum notice_flags {
+	NOTICE_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
+	NOTICE_BOUND = 1 << 1, /* may run on `cpu` only */
+	NOTICE_PART = 1 << 2, /* may not run everywhere in the domain; the message is a struct notice_part */
+	NOTICE_ANYWHERE = 1 << 3, /* may run on every CPU of the machine */
 };
 
 /*
@@ -94,13 +94,13 @@ enum queued_flags {
  */
 struct carried {
 	u64 memo[MEMO_WORDS]; /* the policy's */
-	u64 used_ns; /* `queued.used_ns` of the message that was decided */
-	u64 switches; /* `queued.switches` of that message */
-	u64 at_ns; /* `queued.at_ns` of that message, and what it has waited since; 0: never decided */
+	u64 used_ns; /* `notice.used_ns` of the message that was decided */
+	u64 switches; /* `notice.switches` of that message */
+	u64 at_ns; /* `notice.at_ns` of that message, and what it has waited since; 0: never decided */
 };
 
 /* Kernel to domain thread: this task waits for a decision. */
-struct queued {
+struct notice {
 	u32 pid;
 	u32 cpu; /* where it ran last */
 	u64 seq; /* which stay in the waiting state this is */
@@ -109,7 +109,7 @@ struct queued {
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
 	u32 weight; /* 1 to 10,000; 100 is nice 0 */
-	u16 flags; /* enum queued_flags */
+	u16 flags; /* enum notice_flags */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
 	u64 cgroup; /* the id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
@@ -117,8 +117,8 @@ struct queued {
 };
 
 /* The same for a task that may use some CPUs only. */
-struct queued_part {
-	struct queued queued;
+struct notice_part {
+	struct notice notice;
 	u64 cpus[CPU_WORDS]; /* all that it may use; bits past the machine's CPUs mean nothing */
 };
 

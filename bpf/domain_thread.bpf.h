@@ -106,7 +106,7 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
 		return false;
 	if (parked > PARKED_MAX_NS)
 		return true;
-	ring = bpf_map_lookup_elem(&queued_rings, &d);
+	ring = bpf_map_lookup_elem(&notice_rings, &d);
 	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
 }
 

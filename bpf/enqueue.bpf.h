@@ -82,9 +82,9 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	u16 flags = 0;
 
 	if (enq_flags & SCX_ENQ_WAKEUP)
-		flags |= QUEUED_WAKEUP;
+		flags |= NOTICE_WAKEUP;
 	if (bound)
-		flags |= QUEUED_BOUND;
+		flags |= NOTICE_BOUND;
 	limit_lag(taskc, domc, credit);
 	settle_untold(taskc);
 	taskc->seq++;

@@ -21,17 +21,17 @@ static u64 cgroup_of(struct task_struct *p)
 	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
 }
 
-static void fill(struct queued *m, struct task_struct *p, struct task_ctx *taskc, u16 flags)
+static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u16 flags)
 {
 	m->pid = p->pid;
-	m->cpu = flags & QUEUED_BOUND ? scx_bpf_task_cpu(p) : taskc->ran_on;
+	m->cpu = flags & NOTICE_BOUND ? scx_bpf_task_cpu(p) : taskc->ran_on;
 	m->seq = taskc->seq;
 	m->at_ns = taskc->queued_ns;
 	m->used_ns = taskc->used_ns;
 	m->burst_ns = taskc->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;
-	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? QUEUED_ANYWHERE : 0);
+	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? NOTICE_ANYWHERE : 0);
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
@@ -52,14 +52,14 @@ static bool may_use_whole(struct task_struct *p, u32 d)
 /* Tells the thread of domain `d` that `p` waits. False: there is no room in the ring. */
 static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u16 flags)
 {
-	struct queued_part *part;
-	struct queued *m;
+	struct notice_part *part;
+	struct notice *m;
 	void *ring;
 
-	ring = bpf_map_lookup_elem(&queued_rings, &d);
+	ring = bpf_map_lookup_elem(&notice_rings, &d);
 	if (!ring)
 		return false;
-	if (flags & QUEUED_BOUND || may_use_whole(p, d)) {
+	if (flags & NOTICE_BOUND || may_use_whole(p, d)) {
 		m = bpf_ringbuf_reserve(ring, sizeof(*m), 0);
 		if (!m)
 			return false;
@@ -69,7 +69,7 @@ static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ct
 		part = bpf_ringbuf_reserve(ring, sizeof(*part), 0);
 		if (!part)
 			return false;
-		fill(&part->queued, p, taskc, flags | QUEUED_PART);
+		fill(&part->notice, p, taskc, flags | NOTICE_PART);
 		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
 		bpf_ringbuf_submit(part, wake_flags_for(domc));
 	}
@@ -82,9 +82,9 @@ static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ct
  */
 static u16 flags_again(struct task_ctx *taskc)
 {
-	u16 flags = taskc->burst_ns ? 0 : QUEUED_WAKEUP;
+	u16 flags = taskc->burst_ns ? 0 : NOTICE_WAKEUP;
 
-	return waits_bound(taskc) ? flags | QUEUED_BOUND : flags;
+	return waits_bound(taskc) ? flags | NOTICE_BOUND : flags;
 }
 
 #endif /* MANYLAND_NOTIFY_BPF_H */

@@ -165,7 +165,7 @@ struct {
 	__type(value, struct domain_mask);
 } set_masks SEC(".maps");
 
-struct queued_ring {
+struct notice_ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
 };
@@ -174,8 +174,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__array(values, struct queued_ring);
-} queued_rings SEC(".maps");
+	__array(values, struct notice_ring);
+} notice_rings SEC(".maps");
 
 struct decided_ring {
 	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);

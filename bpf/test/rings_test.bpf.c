@@ -16,7 +16,7 @@ char _license[] SEC("license") = "GPL";
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 16);
-} queued SEC(".maps");
+} notices SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
@@ -41,7 +41,7 @@ struct errand {
 
 #define HOLD_MAX_NS 10000000000ULL
 
-static void fill(struct queued *m, u64 n, u16 flags)
+static void fill(struct notice *m, u64 n, u16 flags)
 {
 	u32 i;
 
@@ -67,7 +67,7 @@ static void fill(struct queued *m, u64 n, u16 flags)
 
 static bool write_plain(u64 n)
 {
-	struct queued *m = bpf_ringbuf_reserve(&queued, sizeof(*m), 0);
+	struct notice *m = bpf_ringbuf_reserve(&notices, sizeof(*m), 0);
 
 	if (!m)
 		return false;
@@ -81,12 +81,12 @@ static bool write_plain(u64 n)
 
 static bool write_part(u64 n)
 {
-	struct queued_part *m = bpf_ringbuf_reserve(&queued, sizeof(*m), 0);
+	struct notice_part *m = bpf_ringbuf_reserve(&notices, sizeof(*m), 0);
 	u32 i;
 
 	if (!m)
 		return false;
-	fill(&m->queued, n, QUEUED_PART);
+	fill(&m->notice, n, NOTICE_PART);
 	for (i = 0; i < CPU_WORDS; i++)
 		m->cpus[i] = n * (i + 1);
 	if (n % 11 == 5)
@@ -98,7 +98,7 @@ static bool write_part(u64 n)
 
 /* Every third record is a large one, every eleventh is discarded; it ends when the ring is full. */
 SEC("syscall")
-int write_queued(struct errand *errand)
+int write_notices(struct errand *errand)
 {
 	u64 first = errand->first, done = 0;
 	u32 i;
@@ -125,12 +125,12 @@ SEC("syscall")
 int hold(struct errand *errand)
 {
 	u64 until = bpf_ktime_get_ns() + HOLD_MAX_NS, n = errand->first;
-	struct queued *held;
+	struct notice *held;
 	u64 *reached;
 	u32 key = 0, i;
 
 	reached = bpf_map_lookup_elem(&steps, &key);
-	held = bpf_ringbuf_reserve(&queued, sizeof(*held), 0);
+	held = bpf_ringbuf_reserve(&notices, sizeof(*held), 0);
 	if (!held)
 		return 0;
 	fill(held, n, 0);
@@ -186,11 +186,11 @@ SEC("syscall")
 int queue_tasks(struct errand *errand)
 {
 	u64 n, done = 0;
-	struct queued *m;
+	struct notice *m;
 	u32 i;
 
 	bpf_for(i, 0, errand->count) {
-		m = bpf_ringbuf_reserve(&queued, sizeof(*m), 0);
+		m = bpf_ringbuf_reserve(&notices, sizeof(*m), 0);
 		if (!m)
 			break;
 		n = errand->first + i;
@@ -202,7 +202,7 @@ int queue_tasks(struct errand *errand)
 		m->used_ns = 100000 + n % 7 * 10000;
 		m->switches = 1;
 		m->weight = 100;
-		m->flags = QUEUED_WAKEUP | QUEUED_ANYWHERE;
+		m->flags = NOTICE_WAKEUP | NOTICE_ANYWHERE;
 		m->carried.at_ns = 1;
 		bpf_ringbuf_submit(m, BPF_RB_NO_WAKEUP);
 		done++;

@@ -29,7 +29,7 @@ fn a_bound_task_gets_its_cpu_idle_or_not() {
         let mut scheduler = scheduler(4, Box::new(witness));
         scheduler.seam().idle = idle;
         let mut message = Kept { prev_cpu: 3, ..Kept::new(1) }.queue(1);
-        message.flags |= abi::queued_flags_QUEUED_BOUND as u16;
+        message.flags |= abi::notice_flags_NOTICE_BOUND as u16;
         let decision = decide(&mut scheduler, Sent::Plain(message));
         assert_eq!((decision.cpu, decision.flags), (3, 0));
     }
@@ -55,7 +55,7 @@ fn a_choice_preempts_on_the_cpu_it_names_or_the_task_is_bound_to_and_nowhere_els
         scheduler.seam().idle = cpus([0]);
         let mut message = Kept { prev_cpu: 3, ..Kept::new(1) }.queue(1);
         if bound {
-            message.flags |= abi::queued_flags_QUEUED_BOUND as u16;
+            message.flags |= abi::notice_flags_NOTICE_BOUND as u16;
         }
         let decision = decide(&mut scheduler, Sent::Plain(message));
         (decision.cpu, decision.flags)

@@ -12,40 +12,40 @@ use crate::policy::{Affinity, Context, Task, Totals};
 /// The task of a message.
 #[inline]
 pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
-    let queued = message.queued();
-    let carried = &queued.carried;
-    let cpu = CpuId(queued.cpu);
+    let notice = message.notice();
+    let carried = &notice.carried;
+    let cpu = CpuId(notice.cpu);
     let affinity = match message {
         Message::Part(part) => context.restrict_to(&CpuSet::from_words(part.cpus)),
-        Message::Plain(_) if has(queued.flags, abi::queued_flags_QUEUED_BOUND) => {
+        Message::Plain(_) if has(notice.flags, abi::notice_flags_NOTICE_BOUND) => {
             Affinity::One(cpu)
         }
         Message::Plain(_) => Affinity::Whole,
     };
     let known = carried.at_ns != 0;
     Task {
-        pid: Pid(queued.pid as i32),
-        seq: queued.seq,
-        comm: queued.comm.map(|c| c as u8),
-        cgroup: CgroupId(queued.cgroup),
-        weight: queued.weight,
+        pid: Pid(notice.pid as i32),
+        seq: notice.seq,
+        comm: notice.comm.map(|c| c as u8),
+        cgroup: CgroupId(notice.cgroup),
+        weight: notice.weight,
         prev_cpu: cpu,
         affinity,
-        runnable_at_ns: queued.at_ns,
-        used_ns: queued.used_ns.wrapping_sub(carried.used_ns),
-        burst_ns: queued.burst_ns,
+        runnable_at_ns: notice.at_ns,
+        used_ns: notice.used_ns.wrapping_sub(carried.used_ns),
+        burst_ns: notice.burst_ns,
         voluntary_switches: match known {
-            true => queued.switches.wrapping_sub(carried.switches) as u32,
+            true => notice.switches.wrapping_sub(carried.switches) as u32,
             false => 0,
         },
         since_last_ns: match known {
-            true => queued.at_ns.saturating_sub(carried.at_ns),
+            true => notice.at_ns.saturating_sub(carried.at_ns),
             false => 0,
         },
-        anywhere: has(queued.flags, abi::queued_flags_QUEUED_ANYWHERE),
-        wakeup: has(queued.flags, abi::queued_flags_QUEUED_WAKEUP),
+        anywhere: has(notice.flags, abi::notice_flags_NOTICE_ANYWHERE),
+        wakeup: has(notice.flags, abi::notice_flags_NOTICE_WAKEUP),
         memo: carried.memo,
-        totals: Totals { used_ns: queued.used_ns, switches: queued.switches },
+        totals: Totals { used_ns: notice.used_ns, switches: notice.switches },
     }
 }
 
@@ -56,7 +56,7 @@ fn has(flags: u16, flag: u32) -> bool {
 /// The domain that decided for the task last; `None` if none has.
 #[inline]
 pub(super) fn decided_by(message: &Message<'_>) -> Option<DomainId> {
-    let id = message.queued().decided_by;
+    let id = message.notice().decided_by;
     (id != abi::none_NO_DOMAIN as u16).then(|| DomainId(u32::from(id)))
 }
 

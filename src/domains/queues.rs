@@ -15,17 +15,17 @@ use std::collections::VecDeque;
 #[derive(Clone)]
 pub enum Sent {
     /// For a task that may run everywhere or, by its flags, on one CPU.
-    Plain(abi::queued),
+    Plain(abi::notice),
     /// For a task that may use some CPUs.
-    Part(Box<abi::queued_part>),
+    Part(Box<abi::notice_part>),
 }
 
 impl Sent {
     /// The part that every message has.
-    pub fn queued(&self) -> &abi::queued {
+    pub fn notice(&self) -> &abi::notice {
         match self {
-            Sent::Plain(queued) => queued,
-            Sent::Part(part) => &part.queued,
+            Sent::Plain(notice) => notice,
+            Sent::Part(part) => &part.notice,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Seam for Queues {
     fn drain(&mut self, mut receive: impl FnMut(Message<'_>)) -> usize {
         for message in &self.sent {
             receive(match message {
-                Sent::Plain(queued) => Message::Plain(queued),
+                Sent::Plain(notice) => Message::Plain(notice),
                 Sent::Part(part) => Message::Part(part),
             });
         }

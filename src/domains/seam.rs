@@ -11,17 +11,17 @@ use crate::ids::DomainId;
 /// A message of the kernel.
 pub enum Message<'a> {
     /// A task that may run everywhere, or on one CPU.
-    Plain(&'a abi::queued),
+    Plain(&'a abi::notice),
     /// A task that may use some CPUs.
-    Part(&'a abi::queued_part),
+    Part(&'a abi::notice_part),
 }
 
 impl Message<'_> {
     /// The part that every message has.
-    pub fn queued(&self) -> &abi::queued {
+    pub fn notice(&self) -> &abi::notice {
         match self {
-            Message::Plain(queued) => queued,
-            Message::Part(part) => &part.queued,
+            Message::Plain(notice) => notice,
+            Message::Part(part) => &part.notice,
         }
     }
 }

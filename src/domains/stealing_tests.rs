@@ -72,9 +72,9 @@ impl World {
         actor.state = State::Waiting;
         actor.wakes += 1;
         let mut message = actor.kept.queue(now);
-        message.flags = abi::queued_flags_QUEUED_WAKEUP as u16;
+        message.flags = abi::notice_flags_NOTICE_WAKEUP as u16;
         if actor.anywhere {
-            message.flags |= abi::queued_flags_QUEUED_ANYWHERE as u16;
+            message.flags |= abi::notice_flags_NOTICE_ANYWHERE as u16;
         }
         self.schedulers[actor.home].seam().sent.push_back(Sent::Plain(message));
     }

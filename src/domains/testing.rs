@@ -43,9 +43,9 @@ impl Kept {
     }
 
     /// A new generation, and its message.
-    pub fn queue(&mut self, at_ns: u64) -> abi::queued {
+    pub fn queue(&mut self, at_ns: u64) -> abi::notice {
         self.seq += 1;
-        abi::queued {
+        abi::notice {
             pid: self.pid,
             cpu: self.prev_cpu,
             seq: self.seq,
@@ -64,9 +64,9 @@ impl Kept {
 
     /// The same for a task that may use `cpus` only.
     pub fn queue_part(&mut self, at_ns: u64, cpus: &CpuSet) -> Sent {
-        let mut queued = self.queue(at_ns);
-        queued.flags |= abi::queued_flags_QUEUED_PART as u16;
-        Sent::Part(Box::new(abi::queued_part { queued, cpus: *cpus.words() }))
+        let mut notice = self.queue(at_ns);
+        notice.flags |= abi::notice_flags_NOTICE_PART as u16;
+        Sent::Part(Box::new(abi::notice_part { notice, cpus: *cpus.words() }))
     }
 
     /// A decision is carried out.

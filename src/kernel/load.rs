@@ -9,7 +9,7 @@
 
 use super::exit::Exit;
 use super::probe;
-use super::rings::{DecidedRing, QueuedRing};
+use super::rings::{DecidedRing, NoticeRing};
 use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::abi;
@@ -103,20 +103,21 @@ impl<'obj> Loaded<'obj> {
         for domain in domains.iter() {
             let cpus = domain.cpus.len();
             let key = domain.id.0.to_ne_bytes();
-            let queued =
-                create(MapType::RingBuf, "queued", ring_bytes(cpus, size_of::<abi::queued>()))?;
+            let notices =
+                create(MapType::RingBuf, "notices", ring_bytes(cpus, size_of::<abi::notice>()))?;
             let decided = create(
                 MapType::UserRingBuf,
                 "decided",
                 ring_bytes(cpus, size_of::<abi::decided>()),
             )?;
             let maps = &self.skeleton.maps;
-            for (outer, inner) in [(&maps.queued_rings, &queued), (&maps.decided_rings, &decided)] {
+            for (outer, inner) in [(&maps.notice_rings, &notices), (&maps.decided_rings, &decided)]
+            {
                 outer
                     .update(&key, &inner.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
                     .with_context(|| format!("cannot give domain {} its queues", domain.id))?;
             }
-            self.rings.push((queued, decided));
+            self.rings.push((notices, decided));
         }
         Ok(())
     }
@@ -125,10 +126,10 @@ impl<'obj> Loaded<'obj> {
     ///
     /// # Errors
     /// If the kernel refuses a mapping.
-    pub fn queues(&self, domain: DomainId) -> Result<(QueuedRing, DecidedRing)> {
-        let (queued, decided) = &self.rings[domain.index()];
+    pub fn queues(&self, domain: DomainId) -> Result<(NoticeRing, DecidedRing)> {
+        let (notices, decided) = &self.rings[domain.index()];
         Ok((
-            QueuedRing::new(queued.as_fd().try_clone_to_owned()?, queued.max_entries())?,
+            NoticeRing::new(notices.as_fd().try_clone_to_owned()?, notices.max_entries())?,
             DecidedRing::new(decided.as_fd().try_clone_to_owned()?, decided.max_entries())?,
         ))
     }
@@ -386,7 +387,7 @@ fn set_sizes(
         &mut maps.domains,
         &mut maps.orders,
         &mut maps.masks,
-        &mut maps.queued_rings,
+        &mut maps.notice_rings,
         &mut maps.decided_rings,
     ] {
         map.set_max_entries(count)?;

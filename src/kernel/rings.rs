@@ -85,7 +85,7 @@ impl Drop for Mapping {
 }
 
 /// The notices of the kernel. Their one consumer is the domain thread.
-pub struct QueuedRing {
+pub struct NoticeRing {
     ring: OwnedFd,
     consumer: Mapping,
     producer: Mapping,
@@ -93,9 +93,9 @@ pub struct QueuedRing {
 }
 
 // SAFETY: the mappings belong to the process, not to a thread.
-unsafe impl Send for QueuedRing {}
+unsafe impl Send for NoticeRing {}
 
-impl QueuedRing {
+impl NoticeRing {
     /// Maps the ring buffer `ring` of `size` bytes, whose notices the caller may consume.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl QueuedRing {
     pub fn pending(&self) -> usize {
         let end = self.producer_position().load(Ordering::Acquire);
         let consumed = self.consumer_position().load(Ordering::Relaxed);
-        (end.saturating_sub(consumed) / stride(size_of::<abi::queued>() as u64)) as usize
+        (end.saturating_sub(consumed) / stride(size_of::<abi::notice>() as u64)) as usize
     }
 
     /// Hands every complete notice to `receive`, oldest first, and returns how many there were.
@@ -162,7 +162,7 @@ impl QueuedRing {
                 // SAFETY: the BPF side submits these two types only, which differ in size, and
                 // writes nothing to a record until it has been consumed.
                 unsafe {
-                    if body == size_of::<abi::queued_part>() as u64 {
+                    if body == size_of::<abi::notice_part>() as u64 {
                         receive(Message::Part(record.cast().as_ref()));
                     } else {
                         receive(Message::Plain(record.cast().as_ref()));
@@ -185,7 +185,7 @@ pub struct DecidedRing {
     size: u64,
 }
 
-// SAFETY: as for QueuedRing.
+// SAFETY: as for NoticeRing.
 unsafe impl Send for DecidedRing {}
 
 impl DecidedRing {

@@ -3,7 +3,7 @@
 //! Invariant: draining, deciding and submitting make no system call. [`BpfSeam::sleep`] makes one,
 //! and a second one when the bell has woken it.
 
-use super::rings::{DecidedRing, QueuedRing};
+use super::rings::{DecidedRing, NoticeRing};
 use super::shared::SharedDomain;
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// One domain of the real machine.
 pub struct BpfSeam {
-    notices: QueuedRing,
+    notices: NoticeRing,
     decisions: DecidedRing,
     shared: SharedDomain,
     bell: Arc<EventFd>,
@@ -33,7 +33,7 @@ impl BpfSeam {
     /// If there is no such domain.
     pub fn new(
         id: DomainId,
-        (notices, decisions): (QueuedRing, DecidedRing),
+        (notices, decisions): (NoticeRing, DecidedRing),
         others: Arc<[SharedDomain]>,
         bells: Arc<[Arc<EventFd>]>,
     ) -> Self {

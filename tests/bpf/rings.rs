@@ -1,10 +1,10 @@
-//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/test/rings_test.bpf.c`) that write `queued`
+//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/test/rings_test.bpf.c`) that write notices
 //! and read `decided`.
 //!
 //! Guest tests use this, and a benchmark.
 
 use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
-use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
+use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
 use std::os::fd::AsFd;
 
 /// The size that `bpf/test/rings_test.bpf.c` gives both rings.
@@ -44,9 +44,9 @@ impl Kernel {
     }
 
     /// User space's end of the ring that the programs write.
-    pub fn queued(&self) -> QueuedRing {
-        let ring = self.map("queued").as_fd().try_clone_to_owned().expect("a descriptor");
-        QueuedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    pub fn notices(&self) -> NoticeRing {
+        let ring = self.map("notices").as_fd().try_clone_to_owned().expect("a descriptor");
+        NoticeRing::new(ring, RING_BYTES).expect("the ring can be mapped")
     }
 
     /// User space's end of the ring that the programs read.

@@ -40,14 +40,14 @@ fn record_bytes<T>() -> usize {
 /// The bytes of a notice in its ring.
 pub fn notice_bytes(notice: &Sent) -> usize {
     match notice {
-        Sent::Plain(_) => record_bytes::<abi::queued>(),
-        Sent::Part(_) => record_bytes::<abi::queued_part>(),
+        Sent::Plain(_) => record_bytes::<abi::notice>(),
+        Sent::Part(_) => record_bytes::<abi::notice_part>(),
     }
 }
 
 /// The bytes of notices for which a domain of `cpus` CPUs has room.
 pub fn notice_ring_bytes(cpus: usize) -> usize {
-    ring_bytes(cpus, size_of::<abi::queued>()) as usize
+    ring_bytes(cpus, size_of::<abi::notice>()) as usize
 }
 
 /// The decisions of a domain of `cpus` CPUs that can wait for a drain.
@@ -254,7 +254,7 @@ impl Machine<'_> {
         self.insert(task, id, vtime);
     }
 
-    fn notice(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::queued {
+    fn notice(&self, task: TaskId, wakeup: bool, bound: bool) -> abi::notice {
         let t = &self.tasks[task.index()];
         let flag = |set: bool, flag: u32| if set { flag as u16 } else { 0 };
         let mut comm = [0; 16];
@@ -262,7 +262,7 @@ impl Machine<'_> {
         for (to, byte) in comm[..15].iter_mut().zip(name) {
             *to = byte as _;
         }
-        abi::queued {
+        abi::notice {
             pid: task.pid(),
             cpu: t.cpu.0,
             seq: t.bpf.seq,
@@ -271,11 +271,11 @@ impl Machine<'_> {
             burst_ns: t.bpf.burst_ns,
             switches: t.account.switches,
             weight: t.weight,
-            flags: flag(wakeup, abi::queued_flags_QUEUED_WAKEUP)
-                | flag(bound, abi::queued_flags_QUEUED_BOUND)
+            flags: flag(wakeup, abi::notice_flags_NOTICE_WAKEUP)
+                | flag(bound, abi::notice_flags_NOTICE_BOUND)
                 | flag(
                     t.cpus.is_none_or(|cpus| cpus == self.online),
-                    abi::queued_flags_QUEUED_ANYWHERE,
+                    abi::notice_flags_NOTICE_ANYWHERE,
                 ),
             decided_by: t.bpf.decided_by as u16,
             comm,
@@ -291,8 +291,8 @@ impl Machine<'_> {
         let part =
             !bound && t.cpus.as_ref().is_some_and(|cpus| !self.domains[d].cpus.is_subset(cpus));
         let bytes = match part {
-            true => record_bytes::<abi::queued_part>(),
-            false => record_bytes::<abi::queued>(),
+            true => record_bytes::<abi::notice_part>(),
+            false => record_bytes::<abi::notice>(),
         };
         let room = notice_ring_bytes(self.domains[d].cpus.len());
         if self.domains[d].thread.notice_bytes + bytes > room {
@@ -304,9 +304,9 @@ impl Machine<'_> {
         let mut notice = self.notice(task, wakeup, bound);
         let sent = match part {
             true => {
-                notice.flags |= abi::queued_flags_QUEUED_PART as u16;
+                notice.flags |= abi::notice_flags_NOTICE_PART as u16;
                 let cpus = *self.tasks[task.index()].cpus.unwrap_or(self.online).words();
-                Sent::Part(Box::new(abi::queued_part { queued: notice, cpus }))
+                Sent::Part(Box::new(abi::notice_part { notice: notice, cpus }))
             }
             false => Sent::Plain(notice),
         };

@@ -310,7 +310,7 @@ impl Machine<'_> {
         // A notice is there from the moment at which the path through the kernel writes it.
         let now_ns = self.now_ns;
         let (there, later): (VecDeque<_>, VecDeque<_>) =
-            queues.sent.drain(..).partition(|notice| notice.queued().at_ns <= now_ns);
+            queues.sent.drain(..).partition(|notice| notice.notice().at_ns <= now_ns);
         let drained = there.len();
         queues.sent = there;
         let left = scheduler.round();

@@ -14,7 +14,7 @@ use scx_manyland::ids::Pid;
 use scx_manyland::kernel::exit::Exit;
 use scx_manyland::kernel::load::Loaded;
 use scx_manyland::kernel::probe;
-use scx_manyland::kernel::rings::{DecidedRing, QueuedRing};
+use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
 use scx_manyland::kernel::shared::SharedDomain;
 use scx_manyland::options::RunOptions;
 use scx_manyland::topology::preference::{Prefer, Preferences};
@@ -96,13 +96,13 @@ fn fuzz(seed: u64) -> Result<()> {
         for domain in domains.iter() {
             let (tell, told) = channel();
             let (start, may_start) = channel::<()>();
-            let (queued, decided) = loaded.queues(domain.id)?;
+            let (notices, decided) = loaded.queues(domain.id)?;
             let shared = loaded.shared().domain(domain.id);
             let (domains, stop, submitted, full) = (domains.len() as u32, &stop, &submitted, &full);
             let random = fastrand::Rng::with_seed(seed ^ u64::from(domain.id.0));
             let cpus = domain.cpus;
             let mut madman =
-                Madman { queued, decided, shared, random, domains, known: VecDeque::new() };
+                Madman { notices, decided, shared, random, domains, known: VecDeque::new() };
             thread::Builder::new().name(format!("manyland/{}", domain.id)).spawn_scoped(
                 scope,
                 move || {
@@ -151,7 +151,7 @@ fn fuzz(seed: u64) -> Result<()> {
 
 /// One domain's.
 struct Madman {
-    queued: QueuedRing,
+    notices: NoticeRing,
     decided: DecidedRing,
     shared: SharedDomain,
     random: fastrand::Rng,
@@ -164,9 +164,9 @@ impl Madman {
     /// Decides for a while, and answers how many decisions were submitted and how many found no room.
     fn round(&mut self) -> (u64, u64) {
         const KNOWN: usize = 256;
-        let Self { queued, known, .. } = self;
-        queued.drain(|message| {
-            let m = message.queued();
+        let Self { notices, known, .. } = self;
+        notices.drain(|message| {
+            let m = message.notice();
             if known.len() == KNOWN {
                 known.pop_front();
             }

@@ -1,5 +1,5 @@
 //! The queues of a domain against the kernel's own ring buffers: two BPF programs
-//! (`bpf/test/rings_test.bpf.c`) write `queued` and read `decided`.
+//! (`bpf/test/rings_test.bpf.c`) write notices and read `decided`.
 //!
 //! They need no sched_ext, but root, which a guest has.
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags};
 use scx_manyland::abi;
 use scx_manyland::domains::seam::Message;
-use scx_manyland::kernel::rings::QueuedRing;
+use scx_manyland::kernel::rings::NoticeRing;
 use std::time::{Duration, Instant};
 use test_bpf::rings::{Kernel, RING_BYTES};
 
@@ -27,9 +27,9 @@ const HEADER: usize = 8;
 /// How many decisions a ring holds.
 const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decided>() + HEADER) as u64;
 
-/// Writes records of `queued` until there are `count` or the ring is full.
+/// Writes notices until there are `count` or the ring is full.
 fn write(kernel: &Kernel, first: u64, count: u64) -> u64 {
-    kernel.run("write_queued", first, count).0
+    kernel.run("write_notices", first, count).0
 }
 
 /// Lets the kernel drain up to `count` decisions, the first of which must be number `first`.
@@ -39,9 +39,9 @@ fn read(kernel: &Kernel, first: u64, count: u64) -> u64 {
     done
 }
 
-/// The record that `write_queued` makes of a number.
-fn queued(n: u64, flags: u32) -> abi::queued {
-    abi::queued {
+/// The record that `write_notices` makes of a number.
+fn notice(n: u64, flags: u32) -> abi::notice {
+    abi::notice {
         pid: n as u32,
         cpu: n as u32 + 1,
         seq: !n,
@@ -79,24 +79,24 @@ fn decided(n: u64) -> abi::decided {
     }
 }
 
-/// The numbers of `write_queued`'s records that are not discarded.
+/// The numbers of `write_notices`'s records that are not discarded.
 fn submitted(first: u64, count: u64) -> Vec<u64> {
     (first..first + count).filter(|n| n % 11 != 5).collect()
 }
 
 /// Takes what is there, checks every field, and answers the numbers.
-fn drain(ring: &mut QueuedRing) -> Vec<u64> {
+fn drain(ring: &mut NoticeRing) -> Vec<u64> {
     let mut numbers = Vec::new();
     let drained = ring.drain(|message| {
-        let n = !message.queued().seq;
+        let n = !message.notice().seq;
         match message {
             Message::Plain(found) => {
-                assert_eq!(format!("{found:?}"), format!("{:?}", queued(n, 0)))
+                assert_eq!(format!("{found:?}"), format!("{:?}", notice(n, 0)))
             }
             Message::Part(found) => {
                 assert_eq!(n % 3, 0, "record {n} is a small one");
-                let expected = queued(n, abi::queued_flags_QUEUED_PART);
-                assert_eq!(format!("{:?}", found.queued), format!("{expected:?}"));
+                let expected = notice(n, abi::notice_flags_NOTICE_PART);
+                assert_eq!(format!("{:?}", found.notice), format!("{expected:?}"));
                 assert_eq!(found.cpus, std::array::from_fn(|i| n * (i as u64 + 1)));
             }
         }
@@ -108,7 +108,7 @@ fn drain(ring: &mut QueuedRing) -> Vec<u64> {
 
 pub fn takes_every_record_however_often_the_ring_wraps(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
-    let mut ring = kernel.queued();
+    let mut ring = kernel.notices();
     assert!(!ring.has_messages() && drain(&mut ring).is_empty());
     let mut next = 0;
     // Batches of every size up to more than half a ring, which is passed some hundred times.
@@ -121,18 +121,18 @@ pub fn takes_every_record_however_often_the_ring_wraps(_: &Machine) -> Result<()
         assert!(!ring.has_messages() && ring.pending() == 0);
         next += batch;
     }
-    assert!(next * size_of::<abi::queued>() as u64 > 50 * u64::from(RING_BYTES));
+    assert!(next * size_of::<abi::notice>() as u64 > 50 * u64::from(RING_BYTES));
     Ok(())
 }
 
 pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
-    let mut ring = kernel.queued();
+    let mut ring = kernel.notices();
     let mut next = 0;
     for _ in 0..50 {
         let written = write(&kernel, next, 100_000);
-        let small = (size_of::<abi::queued>() + HEADER) as u64;
-        let large = (size_of::<abi::queued_part>() + HEADER) as u64;
+        let small = (size_of::<abi::notice>() + HEADER) as u64;
+        let large = (size_of::<abi::notice_part>() + HEADER) as u64;
         // The kernel leaves a ring at least one byte short of full.
         let bytes = |records: u64| {
             (next..next + records).map(|n| if n % 3 == 0 { large } else { small }).sum::<u64>()
@@ -148,7 +148,7 @@ pub fn a_full_ring_loses_nothing_and_is_as_large_again_when_emptied(_: &Machine)
 
 pub fn a_discarded_record_is_passed_over(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
-    let mut ring = kernel.queued();
+    let mut ring = kernel.notices();
     assert_eq!(write(&kernel, 5, 1), 1);
     assert!(ring.has_messages());
     assert!(drain(&mut ring).is_empty());
@@ -161,7 +161,7 @@ pub fn what_is_behind_an_unfinished_record_waits_for_it(_: &Machine) -> Result<(
     const RELEASED: [u8; 4] = 1u32.to_ne_bytes();
     let kernel = Kernel::load();
     let steps = kernel.map("steps");
-    let mut ring = kernel.queued();
+    let mut ring = kernel.notices();
     std::thread::scope(|scope| {
         let holder = scope.spawn(|| kernel.run("hold", 100, 2));
         let begin = Instant::now();
@@ -182,7 +182,7 @@ pub fn what_is_behind_an_unfinished_record_waits_for_it(_: &Machine) -> Result<(
 pub fn messages_are_taken_while_others_are_written(_: &Machine) -> Result<()> {
     const RECORDS: u64 = 200_000;
     let kernel = Kernel::load();
-    let mut ring = kernel.queued();
+    let mut ring = kernel.notices();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut next = 0;
