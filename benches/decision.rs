@@ -19,7 +19,7 @@ use scx_manyland::domains::scheduler::Scheduler;
 use scx_manyland::domains::seam::{Message, Seam};
 use scx_manyland::domains::sync::Deque;
 use scx_manyland::ids::{CpuId, DomainId, Pid};
-use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
+use scx_manyland::kernel::rings::{DecisionRing, NoticeRing};
 use scx_manyland::policy::Task;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::policy::run_queue::RunQueue;
@@ -35,7 +35,7 @@ use test_bpf::rings::Kernel;
 const BATCHES: [u64; 3] = [1, 8, 64];
 
 /// A decision that `take_decisions` accepts as complete.
-const DECISION: abi::decided = abi::decided {
+const DECISION: abi::decision = abi::decision {
     seq: 1,
     slice_ns: 1,
     order: 1,
@@ -52,7 +52,7 @@ const DECISION: abi::decided = abi::decided {
 /// The kernel's ring buffers, with no CPU idle.
 struct Rings {
     notices: NoticeRing,
-    decisions: DecidedRing,
+    decisions: DecisionRing,
 }
 
 impl Seam for Rings {
@@ -68,7 +68,7 @@ impl Seam for Rings {
         self.notices.drain(receive)
     }
 
-    fn submit(&mut self, decision: &abi::decided) -> bool {
+    fn submit(&mut self, decision: &abi::decision) -> bool {
         self.decisions.submit(decision)
     }
 
@@ -111,7 +111,7 @@ impl Line {
         deque: Deque<Task>,
     ) -> Self {
         let kernel = Kernel::load();
-        let rings = Rings { notices: kernel.notices(), decisions: kernel.decided() };
+        let rings = Rings { notices: kernel.notices(), decisions: kernel.decisions() };
         let scheduler = scheduler(rings, domains, domain, policy, board, deque);
         Self { kernel, scheduler, next: 0 }
     }
@@ -137,7 +137,7 @@ impl Line {
 fn queue_pair(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue pair");
     let kernel = Kernel::load();
-    let (mut notices, mut decided) = (kernel.notices(), kernel.decided());
+    let (mut notices, mut decisions) = (kernel.notices(), kernel.decisions());
     for batch in BATCHES {
         group.throughput(Throughput::Elements(batch));
         group.bench_function(BenchmarkId::new("queued", batch), |b| {
@@ -154,7 +154,7 @@ fn queue_pair(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("decided", batch), |b| {
             b.iter(|| {
                 for _ in 0..batch {
-                    assert!(decided.submit(black_box(&DECISION)));
+                    assert!(decisions.submit(black_box(&DECISION)));
                 }
                 assert_eq!(kernel.run("take_decisions", 0, 0), (batch, 0));
             });

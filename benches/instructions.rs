@@ -44,7 +44,7 @@ impl Seam for Memory {
         received
     }
 
-    fn submit(&mut self, decision: &abi::decided) -> bool {
+    fn submit(&mut self, decision: &abi::decision) -> bool {
         black_box(decision);
         self.decided += 1;
         true

@@ -122,24 +122,24 @@ struct notice_part {
 	u64 cpus[CPU_WORDS]; /* all that it may use; bits past the machine's CPUs mean nothing */
 };
 
-enum decided_flags {
-	DECIDED_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
-	DECIDED_PREEMPT = 1 << 1, /* what runs on `cpu` is to give way at once */
-	DECIDED_STANDS = 1 << 2, /* it holds for some of the task's next wake-ups too; needs a pace */
+enum decision_flags {
+	DECISION_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
+	DECISION_PREEMPT = 1 << 1, /* what runs on `cpu` is to give way at once */
+	DECISION_STANDS = 1 << 2, /* it holds for some of the task's next wake-ups too; needs a pace */
 };
 
 /* Domain thread to kernel: run this task. */
-struct decided {
+struct decision {
 	u64 seq;
 	u64 slice_ns;
 	u64 order; /* place among the ready tasks: lower runs earlier */
 	u32 pid;
 	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
-	u32 flags; /* enum decided_flags */
+	u32 flags; /* enum decision_flags */
 	u32 domain; /* the domain that is to run it */
 	u32 pace; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
 	u32 unused;
-	u64 reach; /* of DECIDED_STANDS: its place is so far before the domain's front then, at most */
+	u64 reach; /* of DECISION_STANDS: its place is so far before the domain's front then, at most */
 	struct carried carried;
 };
 

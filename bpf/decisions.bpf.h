@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Domain thread to kernel: how the decisions in `decided` are carried out, and how a running task
+ * Domain thread to kernel: how the decisions in the decision ring are carried out, and how a running task
  * gives way to one (preempt).
  *
  * A decision names a task, a stay in the waiting state, a CPU, a slice and a place in the order.
@@ -73,17 +73,17 @@ static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
 	return cpuc && cpuc->domain == d && (!cpuc->dedicated || p->nr_cpus_allowed == 1);
 }
 
-static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct decided *d)
+static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct decision *d)
 {
 	if (!d->slice_ns || d->slice_ns > SLICE_MAX_NS || d->domain >= nr_domains)
 		return false;
-	if (d->cpu == NO_CPU ? d->flags & DECIDED_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
+	if (d->cpu == NO_CPU ? d->flags & DECISION_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
 		return false;
 	return d->domain == taskc->told || has_cpu_of(d->domain, p->cpus_ptr);
 }
 
 /* The queue that a sound decision means. A hint at a CPU that is no longer idle means READY. */
-static u64 destination(struct task_ctx *taskc, const struct decided *d, s32 *kick)
+static u64 destination(struct task_ctx *taskc, const struct decision *d, s32 *kick)
 {
 	*kick = -1;
 	if (waits_bound(taskc)) {
@@ -92,7 +92,7 @@ static u64 destination(struct task_ctx *taskc, const struct decided *d, s32 *kic
 	}
 	if (d->cpu == NO_CPU)
 		return DSQ_READY | d->domain;
-	if (d->flags & DECIDED_IDLE && !scx_bpf_test_and_clear_cpu_idle(d->cpu))
+	if (d->flags & DECISION_IDLE && !scx_bpf_test_and_clear_cpu_idle(d->cpu))
 		return DSQ_READY | d->domain;
 	*kick = d->cpu;
 	return DSQ_OWN | d->cpu;
@@ -142,7 +142,7 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 	return 0;
 }
 
-static void carry_out(struct task_struct *p, const struct decided *d, struct drain *drain)
+static void carry_out(struct task_struct *p, const struct decision *d, struct drain *drain)
 {
 	struct domain_ctx *domc = domain_at(drain->domain);
 	struct task_ctx *taskc = task_ctx(p);
@@ -174,7 +174,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	transfer.to = destination(taskc, d, &kick);
 	transfer.slice_ns = d->slice_ns;
 	transfer.order = d->order;
-	if (d->flags & DECIDED_PREEMPT)
+	if (d->flags & DECISION_PREEMPT)
 		transfer.order = first_order(transfer.to, d->order);
 
 	/*
@@ -191,7 +191,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 	taskc->pace = d->pace;
 	if (d->pace && !domc->paced)
 		domc->paced = 1;
-	taskc->stands = d->flags & DECIDED_STANDS && d->pace ? standing : 0;
+	taskc->stands = d->flags & DECISION_STANDS && d->pace ? standing : 0;
 	if (taskc->stands) {
 		taskc->stands_weight = p->scx.weight;
 		taskc->stands_reach = d->reach;
@@ -225,7 +225,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 		return;
 	}
 	note_own(kick);
-	if (d->flags & DECIDED_PREEMPT)
+	if (d->flags & DECISION_PREEMPT)
 		preempt(drain->domain, kick, drain->cpu);
 	else if (kick != drain->cpu)
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
@@ -233,7 +233,7 @@ static void carry_out(struct task_struct *p, const struct decided *d, struct dra
 
 static long carry_out_next(struct bpf_dynptr *message, void *context)
 {
-	const struct decided *d = bpf_dynptr_data(message, 0, sizeof(*d));
+	const struct decision *d = bpf_dynptr_data(message, 0, sizeof(*d));
 	struct drain *drain = context;
 	struct domain_ctx *domc;
 	struct task_struct *p;
@@ -260,7 +260,7 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
  * whoever has drained looks again for what was submitted meanwhile.
  * Global, so that the verifier looks at it once.
  */
-__weak int drain_decided(u32 d, s32 cpu)
+__weak int drain_decisions(u32 d, s32 cpu)
 {
 	struct drain drain = { .domain = d, .cpu = cpu };
 	struct domain_ctx *domc = domain_at(d);
@@ -271,7 +271,7 @@ __weak int drain_decided(u32 d, s32 cpu)
 
 	if (!domc || !is_undrained(domc))
 		return 0;
-	ring = bpf_map_lookup_elem(&decided_rings, &d);
+	ring = bpf_map_lookup_elem(&decision_rings, &d);
 	if (!ring)
 		return 0;
 	bpf_for(i, 0, DRAINS_MAX) {

@@ -3,7 +3,7 @@
  * A CPU asks for work: run_next() has the steps of the picture in the README, and what goes before
  * the ready tasks.
  *
- *   1  drain_decided      (decisions.bpf.h)   carry out what the domain thread has decided
+ *   1  drain_decisions      (decisions.bpf.h)   carry out what the domain thread has decided
  *      run_due_thread, run_first, run_untold, goes_on     what is not compared with the ready tasks
  *   2  run_decided                            from the CPU's own queue, then from READY, or the
  *   other way round
@@ -137,7 +137,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	u64 now;
 
 	if (is_undrained(domc))
-		drain_decided(d, cpu); /* 1 */
+		drain_decisions(d, cpu); /* 1 */
 	now = scx_bpf_now();
 	if (run_due_thread(domc, d, now) || (has_turns(cpuc, domc) && run_first(cpu)) ||
 	    run_untold(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))

@@ -177,7 +177,7 @@ struct {
 	__array(values, struct notice_ring);
 } notice_rings SEC(".maps");
 
-struct decided_ring {
+struct decision_ring {
 	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
 	__uint(max_entries, 4096);
 };
@@ -186,8 +186,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__array(values, struct decided_ring);
-} decided_rings SEC(".maps");
+	__array(values, struct decision_ring);
+} decision_rings SEC(".maps");
 
 /* Tells the main thread that the scheduler has left, so that it need not poll. */
 struct {

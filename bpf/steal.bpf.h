@@ -68,7 +68,7 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 		if (!domc)
 			continue;
 		if (is_undrained(domc))
-			drain_decided(other, cpu);
+			drain_decisions(other, cpu);
 		if (!READ_ONCE(domc->has_work))
 			continue;
 		if (run_from(DSQ_READY | other))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's ends of a pair of queues, for tests/guest/cases/rings.rs: they write `queued` and
- * read `decided` as the scheduler's BPF side does, with records whose every field follows from their
+ * The kernel's ends of a pair of queues, for tests/guest/cases/rings.rs: they write notices and
+ * read decisions as the scheduler's BPF side does, with records whose every field follows from their
  * number. The last two programs are for benches/, which want tasks rather than patterns.
  *
  * The programs need nothing of sched_ext, so that the test runs on any kernel with BPF.
@@ -21,7 +21,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
 	__uint(max_entries, 1 << 16);
-} decided SEC(".maps");
+} decisions SEC(".maps");
 
 /* How far the program `hold` has come (0), and how far it may go (1). */
 struct {
@@ -145,7 +145,7 @@ int hold(struct errand *errand)
 	return 0;
 }
 
-static bool is_right(const struct decided *d, u64 n)
+static bool is_right(const struct decision *d, u64 n)
 {
 	return d->seq == ~n && d->slice_ns == n + 1 && d->order == n + 2 && d->pid == (u32)n &&
 	       d->cpu == (u32)n + 3 && d->flags == (u32)n + 4 && d->domain == (u32)n + 5 &&
@@ -156,7 +156,7 @@ static bool is_right(const struct decided *d, u64 n)
 
 static long read_next(struct bpf_dynptr *message, void *context)
 {
-	const struct decided *d = bpf_dynptr_data(message, 0, sizeof(*d));
+	const struct decision *d = bpf_dynptr_data(message, 0, sizeof(*d));
 	struct errand *errand = context;
 
 	if (!d || !is_right(d, errand->first + errand->done))
@@ -167,11 +167,11 @@ static long read_next(struct bpf_dynptr *message, void *context)
 
 /* Takes up to `count` decisions out of the ring. */
 SEC("syscall")
-int read_decided(struct errand *errand)
+int read_decisions(struct errand *errand)
 {
 	struct errand local = { .first = errand->first, .count = errand->count };
 
-	bpf_user_ringbuf_drain(&decided, read_next, &local, BPF_RB_NO_WAKEUP);
+	bpf_user_ringbuf_drain(&decisions, read_next, &local, BPF_RB_NO_WAKEUP);
 	errand->done = local.done;
 	errand->wrong = local.wrong;
 	return 0;
@@ -213,7 +213,7 @@ int queue_tasks(struct errand *errand)
 
 static long count_decision(struct bpf_dynptr *message, void *context)
 {
-	const struct decided *d = bpf_dynptr_data(message, 0, sizeof(*d));
+	const struct decision *d = bpf_dynptr_data(message, 0, sizeof(*d));
 	struct errand *errand = context;
 
 	errand->done++;
@@ -227,7 +227,7 @@ int take_decisions(struct errand *errand)
 {
 	struct errand local = {};
 
-	bpf_user_ringbuf_drain(&decided, count_decision, &local, BPF_RB_NO_WAKEUP);
+	bpf_user_ringbuf_drain(&decisions, count_decision, &local, BPF_RB_NO_WAKEUP);
 	errand->done = local.done;
 	errand->wrong = local.wrong;
 	return 0;

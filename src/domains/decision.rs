@@ -8,11 +8,11 @@ use crate::policy::{Affinity, Choice};
 impl<S: Seam> Scheduler<S> {
     /// The decision for a choice, with the next number of the sequence.
     #[inline]
-    pub(super) fn decision(&mut self, choice: &Choice) -> abi::decided {
+    pub(super) fn decision(&mut self, choice: &Choice) -> abi::decision {
         let task = &choice.task;
         let (cpu, flags) = self.cpu_for(choice);
         self.sequence += 1;
-        abi::decided {
+        abi::decision {
             seq: task.seq,
             slice_ns: u64::try_from(choice.slice.as_nanos()).unwrap_or(u64::MAX),
             order: choice.key.unwrap_or(self.sequence),
@@ -39,11 +39,11 @@ impl<S: Seam> Scheduler<S> {
         let task = &choice.task;
         match (task.affinity, choice.cpu) {
             (Affinity::One(cpu), _) | (_, Some(cpu)) if choice.preempt => {
-                (cpu.0, abi::decided_flags_DECIDED_PREEMPT)
+                (cpu.0, abi::decision_flags_DECISION_PREEMPT)
             }
             (Affinity::One(cpu), _) | (_, Some(cpu)) => (cpu.0, 0),
             _ => match self.placement.take(task.prev_cpu, self.context.part(task.affinity)) {
-                Some(cpu) => (cpu.0, abi::decided_flags_DECIDED_IDLE),
+                Some(cpu) => (cpu.0, abi::decision_flags_DECISION_IDLE),
                 None => (abi::none_NO_CPU, 0),
             },
         }
@@ -54,7 +54,7 @@ impl<S: Seam> Scheduler<S> {
     fn standing_flag(&self, choice: &Choice) -> u32 {
         match choice.max_lag {
             Some(_) if !choice.preempt && !self.policy.decides_late() => {
-                abi::decided_flags_DECIDED_STANDS
+                abi::decision_flags_DECISION_STANDS
             }
             _ => 0,
         }

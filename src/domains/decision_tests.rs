@@ -47,7 +47,7 @@ fn the_cpu_a_policy_chose_is_no_hint() {
 
 #[test]
 fn a_choice_preempts_on_the_cpu_it_names_or_the_task_is_bound_to_and_nowhere_else() {
-    const PREEMPT: u32 = abi::decided_flags_DECIDED_PREEMPT;
+    const PREEMPT: u32 = abi::decision_flags_DECISION_PREEMPT;
     let decision = |cpu: Option<u32>, bound: bool| {
         let (mut witness, _) = Witness::new();
         (witness.cpu, witness.preempt) = (cpu.map(CpuId), true);
@@ -62,7 +62,7 @@ fn a_choice_preempts_on_the_cpu_it_names_or_the_task_is_bound_to_and_nowhere_els
     };
     assert_eq!(decision(Some(2), false), (2, PREEMPT));
     assert_eq!(decision(None, true), (3, PREEMPT));
-    assert_eq!(decision(None, false), (0, abi::decided_flags_DECIDED_IDLE));
+    assert_eq!(decision(None, false), (0, abi::decision_flags_DECISION_IDLE));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_choice_stands_unless_it_preempts_or_its_policy_decides_late() {
         witness.cpu = preempt.then_some(CpuId(0));
         let mut scheduler = scheduler(1, Box::new(witness));
         let decision = decide(&mut scheduler, Sent::Plain(Kept::new(1).queue(1)));
-        (decision.flags & abi::decided_flags_DECIDED_STANDS != 0, decision.reach)
+        (decision.flags & abi::decision_flags_DECISION_STANDS != 0, decision.reach)
     };
     assert_eq!(decision(Some(70), false, false), (true, 70));
     assert_eq!(decision(None, false, false), (false, 0));
@@ -100,7 +100,7 @@ fn a_task_is_offered_allowed_cpus_of_the_domain_only() {
         let decision = decide(&mut scheduler, Kept::new(1).queue_part(1, &allowed));
         (decision.cpu, decision.flags)
     };
-    const IDLE: u32 = abi::decided_flags_DECIDED_IDLE;
+    const IDLE: u32 = abi::decision_flags_DECISION_IDLE;
     const READY: (u32, u32) = (abi::none_NO_CPU, 0);
     assert_eq!(offer(&[0, 6]), (6, IDLE));
     assert_eq!(offer(&[1, 4, 5]), (4, IDLE));

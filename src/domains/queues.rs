@@ -36,7 +36,7 @@ pub struct Queues {
     /// Messages that the scheduler has not drained.
     pub sent: VecDeque<Sent>,
     /// Decisions that the machine has not fetched.
-    pub decided: Vec<abi::decided>,
+    pub decided: Vec<abi::decision>,
     /// How many more decisions find room.
     pub room: usize,
     /// The idle CPUs.
@@ -84,7 +84,7 @@ impl Seam for Queues {
         self.called.borrow_mut().push(domain);
     }
 
-    fn submit(&mut self, decision: &abi::decided) -> bool {
+    fn submit(&mut self, decision: &abi::decision) -> bool {
         let Some(room) = self.room.checked_sub(1) else { return false };
         self.room = room;
         self.decided.push(*decision);

@@ -53,7 +53,7 @@ pub struct Scheduler<S> {
     /// Counts decisions: the key of those whose policy gives none.
     pub(super) sequence: u64,
     /// A decision that found the ring full.
-    pub(super) held: Option<abi::decided>,
+    pub(super) held: Option<abi::decision>,
 }
 
 impl<S: Seam> Scheduler<S> {

@@ -39,7 +39,7 @@ pub trait Seam {
     fn drain(&mut self, receive: impl FnMut(Message<'_>)) -> usize;
 
     /// Sends a decision; `false` if there is no room.
-    fn submit(&mut self, decision: &abi::decided) -> bool;
+    fn submit(&mut self, decision: &abi::decision) -> bool;
 
     /// The idle CPUs of the domain. A hint: by the time a decision is carried out, a CPU may have
     /// got other work.

@@ -93,7 +93,7 @@ impl World {
         called
     }
 
-    fn carry_out(&mut self, domain: usize, decision: &abi::decided) {
+    fn carry_out(&mut self, domain: usize, decision: &abi::decision) {
         assert_eq!(decision.domain as usize, domain, "a domain decides for itself only");
         let actor = &mut self.actors[decision.pid as usize];
         assert_eq!(actor.state, State::Waiting, "task {} is decided twice", decision.pid);

@@ -70,7 +70,7 @@ impl Kept {
     }
 
     /// A decision is carried out.
-    pub fn carry_out(&mut self, decision: &abi::decided) {
+    pub fn carry_out(&mut self, decision: &abi::decision) {
         assert_eq!((decision.pid, decision.seq), (self.pid, self.seq));
         self.carried = decision.carried;
         self.decided_by = decision.domain as u16;
@@ -190,7 +190,7 @@ pub fn adopted(log: &Log) -> Vec<(Pid, u64)> {
 }
 
 /// Lets the scheduler decide one message; the decision.
-pub fn decide(scheduler: &mut Scheduler<Queues>, message: Sent) -> abi::decided {
+pub fn decide(scheduler: &mut Scheduler<Queues>, message: Sent) -> abi::decision {
     scheduler.seam().sent.push_back(message);
     assert_eq!(scheduler.round(), Left::Nothing);
     let decided = std::mem::take(&mut scheduler.seam().decided);

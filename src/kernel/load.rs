@@ -9,7 +9,7 @@
 
 use super::exit::Exit;
 use super::probe;
-use super::rings::{DecidedRing, NoticeRing};
+use super::rings::{DecisionRing, NoticeRing};
 use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::abi;
@@ -105,19 +105,20 @@ impl<'obj> Loaded<'obj> {
             let key = domain.id.0.to_ne_bytes();
             let notices =
                 create(MapType::RingBuf, "notices", ring_bytes(cpus, size_of::<abi::notice>()))?;
-            let decided = create(
+            let decisions = create(
                 MapType::UserRingBuf,
-                "decided",
-                ring_bytes(cpus, size_of::<abi::decided>()),
+                "decisions",
+                ring_bytes(cpus, size_of::<abi::decision>()),
             )?;
             let maps = &self.skeleton.maps;
-            for (outer, inner) in [(&maps.notice_rings, &notices), (&maps.decided_rings, &decided)]
+            for (outer, inner) in
+                [(&maps.notice_rings, &notices), (&maps.decision_rings, &decisions)]
             {
                 outer
                     .update(&key, &inner.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
                     .with_context(|| format!("cannot give domain {} its queues", domain.id))?;
             }
-            self.rings.push((notices, decided));
+            self.rings.push((notices, decisions));
         }
         Ok(())
     }
@@ -126,11 +127,11 @@ impl<'obj> Loaded<'obj> {
     ///
     /// # Errors
     /// If the kernel refuses a mapping.
-    pub fn queues(&self, domain: DomainId) -> Result<(NoticeRing, DecidedRing)> {
-        let (notices, decided) = &self.rings[domain.index()];
+    pub fn queues(&self, domain: DomainId) -> Result<(NoticeRing, DecisionRing)> {
+        let (notices, decisions) = &self.rings[domain.index()];
         Ok((
             NoticeRing::new(notices.as_fd().try_clone_to_owned()?, notices.max_entries())?,
-            DecidedRing::new(decided.as_fd().try_clone_to_owned()?, decided.max_entries())?,
+            DecisionRing::new(decisions.as_fd().try_clone_to_owned()?, decisions.max_entries())?,
         ))
     }
 
@@ -388,7 +389,7 @@ fn set_sizes(
         &mut maps.orders,
         &mut maps.masks,
         &mut maps.notice_rings,
-        &mut maps.decided_rings,
+        &mut maps.decision_rings,
     ] {
         map.set_max_entries(count)?;
     }

@@ -178,7 +178,7 @@ impl NoticeRing {
 }
 
 /// The decisions of the domain thread, which is their one producer.
-pub struct DecidedRing {
+pub struct DecisionRing {
     _ring: OwnedFd,
     consumer: Mapping,
     producer: Mapping,
@@ -186,15 +186,15 @@ pub struct DecidedRing {
 }
 
 // SAFETY: as for NoticeRing.
-unsafe impl Send for DecidedRing {}
+unsafe impl Send for DecisionRing {}
 
-impl DecidedRing {
+impl DecisionRing {
     /// Maps the user ring buffer `ring` of `size` bytes.
     ///
     /// # Errors
     /// If the kernel refuses the mapping, or if a decision does not fit.
     pub fn new(ring: OwnedFd, size: u32) -> Result<Self> {
-        if u64::from(size) < stride(size_of::<abi::decided>() as u64) {
+        if u64::from(size) < stride(size_of::<abi::decision>() as u64) {
             bail!("a ring of {size} bytes holds no decision");
         }
         let page = page_size();
@@ -204,8 +204,8 @@ impl DecidedRing {
     }
 
     /// Appends a decision; `false` if there is no room until the kernel has drained some.
-    pub fn submit(&mut self, decision: &abi::decided) -> bool {
-        let length = size_of::<abi::decided>() as u64;
+    pub fn submit(&mut self, decision: &abi::decision) -> bool {
+        let length = size_of::<abi::decision>() as u64;
         // SAFETY: the first word of each of the two pages is a position, used atomically by both
         // sides.
         let (consumed, produced) = unsafe {
@@ -226,7 +226,7 @@ impl DecidedRing {
         // It is aligned to 8 bytes, and the kernel reads it only after the position is published.
         unsafe {
             self.producer.at(offset).cast::<[u32; 2]>().write([length as u32, 0]);
-            self.producer.at(offset + HEADER as usize).cast::<abi::decided>().write(*decision);
+            self.producer.at(offset + HEADER as usize).cast::<abi::decision>().write(*decision);
         }
         // Pairs with the kernel's load-acquire in __bpf_user_ringbuf_peek.
         produced.store(position + stride(length), Ordering::Release);

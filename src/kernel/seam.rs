@@ -3,7 +3,7 @@
 //! Invariant: draining, deciding and submitting make no system call. [`BpfSeam::sleep`] makes one,
 //! and a second one when the bell has woken it.
 
-use super::rings::{DecidedRing, NoticeRing};
+use super::rings::{DecisionRing, NoticeRing};
 use super::shared::SharedDomain;
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// One domain of the real machine.
 pub struct BpfSeam {
     notices: NoticeRing,
-    decisions: DecidedRing,
+    decisions: DecisionRing,
     shared: SharedDomain,
     bell: Arc<EventFd>,
     others: Arc<[SharedDomain]>,
@@ -33,7 +33,7 @@ impl BpfSeam {
     /// If there is no such domain.
     pub fn new(
         id: DomainId,
-        (notices, decisions): (NoticeRing, DecidedRing),
+        (notices, decisions): (NoticeRing, DecisionRing),
         others: Arc<[SharedDomain]>,
         bells: Arc<[Arc<EventFd>]>,
     ) -> Self {
@@ -88,7 +88,7 @@ impl Seam for BpfSeam {
         self.notices.drain(receive)
     }
 
-    fn submit(&mut self, decision: &abi::decided) -> bool {
+    fn submit(&mut self, decision: &abi::decision) -> bool {
         let submitted = self.decisions.submit(decision);
         if submitted {
             self.shared.announce_decision();

@@ -1,10 +1,10 @@
 //! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/test/rings_test.bpf.c`) that write notices
-//! and read `decided`.
+//! and read decisions.
 //!
 //! Guest tests use this, and a benchmark.
 
 use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, ProgramInput};
-use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
+use scx_manyland::kernel::rings::{DecisionRing, NoticeRing};
 use std::os::fd::AsFd;
 
 /// The size that `bpf/test/rings_test.bpf.c` gives both rings.
@@ -50,8 +50,8 @@ impl Kernel {
     }
 
     /// User space's end of the ring that the programs read.
-    pub fn decided(&self) -> DecidedRing {
-        let ring = self.map("decided").as_fd().try_clone_to_owned().expect("a descriptor");
-        DecidedRing::new(ring, RING_BYTES).expect("the ring can be mapped")
+    pub fn decisions(&self) -> DecisionRing {
+        let ring = self.map("decisions").as_fd().try_clone_to_owned().expect("a descriptor");
+        DecisionRing::new(ring, RING_BYTES).expect("the ring can be mapped")
     }
 }

@@ -12,8 +12,8 @@ use crate::simulator::dsq::DsqId;
 use crate::simulator::events::Event;
 use crate::simulator::{TaskId, Who, before};
 
-fn preempts(decision: &abi::decided) -> bool {
-    decision.flags & abi::decided_flags_DECIDED_PREEMPT != 0
+fn preempts(decision: &abi::decision) -> bool {
+    decision.flags & abi::decision_flags_DECISION_PREEMPT != 0
 }
 
 impl Machine<'_> {
@@ -24,7 +24,7 @@ impl Machine<'_> {
     }
 
     /// Step 1 of ops.dispatch: drains the decisions and carries them out.
-    pub(super) fn drain_decided(&mut self, d: usize, cpu: CpuId) {
+    pub(super) fn drain_decisions(&mut self, d: usize, cpu: CpuId) {
         if !self.domains[d].thread.has_undrained(self.at()) {
             return;
         }
@@ -58,7 +58,7 @@ impl Machine<'_> {
         }
     }
 
-    fn is_sound(&self, task: TaskId, decision: &abi::decided) -> bool {
+    fn is_sound(&self, task: TaskId, decision: &abi::decision) -> bool {
         let t = &self.tasks[task.index()];
         let cpu = CpuId(decision.cpu);
         let sound_cpu = match decision.cpu {
@@ -76,12 +76,12 @@ impl Machine<'_> {
     }
 
     /// The queue that a sound decision names, and the CPU that is to check it.
-    fn destination(&mut self, waits_on: DsqId, decision: &abi::decided) -> (DsqId, Option<CpuId>) {
+    fn destination(&mut self, waits_on: DsqId, decision: &abi::decision) -> (DsqId, Option<CpuId>) {
         if let DsqId::Bound(cpu) = waits_on {
             return (DsqId::Own(cpu), Some(CpuId(cpu)));
         }
         let cpu = CpuId(decision.cpu);
-        let hint = decision.flags & abi::decided_flags_DECIDED_IDLE != 0;
+        let hint = decision.flags & abi::decision_flags_DECISION_IDLE != 0;
         if decision.cpu == abi::none_NO_CPU || hint && !self.claim(cpu) {
             return (DsqId::Ready(decision.domain), None);
         }
@@ -127,7 +127,8 @@ impl Machine<'_> {
         t.bpf.policy_vtime = decision.order;
         t.bpf.policy_vtime_used_ns = t.bpf.used_ns;
         t.bpf.vtime_rate = decision.pace;
-        let stands = decision.flags & abi::decided_flags_DECIDED_STANDS != 0 && decision.pace != 0;
+        let stands =
+            decision.flags & abi::decision_flags_DECISION_STANDS != 0 && decision.pace != 0;
         t.bpf.stands = if stands { self.limits.standing } else { 0 };
         t.bpf.stands_vtime_rate = decision.pace;
         t.bpf.stands_weight = t.weight;

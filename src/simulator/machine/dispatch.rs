@@ -175,7 +175,7 @@ impl Machine<'_> {
         for i in 0..self.domains[d].nearest.len() {
             let other = self.domains[d].nearest[i];
             self.spend(self.costs.look);
-            self.drain_decided(other.index(), cpu);
+            self.drain_decisions(other.index(), cpu);
             if self.run_from(cpu, DsqId::Ready(other.0)) {
                 return true;
             }
@@ -241,7 +241,7 @@ impl Machine<'_> {
     }
 
     fn run_next(&mut self, cpu: CpuId, d: usize, prev: Option<TaskId>) -> bool {
-        self.drain_decided(d, cpu);
+        self.drain_decisions(d, cpu);
         if self.thread_is_due(d) && self.run_thread(cpu, d) {
             return true;
         }

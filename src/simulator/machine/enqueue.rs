@@ -52,7 +52,7 @@ pub fn notice_ring_bytes(cpus: usize) -> usize {
 
 /// The decisions of a domain of `cpus` CPUs that can wait for a drain.
 pub fn decision_room(cpus: usize) -> usize {
-    ring_bytes(cpus, size_of::<abi::decided>()) as usize / record_bytes::<abi::decided>()
+    ring_bytes(cpus, size_of::<abi::decision>()) as usize / record_bytes::<abi::decision>()
 }
 
 impl Machine<'_> {

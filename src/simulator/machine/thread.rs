@@ -65,7 +65,7 @@ pub struct Submitted {
     pub begun_ns: u64,
     /// When the kernel begins to see it.
     at_ns: u64,
-    pub decision: abi::decided,
+    pub decision: abi::decision,
 }
 
 /// A domain thread and its pair of queues.

@@ -32,7 +32,7 @@ impl Machine<'_> {
         &mut self,
         d: usize,
         round_ns: Range<u64>,
-        decided: &[abi::decided],
+        decided: &[abi::decision],
         first_ns: u64,
         decide_ns: u64,
     ) {

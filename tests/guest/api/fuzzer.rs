@@ -14,7 +14,7 @@ use scx_manyland::ids::Pid;
 use scx_manyland::kernel::exit::Exit;
 use scx_manyland::kernel::load::Loaded;
 use scx_manyland::kernel::probe;
-use scx_manyland::kernel::rings::{DecidedRing, NoticeRing};
+use scx_manyland::kernel::rings::{DecisionRing, NoticeRing};
 use scx_manyland::kernel::shared::SharedDomain;
 use scx_manyland::options::RunOptions;
 use scx_manyland::topology::preference::{Prefer, Preferences};
@@ -96,13 +96,13 @@ fn fuzz(seed: u64) -> Result<()> {
         for domain in domains.iter() {
             let (tell, told) = channel();
             let (start, may_start) = channel::<()>();
-            let (notices, decided) = loaded.queues(domain.id)?;
+            let (notices, decisions) = loaded.queues(domain.id)?;
             let shared = loaded.shared().domain(domain.id);
             let (domains, stop, submitted, full) = (domains.len() as u32, &stop, &submitted, &full);
             let random = fastrand::Rng::with_seed(seed ^ u64::from(domain.id.0));
             let cpus = domain.cpus;
             let mut madman =
-                Madman { notices, decided, shared, random, domains, known: VecDeque::new() };
+                Madman { notices, decisions, shared, random, domains, known: VecDeque::new() };
             thread::Builder::new().name(format!("manyland/{}", domain.id)).spawn_scoped(
                 scope,
                 move || {
@@ -152,7 +152,7 @@ fn fuzz(seed: u64) -> Result<()> {
 /// One domain's.
 struct Madman {
     notices: NoticeRing,
-    decided: DecidedRing,
+    decisions: DecisionRing,
     shared: SharedDomain,
     random: fastrand::Rng,
     domains: u32,
@@ -177,7 +177,7 @@ impl Madman {
         let (mut done, mut refused) = (0, 0);
         for _ in 0..wanted {
             let decision = self.decision();
-            if self.decided.submit(&decision) {
+            if self.decisions.submit(&decision) {
                 self.shared.announce_decision();
                 done += 1;
             } else {
@@ -193,7 +193,7 @@ impl Madman {
     }
 
     /// A decision for a task that waits or waited, most of which is right, or right in no part.
-    fn decision(&mut self) -> abi::decided {
+    fn decision(&mut self) -> abi::decision {
         const LATEST: usize = 8;
         let random = &mut self.random;
         let (pid, seq) = match self.known.len() {
@@ -211,7 +211,7 @@ impl Madman {
             _ => random.u64(..),
         };
         let random = &mut self.random;
-        abi::decided {
+        abi::decision {
             pid: if pid_is { word(random) as u32 } else { pid },
             seq: if seq_is { word(random) } else { seq },
             slice_ns: if slice_is { word(random) } else { random.u64(1_000..5_000_000) },
@@ -219,7 +219,7 @@ impl Madman {
             cpu: if cpu_is { word(random) as u32 } else { abi::none_NO_CPU },
             flags: match rest_is {
                 true => word(random) as u32,
-                false if random.bool() => abi::decided_flags_DECIDED_STANDS,
+                false if random.bool() => abi::decision_flags_DECISION_STANDS,
                 false => 0,
             },
             domain: if domain_is { word(random) as u32 } else { random.u32(..self.domains) },

@@ -1,5 +1,5 @@
 //! The queues of a domain against the kernel's own ring buffers: two BPF programs
-//! (`bpf/test/rings_test.bpf.c`) write notices and read `decided`.
+//! (`bpf/test/rings_test.bpf.c`) write notices and read decisions.
 //!
 //! They need no sched_ext, but root, which a guest has.
 
@@ -25,7 +25,7 @@ tests! {
 
 const HEADER: usize = 8;
 /// How many decisions a ring holds.
-const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decided>() + HEADER) as u64;
+const DECISIONS: u64 = RING_BYTES as u64 / (size_of::<abi::decision>() + HEADER) as u64;
 
 /// Writes notices until there are `count` or the ring is full.
 fn write(kernel: &Kernel, first: u64, count: u64) -> u64 {
@@ -34,7 +34,7 @@ fn write(kernel: &Kernel, first: u64, count: u64) -> u64 {
 
 /// Lets the kernel drain up to `count` decisions, the first of which must be number `first`.
 fn read(kernel: &Kernel, first: u64, count: u64) -> u64 {
-    let (done, wrong) = kernel.run("read_decided", first, count);
+    let (done, wrong) = kernel.run("read_decisions", first, count);
     assert_eq!(wrong, 0, "of {done} decisions from {first} on");
     done
 }
@@ -62,9 +62,9 @@ fn carried(n: u64) -> abi::carried {
     abi::carried { memo: [n, n << 1], used_ns: n + 7, switches: n + 8, at_ns: n + 9 }
 }
 
-/// The decision that `read_decided` expects of a number.
-fn decided(n: u64) -> abi::decided {
-    abi::decided {
+/// The decision that `read_decisions` expects of a number.
+fn decided(n: u64) -> abi::decision {
+    abi::decision {
         seq: !n,
         slice_ns: n + 1,
         order: n + 2,
@@ -204,7 +204,7 @@ pub fn messages_are_taken_while_others_are_written(_: &Machine) -> Result<()> {
 
 pub fn the_kernel_sees_every_decision_however_often_the_ring_wraps(_: &Machine) -> Result<()> {
     let kernel = Kernel::load();
-    let mut ring = kernel.decided();
+    let mut ring = kernel.decisions();
     assert_eq!(read(&kernel, 0, u64::MAX), 0);
     let mut next = 0;
     for batch in (1..200).chain((1..200).rev()) {
@@ -222,7 +222,7 @@ pub fn a_full_queue_of_decisions_says_so_and_has_room_for_each_that_is_taken(
     _: &Machine,
 ) -> Result<()> {
     let kernel = Kernel::load();
-    let mut ring = kernel.decided();
+    let mut ring = kernel.decisions();
     let (mut submitted, mut done) = (0, 0);
     let mut fill = |submitted: &mut u64| {
         while ring.submit(&decided(*submitted)) {
