@@ -38,7 +38,7 @@ const BATCHES: [u64; 3] = [1, 8, 64];
 const DECISION: abi::decision = abi::decision {
     seq: 1,
     slice_ns: 1,
-    order: 1,
+    vtime: 1,
     pid: 1,
     cpu: abi::none_NO_CPU,
     flags: 0,

@@ -132,7 +132,7 @@ enum decision_flags {
 struct decision {
 	u64 seq;
 	u64 slice_ns;
-	u64 order; /* place among the ready tasks: lower runs earlier */
+	u64 vtime; /* place among the ready tasks: lower runs earlier */
 	u32 pid;
 	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
 	u32 flags; /* enum decision_flags */
@@ -186,7 +186,7 @@ struct domain_ctx {
 	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */
 	u32 to_ready;
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
-	u64 ready_order; /* the order of the last task run from READY */
+	u64 ready_vtime; /* the order of the last task run from READY */
 	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
 	u64 front; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
 	u32 paced; /* its policy keeps virtual time: a decision had a pace */
@@ -217,7 +217,7 @@ struct domain_ctx {
 } __attribute__((aligned(64)));
 
 /* The other domains, nearest first. Written by the loader, before attach. */
-struct domain_order {
+struct neighbours {
 	u16 nearest[MAX_DOMAINS];
 };
 
@@ -240,7 +240,7 @@ struct cpu_ctx {
 	u32 rank; /* of its kind: higher is faster */
 	u32 sibling; /* the next CPU of its core, and after the last the first again; itself: it has none */
 	u32 weight; /* of the task that runs; 0: none of ours */
-	u64 own_order; /* the order of the last task run from this CPU's own queue */
+	u64 own_vtime; /* the order of the last task run from this CPU's own queue */
 	u32 served_ns; /* CPU time by decisions or without need of one that the virtual time of its domain's safety net does not have yet */
 	u32 late_ns; /* the same by the safety net that the domain's front does not have yet */
 	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */

@@ -124,18 +124,18 @@ static s32 better_by_kind(struct task_struct *p, u32 home, s32 cpu, bool shared,
  */
 static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 {
-	struct domain_order *order = bpf_map_lookup_elem(&orders, &home);
+	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &home);
 	const struct cpumask *mask = domain_mask(home);
 	s32 better = mask ? idle_core(p, mask, cpu, claim) : -1;
 	struct domain_ctx *domc;
 	u32 i, other;
 
-	if (better >= 0 || strict || no_steal || !order)
+	if (better >= 0 || strict || no_steal || !neighbours)
 		return better;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
-		other = order->nearest[i];
+		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		mask = domain_mask(other);
 		if (!domc || !mask || !any_idle(domc))

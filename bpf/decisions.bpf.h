@@ -22,7 +22,7 @@
 struct transfer {
 	u64 seq; /* the stay that was decided */
 	u64 from, to;
-	u64 slice_ns, order;
+	u64 slice_ns, vtime;
 };
 
 /*
@@ -43,7 +43,7 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 
 	if (!bpf_iter_scx_dsq_new(&it, m->from, 0) && taskc && READ_ONCE(taskc->seq) == m->seq) {
 		scx_bpf_dsq_move_set_slice(&it, m->slice_ns);
-		scx_bpf_dsq_move_set_vtime(&it, m->order);
+		scx_bpf_dsq_move_set_vtime(&it, m->vtime);
 		moved = scx_bpf_dsq_move_vtime(&it, p, m->to, 0);
 	}
 	bpf_iter_scx_dsq_destroy(&it);
@@ -173,9 +173,9 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	transfer.from = taskc->waits_on;
 	transfer.to = destination(taskc, d, &kick);
 	transfer.slice_ns = d->slice_ns;
-	transfer.order = d->order;
+	transfer.vtime = d->vtime;
 	if (d->flags & DECISION_PREEMPT)
-		transfer.order = first_order(transfer.to, d->order);
+		transfer.vtime = first_vtime(transfer.to, d->vtime);
 
 	/*
 	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment
@@ -186,8 +186,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	taskc->carried = d->carried;
 	taskc->decided_by = d->domain;
 	taskc->slice_ns = d->slice_ns;
-	taskc->order = d->order;
-	taskc->order_used_ns = taskc->used_ns;
+	taskc->policy_vtime = d->vtime;
+	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->pace = d->pace;
 	if (d->pace && !domc->paced)
 		domc->paced = 1;

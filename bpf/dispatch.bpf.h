@@ -74,7 +74,7 @@ __noinline int run_first(u32 cpu)
 static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
 	struct task_ctx *taskc;
-	u64 order;
+	u64 vtime;
 	bool own;
 
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) ||
@@ -88,8 +88,8 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 		return false;
 	charge(taskc, prev, cpuc);
 	taskc->free = 0;
-	order = order_now(taskc);
-	if ((own && head_is_before(DSQ_OWN | cpu, order)) || head_is_before(DSQ_READY | d, order))
+	vtime = policy_vtime_now(taskc);
+	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime))
 		return false;
 	scx_bpf_task_set_slice(prev, taskc->slice_ns);
 	count(&domc->counts.extended);
@@ -108,7 +108,7 @@ static bool run_due_thread(struct domain_ctx *domc, u32 d, u64 now)
  */
 static bool run_decided(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
-	bool own_first = cpuc->dedicated || !before(domc->ready_order, cpuc->own_order);
+	bool own_first = cpuc->dedicated || !before(domc->ready_vtime, cpuc->own_vtime);
 
 	if (!(cpuc->dedicated ? run_own(cpu, cpuc) :
 	      own_first	   ? run_own(cpu, cpuc) || run_from(DSQ_READY | d) :

@@ -97,7 +97,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 		count(&domc->counts.queued);
 	else
 		note_untold(taskc, domc);
-	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_order(p, taskc, credit), enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_key(p, taskc, credit), enq_flags);
 	kick_if_idle(cpu);
 }
 

@@ -59,7 +59,7 @@ static void serve_domains(u64 late)
 			set_patience(domc, late);
 		if (domc && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
-			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_order);
+			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_vtime);
 			WRITE_ONCE(domc->ready_turns, turns);
 		}
 	}
@@ -78,7 +78,7 @@ static void serve_cpus(void)
 			cpuc = cpu_at(i);
 			if (!cpuc)
 				continue;
-			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_order);
+			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_vtime);
 			if (READ_ONCE(cpuc->own_turns) < turns)
 				WRITE_ONCE(cpuc->own_turns, turns);
 			/* In whatever way they came there. */

@@ -64,16 +64,16 @@ static bool any_idle(struct domain_ctx *domc)
 /* Whether another domain has an idle CPU. */
 __weak bool any_idle_elsewhere(u32 d)
 {
-	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *domc;
 	u32 i;
 
-	if (!order)
+	if (!neighbours)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
-		domc = domain_at(order->nearest[i]);
+		domc = domain_at(neighbours->nearest[i]);
 		if (domc && any_idle(domc))
 			return true;
 	}
@@ -163,17 +163,17 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 /* The same in the nearest of the other domains that has one. */
 static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
-	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *domc;
 	u32 i, other;
 	s32 cpu;
 
-	if (!order || !has_any_idle())
+	if (!neighbours || !has_any_idle())
 		return -1;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
-		other = order->nearest[i];
+		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		if (!domc || !any_idle(domc))
 			continue;

@@ -136,7 +136,7 @@ static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domai
  * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`,
  * and answers how many.
  */
-static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
+static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
 {
 	struct bpf_iter_scx_dsq it;
 	u64 now = scx_bpf_now();
@@ -152,7 +152,7 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
 			taskc = task_ctx(p);
 			if (!taskc || (s64)(now - taskc->queued_ns) < (s64)STARVED_NS)
 				continue;
-			scx_bpf_dsq_move_set_vtime(&it, order);
+			scx_bpf_dsq_move_set_vtime(&it, vtime);
 			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {
 				taskc->ready_on = to;
 				moved++;
@@ -167,18 +167,18 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 order)
  * For the heartbeat: looks for starved tasks in two queues, those of waiting and of ready ones, and
  * answers how many turns they are to have before everybody else.
  */
-__weak u32 feed_starved(u64 waiting, u64 ready, u64 last_order)
+__weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 {
 	u32 turns = 0;
-	u64 order;
+	u64 vtime;
 
 	/* As in heartbeat(). */
 	bpf_rcu_read_lock();
-	order = first_order_rcu(ready, last_order);
+	vtime = first_vtime_rcu(ready, last_vtime);
 	if (scx_bpf_dsq_nr_queued(ready) > 0)
-		turns += move_to_front(ready, ready, order);
+		turns += move_to_front(ready, ready, vtime);
 	if (scx_bpf_dsq_nr_queued(waiting) > 0)
-		turns += move_to_front(waiting, ready, order);
+		turns += move_to_front(waiting, ready, vtime);
 	bpf_rcu_read_unlock();
 	return turns;
 }

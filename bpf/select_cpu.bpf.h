@@ -69,7 +69,7 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 		__sync_fetch_and_add(&cpuc->own_turns, 1);
 		WRITE_ONCE(cpuc->own_looks, LOOKS_BEFORE);
 	}
-	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_order : 0, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_vtime : 0, enq_flags);
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

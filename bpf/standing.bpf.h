@@ -35,7 +35,7 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 	settle_untold(taskc);
 	taskc->seq++;
 	taskc->decided_seq = taskc->seq;
-	taskc->order_used_ns = taskc->used_ns;
+	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->free = 0;
 	taskc->queued_ns = scx_bpf_now();
 	taskc->told = d;
@@ -43,7 +43,7 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 	taskc->ready_on = dsq;
 	note_work(domc);
 	WRITE_ONCE(domc->stood_ns, taskc->queued_ns);
-	scx_bpf_dsq_insert_vtime(p, dsq, slice, taskc->order, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice, taskc->policy_vtime, enq_flags);
 }
 
 /*
@@ -56,9 +56,9 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
 	u64 earliest = domc->front - taskc->stands_reach;
 
 	taskc->stands--;
-	taskc->order = order_now(taskc);
-	if (before(taskc->order, earliest))
-		taskc->order = earliest;
+	taskc->policy_vtime = policy_vtime_now(taskc);
+	if (before(taskc->policy_vtime, earliest))
+		taskc->policy_vtime = earliest;
 	count(&domc->counts.standing);
 	make_ready(p, taskc, domc, d, DSQ_READY | d, taskc->slice_ns, enq_flags);
 	kick_if_idle(scx_bpf_task_cpu(p));
@@ -87,7 +87,7 @@ static u64 rest_of_turn(struct task_ctx *taskc, u32 d, u64 enq_flags)
 static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
 				   s32 bound_to, u64 rest, u64 enq_flags)
 {
-	taskc->order = order_now(taskc);
+	taskc->policy_vtime = policy_vtime_now(taskc);
 	if (bound_to >= 0)
 		note_own(bound_to);
 	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest, enq_flags);

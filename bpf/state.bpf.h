@@ -84,8 +84,8 @@ struct task_ctx {
 	u32 turn; /* the one that it has or had last: enum turn */
 	struct carried carried;
 	u64 slice_ns; /* the slice, the place in the order and the pace of the last decision */
-	u64 order;
-	u64 order_used_ns; /* `used_ns` when that order was given */
+	u64 policy_vtime;
+	u64 policy_vtime_used_ns; /* `used_ns` when that order was given */
 	u64 rest_ns; /* what a higher class has left of the slice of a decision */
 	u32 pace; /* 0: it gives way at the end of its slice, as whoever runs without a decision does */
 	u32 stands; /* for how many more wake-ups that decision stands */
@@ -127,8 +127,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct domain_order);
-} orders SEC(".maps");
+	__type(value, struct neighbours);
+} neighbours_of SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

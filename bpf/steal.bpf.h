@@ -54,16 +54,16 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
  */
 static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {
-	struct domain_order *order = bpf_map_lookup_elem(&orders, &d);
+	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *own_domc = domain_at(d), *domc;
 	u32 i, other;
 
-	if (!order || !own_domc)
+	if (!neighbours || !own_domc)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
 		if (i >= MAX_DOMAINS)
 			break;
-		other = order->nearest[i];
+		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		if (!domc)
 			continue;

@@ -20,12 +20,12 @@ static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cp
 	struct domain_ctx *domc;
 
 	if (kind == DSQ_OWN) {
-		cpuc->own_order = p->scx.dsq_vtime;
+		cpuc->own_vtime = p->scx.dsq_vtime;
 		move_front(domain_at(cpuc->domain), p->scx.dsq_vtime);
 	}
 	domc = domain_at(taskc->ready_on & ~DSQ_KIND);
 	if (kind == DSQ_READY && domc) {
-		domc->ready_order = p->scx.dsq_vtime;
+		domc->ready_vtime = p->scx.dsq_vtime;
 		move_front(domc, p->scx.dsq_vtime);
 		note_theft(taskc->ready_on & ~DSQ_KIND, cpuc->domain);
 	}

@@ -71,9 +71,9 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 }
 
 /* Where `taskc` stands in the order of its last decision, by what it has used since. */
-static u64 order_now(struct task_ctx *taskc)
+static u64 policy_vtime_now(struct task_ctx *taskc)
 {
-	return taskc->order + (taskc->used_ns - taskc->order_used_ns) * taskc->pace / PACE_ONE;
+	return taskc->policy_vtime + (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->pace / PACE_ONE;
 }
 
 /* The task goes to sleep. What it has used since it last did is a fourth of the average. */
@@ -89,10 +89,10 @@ static void end_burst(struct task_ctx *taskc)
  * A decided task begins to run. Two at once may leave the front where the earlier of them stands:
  * the next one mends it.
  */
-static void move_front(struct domain_ctx *domc, u64 order)
+static void move_front(struct domain_ctx *domc, u64 vtime)
 {
-	if (domc && before(domc->front, order))
-		domc->front = order;
+	if (domc && before(domc->front, vtime))
+		domc->front = vtime;
 }
 
 /*
@@ -127,7 +127,7 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
  * those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that
  * is limited, and for a light task no more than for one of nice 0.
  */
-static u64 net_order(struct task_struct *p, struct task_ctx *taskc, u64 credit)
+static u64 net_key(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 {
 	u64 burst = taskc->burst_ns > taskc->usual_ns ? taskc->burst_ns : taskc->usual_ns;
 	u64 weight = p->scx.weight > WEIGHT_NICE_0 ? p->scx.weight : WEIGHT_NICE_0;
@@ -139,7 +139,7 @@ static u64 net_order(struct task_struct *p, struct task_ctx *taskc, u64 credit)
  * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as
  * in decisions.bpf.h.
  */
-static __noinline bool head_is_before(u64 dsq, u64 order)
+static __noinline bool head_is_before(u64 dsq, u64 vtime)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p = NULL;
@@ -148,7 +148,7 @@ static __noinline bool head_is_before(u64 dsq, u64 order)
 	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
 		p = bpf_iter_scx_dsq_next(&it);
 		if (p)
-			earlier = before(p->scx.dsq_vtime, order);
+			earlier = before(p->scx.dsq_vtime, vtime);
 	}
 	bpf_iter_scx_dsq_destroy(&it);
 	return earlier;
@@ -160,38 +160,38 @@ static __noinline bool head_is_before_head(u64 dsq, u64 other)
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p = NULL;
 	bool found = false;
-	u64 order = 0;
+	u64 vtime = 0;
 
 	if (!bpf_iter_scx_dsq_new(&it, other, 0)) {
 		p = bpf_iter_scx_dsq_next(&it);
 		if (p) {
 			found = true;
-			order = p->scx.dsq_vtime;
+			vtime = p->scx.dsq_vtime;
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);
-	return !found || head_is_before(dsq, order);
+	return !found || head_is_before(dsq, vtime);
 }
 
 /* `order`, or the place before the first task of a queue, whichever is earlier. Under RCU. */
-static __noinline u64 first_order_rcu(u64 dsq, u64 order)
+static __noinline u64 first_vtime_rcu(u64 dsq, u64 vtime)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
 
 	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
 		p = bpf_iter_scx_dsq_next(&it);
-		if (p && !before(order, p->scx.dsq_vtime))
-			order = p->scx.dsq_vtime - 1;
+		if (p && !before(vtime, p->scx.dsq_vtime))
+			vtime = p->scx.dsq_vtime - 1;
 	}
 	bpf_iter_scx_dsq_destroy(&it);
-	return order;
+	return vtime;
 }
 
 /* The same for the callbacks of sched_ext. Global, so that the verifier looks at it once. */
-__weak u64 first_order(u64 dsq, u64 order)
+__weak u64 first_vtime(u64 dsq, u64 vtime)
 {
-	return first_order_rcu(dsq, order);
+	return first_vtime_rcu(dsq, vtime);
 }
 
 #endif /* MANYLAND_VTIME_BPF_H */

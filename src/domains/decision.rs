@@ -15,7 +15,7 @@ impl<S: Seam> Scheduler<S> {
         abi::decision {
             seq: task.seq,
             slice_ns: u64::try_from(choice.slice.as_nanos()).unwrap_or(u64::MAX),
-            order: choice.key.unwrap_or(self.sequence),
+            vtime: choice.key.unwrap_or(self.sequence),
             pid: task.pid.0 as u32,
             cpu,
             flags: flags | self.standing_flag(choice),

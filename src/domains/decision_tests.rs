@@ -18,7 +18,7 @@ fn without_keys_of_the_policy_tasks_run_as_they_were_decided() {
         scheduler.round();
     }
     let decided = &scheduler.seam().decided;
-    assert!(decided.is_sorted_by(|a, b| a.order < b.order && a.pid < b.pid));
+    assert!(decided.is_sorted_by(|a, b| a.vtime < b.vtime && a.pid < b.pid));
 }
 
 #[test]

@@ -150,11 +150,15 @@ impl<'obj> Loaded<'obj> {
     ) -> Result<Attached<'obj>> {
         for (domain, &thread) in domains.iter().zip(threads) {
             self.shared.domain(domain.id).describe(thread, &domain.cpus);
-            describe(&self.skeleton.maps.orders, domain.id.0, |order: &mut abi::domain_order| {
-                for (to, from) in order.nearest.iter_mut().zip(&domain.nearest) {
-                    *to = from.0 as u16;
-                }
-            })
+            describe(
+                &self.skeleton.maps.neighbours_of,
+                domain.id.0,
+                |neighbours: &mut abi::neighbours| {
+                    for (to, from) in neighbours.nearest.iter_mut().zip(&domain.nearest) {
+                        *to = from.0 as u16;
+                    }
+                },
+            )
             .context("cannot describe the domains to the kernel")?;
         }
         for cpu in 0..cpu_count(domains) {
@@ -271,7 +275,7 @@ impl Attached<'_> {
 unsafe trait MapValue {}
 
 // SAFETY: bpf/abi.h has integers in it.
-unsafe impl MapValue for abi::domain_order {}
+unsafe impl MapValue for abi::neighbours {}
 // SAFETY: as above.
 unsafe impl MapValue for abi::cpu_ctx {}
 // SAFETY: as above.
@@ -386,7 +390,7 @@ fn set_sizes(
     let maps = &mut open.maps;
     for map in [
         &mut maps.domains,
-        &mut maps.orders,
+        &mut maps.neighbours_of,
         &mut maps.masks,
         &mut maps.notice_rings,
         &mut maps.decision_rings,

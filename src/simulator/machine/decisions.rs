@@ -124,7 +124,7 @@ impl Machine<'_> {
         t.bpf.carried = decision.carried;
         t.bpf.decided_by = decision.domain;
         t.bpf.slice_ns = decision.slice_ns;
-        t.bpf.policy_vtime = decision.order;
+        t.bpf.policy_vtime = decision.vtime;
         t.bpf.policy_vtime_used_ns = t.bpf.used_ns;
         t.bpf.vtime_rate = decision.pace;
         let stands =
@@ -142,10 +142,10 @@ impl Machine<'_> {
         self.remove(task);
         // A preempting task goes before the head, even if the head's key is smaller.
         let vtime = match self.dsq(to).head() {
-            Some(head) if preempts(decision) && !before(decision.order, head) => {
+            Some(head) if preempts(decision) && !before(decision.vtime, head) => {
                 head.wrapping_sub(1)
             }
-            _ => decision.order,
+            _ => decision.vtime,
         };
         self.tasks[task.index()].bpf.dsq_vtime = vtime;
         self.insert(task, to, vtime);

@@ -215,7 +215,7 @@ impl Madman {
             pid: if pid_is { word(random) as u32 } else { pid },
             seq: if seq_is { word(random) } else { seq },
             slice_ns: if slice_is { word(random) } else { random.u64(1_000..5_000_000) },
-            order: word(random),
+            vtime: word(random),
             cpu: if cpu_is { word(random) as u32 } else { abi::none_NO_CPU },
             flags: match rest_is {
                 true => word(random) as u32,

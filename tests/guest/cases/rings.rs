@@ -67,7 +67,7 @@ fn decided(n: u64) -> abi::decision {
     abi::decision {
         seq: !n,
         slice_ns: n + 1,
-        order: n + 2,
+        vtime: n + 2,
         pid: n as u32,
         cpu: n as u32 + 3,
         flags: n as u32 + 4,
