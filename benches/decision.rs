@@ -43,9 +43,9 @@ const DECISION: abi::decision = abi::decision {
     cpu: abi::none_NO_CPU,
     flags: 0,
     domain: 0,
-    pace: 0,
+    vtime_rate: 0,
     unused: 0,
-    reach: 0,
+    max_lag: 0,
     carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
 };
 

@@ -24,7 +24,7 @@ enum limits {
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
-	PACE_ONE = 1 << 16,
+	VTIME_RATE_ONE = 1 << 16,
 	CROWD_PER_CPU = 8, /* from so many waiting tasks for each CPU on they are a crowd */
 	LATENCY_PARTS = 4, /* each power of two of a latency is divided in so many buckets */
 	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
@@ -137,9 +137,9 @@ struct decision {
 	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
 	u32 flags; /* enum decision_flags */
 	u32 domain; /* the domain that is to run it */
-	u32 pace; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
+	u32 vtime_rate; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
 	u32 unused;
-	u64 reach; /* of DECISION_STANDS: its place is so far before the domain's front then, at most */
+	u64 max_lag; /* of DECISION_STANDS: its place is so far before the domain's front then, at most */
 	struct carried carried;
 };
 
@@ -189,7 +189,7 @@ struct domain_ctx {
 	u64 ready_vtime; /* the order of the last task run from READY */
 	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
 	u64 front; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
-	u32 paced; /* its policy keeps virtual time: a decision had a pace */
+	u32 keeps_vtime; /* its policy keeps virtual time: a decision had a pace */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */
 	u64 patience_ns; /* how long its CPUs wait for the thread now */

@@ -188,13 +188,13 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	taskc->slice_ns = d->slice_ns;
 	taskc->policy_vtime = d->vtime;
 	taskc->policy_vtime_used_ns = taskc->used_ns;
-	taskc->pace = d->pace;
-	if (d->pace && !domc->paced)
-		domc->paced = 1;
-	taskc->stands = d->flags & DECISION_STANDS && d->pace ? standing : 0;
+	taskc->vtime_rate = d->vtime_rate;
+	if (d->vtime_rate && !domc->keeps_vtime)
+		domc->keeps_vtime = 1;
+	taskc->stands = d->flags & DECISION_STANDS && d->vtime_rate ? standing : 0;
 	if (taskc->stands) {
 		taskc->stands_weight = p->scx.weight;
-		taskc->stands_reach = d->reach;
+		taskc->stands_max_lag = d->max_lag;
 		taskc->stands_since_ns = scx_bpf_now();
 	}
 	taskc->ready_on = transfer.to;

@@ -81,7 +81,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	taskc = task_ctx(prev);
-	if (!taskc || taskc->turn != TURN_DECIDED || !taskc->pace || taskc->decided_by != d)
+	if (!taskc || taskc->turn != TURN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
 		return false;
 	own = READ_ONCE(cpuc->own_looks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))

@@ -87,10 +87,10 @@ struct task_ctx {
 	u64 policy_vtime;
 	u64 policy_vtime_used_ns; /* `used_ns` when that order was given */
 	u64 rest_ns; /* what a higher class has left of the slice of a decision */
-	u32 pace; /* 0: it gives way at the end of its slice, as whoever runs without a decision does */
+	u32 vtime_rate; /* 0: it gives way at the end of its slice, as whoever runs without a decision does */
 	u32 stands; /* for how many more wake-ups that decision stands */
 	u32 stands_weight; /* its weight and the rest that is needed then */
-	u64 stands_reach;
+	u64 stands_max_lag;
 	u64 stands_since_ns;
 	u32 ran_on; /* the CPU that it ran on last; it may wait on the run queue of another one */
 	u32 home; /* the domain whose thread decides for it */

@@ -45,7 +45,7 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 	domc = domain_at(cpuc->domain);
 	/* 0: nobody was there at the last look, so how many there are is not known. */
 	weight = domc ? READ_ONCE(domc->weight) : 0;
-	if (weight && (!late || domc->paced))
+	if (weight && (!late || domc->keeps_vtime))
 		__sync_fetch_and_add(late ? &domc->front : &domc->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
 	*served = 0;
 }
@@ -73,7 +73,7 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 /* Where `taskc` stands in the order of its last decision, by what it has used since. */
 static u64 policy_vtime_now(struct task_ctx *taskc)
 {
-	return taskc->policy_vtime + (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->pace / PACE_ONE;
+	return taskc->policy_vtime + (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->vtime_rate / VTIME_RATE_ONE;
 }
 
 /* The task goes to sleep. What it has used since it last did is a fourth of the average. */

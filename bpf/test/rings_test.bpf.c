@@ -149,7 +149,7 @@ static bool is_right(const struct decision *d, u64 n)
 {
 	return d->seq == ~n && d->slice_ns == n + 1 && d->vtime == n + 2 && d->pid == (u32)n &&
 	       d->cpu == (u32)n + 3 && d->flags == (u32)n + 4 && d->domain == (u32)n + 5 &&
-	       d->pace == (u32)n + 6 && d->carried.memo[0] == n && d->carried.memo[1] == n << 1 &&
+	       d->vtime_rate == (u32)n + 6 && d->carried.memo[0] == n && d->carried.memo[1] == n << 1 &&
 	       d->carried.used_ns == n + 7 && d->carried.switches == n + 8 &&
 	       d->carried.at_ns == n + 9;
 }

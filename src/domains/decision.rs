@@ -20,9 +20,9 @@ impl<S: Seam> Scheduler<S> {
             cpu,
             flags: flags | self.standing_flag(choice),
             domain: self.context.domain.0,
-            pace: choice.vtime_rate.per_ns(task.weight),
+            vtime_rate: choice.vtime_rate.per_ns(task.weight),
             unused: 0,
-            reach: choice.max_lag.unwrap_or(0),
+            max_lag: choice.max_lag.unwrap_or(0),
             carried: abi::carried {
                 memo: task.memo,
                 used_ns: task.totals.used_ns,

@@ -73,7 +73,7 @@ fn a_choice_stands_unless_it_preempts_or_its_policy_decides_late() {
         witness.cpu = preempt.then_some(CpuId(0));
         let mut scheduler = scheduler(1, Box::new(witness));
         let decision = decide(&mut scheduler, Sent::Plain(Kept::new(1).queue(1)));
-        (decision.flags & abi::decision_flags_DECISION_STANDS != 0, decision.reach)
+        (decision.flags & abi::decision_flags_DECISION_STANDS != 0, decision.max_lag)
     };
     assert_eq!(decision(Some(70), false, false), (true, 70));
     assert_eq!(decision(None, false, false), (false, 0));

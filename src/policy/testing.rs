@@ -4,7 +4,7 @@
 //! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run by
 //! their keys, as the kernel runs them.
 
-use crate::abi::limits_PACE_ONE as PACE_ONE;
+use crate::abi::limits_VTIME_RATE_ONE as PACE_ONE;
 use crate::ids::Pid;
 use crate::policy::run_queue::Cyclic;
 use crate::policy::{Choice, Context, Policy, Slices, Task};

@@ -126,16 +126,16 @@ impl Machine<'_> {
         t.bpf.slice_ns = decision.slice_ns;
         t.bpf.policy_vtime = decision.vtime;
         t.bpf.policy_vtime_used_ns = t.bpf.used_ns;
-        t.bpf.vtime_rate = decision.pace;
+        t.bpf.vtime_rate = decision.vtime_rate;
         let stands =
-            decision.flags & abi::decision_flags_DECISION_STANDS != 0 && decision.pace != 0;
+            decision.flags & abi::decision_flags_DECISION_STANDS != 0 && decision.vtime_rate != 0;
         t.bpf.stands = if stands { self.limits.standing } else { 0 };
-        t.bpf.stands_vtime_rate = decision.pace;
+        t.bpf.stands_vtime_rate = decision.vtime_rate;
         t.bpf.stands_weight = t.weight;
-        t.bpf.stands_max_lag = decision.reach;
+        t.bpf.stands_max_lag = decision.max_lag;
         t.bpf.stands_since_ns = at_ns;
         t.bpf.ready_on = Some(to);
-        self.domains[decision.domain as usize].keeps_vtime |= decision.pace != 0;
+        self.domains[decision.domain as usize].keeps_vtime |= decision.vtime_rate != 0;
         let t = &mut self.tasks[task.index()];
         t.slice_left_ns = decision.slice_ns;
         let (notified, runnable_ns) = (t.bpf.notified, t.bpf.runnable_ns);

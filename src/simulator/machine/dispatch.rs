@@ -212,7 +212,7 @@ impl Machine<'_> {
         let t = &mut self.tasks[prev.index()].bpf;
         t.free = false;
         let used = (t.used_ns - t.policy_vtime_used_ns).wrapping_mul(u64::from(t.vtime_rate));
-        let vtime = t.policy_vtime.wrapping_add(used / u64::from(abi::limits_PACE_ONE));
+        let vtime = t.policy_vtime.wrapping_add(used / u64::from(abi::limits_VTIME_RATE_ONE));
         let slice_ns = t.slice_ns;
         if self.head_is_before(own, vtime) || self.head_is_before(ready, vtime) {
             return false;

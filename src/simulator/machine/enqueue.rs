@@ -233,7 +233,8 @@ impl Machine<'_> {
         b.seq += 1;
         b.decided_seq = b.seq;
         let used_ns = b.used_ns.wrapping_sub(b.policy_vtime_used_ns);
-        let passed = used_ns * u64::from(b.stands_vtime_rate) / u64::from(abi::limits_PACE_ONE);
+        let passed =
+            used_ns * u64::from(b.stands_vtime_rate) / u64::from(abi::limits_VTIME_RATE_ONE);
         b.policy_vtime = b.policy_vtime.wrapping_add(passed);
         let earliest = vtime.wrapping_sub(b.stands_max_lag);
         if before(b.policy_vtime, earliest) {

@@ -223,9 +223,9 @@ impl Madman {
                 false => 0,
             },
             domain: if domain_is { word(random) as u32 } else { random.u32(..self.domains) },
-            pace: if rest_is { word(random) as u32 } else { random.u32(..1 << 18) },
+            vtime_rate: if rest_is { word(random) as u32 } else { random.u32(..1 << 18) },
             unused: word(random) as u32,
-            reach: word(random),
+            max_lag: word(random),
             carried: abi::carried {
                 memo: [word(random), word(random)],
                 used_ns: word(random),

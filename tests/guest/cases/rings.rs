@@ -72,9 +72,9 @@ fn decided(n: u64) -> abi::decision {
         cpu: n as u32 + 3,
         flags: n as u32 + 4,
         domain: n as u32 + 5,
-        pace: n as u32 + 6,
+        vtime_rate: n as u32 + 6,
         unused: 0,
-        reach: 0,
+        max_lag: 0,
         carried: carried(n),
     }
 }
