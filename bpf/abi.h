@@ -188,12 +188,12 @@ struct domain_ctx {
 	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
 	u64 ready_vtime; /* the order of the last task run from READY */
 	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
-	u64 front; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
+	u64 policy_vtime; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
 	u32 keeps_vtime; /* its policy keeps virtual time: a decision had a pace */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
 	s32 ready_turns; /* so many from READY go before all others */
 	u64 patience_ns; /* how long its CPUs wait for the thread now */
-	u64 waiting_vtime; /* where the safety net's own virtual time stands */
+	u64 net_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
 	u64 queue_weight; /* the same of those that are ready or wait */
 	u64 run_weight; /* and of those that run */

@@ -31,12 +31,12 @@ __weak int set_home(struct task_ctx *taskc __arg_nonnull, u32 home)
 	if (!to_domc || taskc->home == home)
 		return 0;
 	if (from_domc) {
-		taskc->vtime -= from_domc->waiting_vtime;
+		taskc->vtime -= from_domc->net_vtime;
 		__sync_fetch_and_sub(&from_domc->tasks, 1);
 		count(&from_domc->counts.moved_out);
 		count(&to_domc->counts.moved_in);
 	}
-	taskc->vtime += to_domc->waiting_vtime;
+	taskc->vtime += to_domc->net_vtime;
 	__sync_fetch_and_add(&to_domc->tasks, 1);
 	taskc->home = home;
 	taskc->away = 0;

@@ -128,8 +128,8 @@ static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domai
 	count(&domc->counts.late);
 	note_theft(taskc->told, cpuc->domain);
 	scx_bpf_task_set_slice(p, net_slice(taskc->waits_on));
-	if (!is_ready(taskc) && before(domc->waiting_vtime, taskc->vtime))
-		domc->waiting_vtime = taskc->vtime;
+	if (!is_ready(taskc) && before(domc->net_vtime, taskc->vtime))
+		domc->net_vtime = taskc->vtime;
 }
 
 /*

@@ -53,7 +53,7 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
  */
 static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u64 enq_flags)
 {
-	u64 earliest = domc->front - taskc->stands_max_lag;
+	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
 
 	taskc->stands--;
 	taskc->policy_vtime = policy_vtime_now(taskc);

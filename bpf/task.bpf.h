@@ -21,12 +21,12 @@ static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cp
 
 	if (kind == DSQ_OWN) {
 		cpuc->own_vtime = p->scx.dsq_vtime;
-		move_front(domain_at(cpuc->domain), p->scx.dsq_vtime);
+		advance_policy_vtime(domain_at(cpuc->domain), p->scx.dsq_vtime);
 	}
 	domc = domain_at(taskc->ready_on & ~DSQ_KIND);
 	if (kind == DSQ_READY && domc) {
 		domc->ready_vtime = p->scx.dsq_vtime;
-		move_front(domc, p->scx.dsq_vtime);
+		advance_policy_vtime(domc, p->scx.dsq_vtime);
 		note_theft(taskc->ready_on & ~DSQ_KIND, cpuc->domain);
 	}
 }
@@ -127,7 +127,7 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 	taskc->usual_ns = slice_ns;
 	domc = domain_at(taskc->home);
 	if (domc)
-		taskc->vtime = domc->waiting_vtime;
+		taskc->vtime = domc->net_vtime;
 }
 
 /* Another program means another working set: a cheap moment to move. */

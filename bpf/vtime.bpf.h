@@ -46,7 +46,7 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 	/* 0: nobody was there at the last look, so how many there are is not known. */
 	weight = domc ? READ_ONCE(domc->weight) : 0;
 	if (weight && (!late || domc->keeps_vtime))
-		__sync_fetch_and_add(late ? &domc->front : &domc->waiting_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
+		__sync_fetch_and_add(late ? &domc->policy_vtime : &domc->net_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
 	*served = 0;
 }
 
@@ -89,10 +89,10 @@ static void end_burst(struct task_ctx *taskc)
  * A decided task begins to run. Two at once may leave the front where the earlier of them stands:
  * the next one mends it.
  */
-static void move_front(struct domain_ctx *domc, u64 vtime)
+static void advance_policy_vtime(struct domain_ctx *domc, u64 vtime)
 {
-	if (domc && before(domc->front, vtime))
-		domc->front = vtime;
+	if (domc && before(domc->policy_vtime, vtime))
+		domc->policy_vtime = vtime;
 }
 
 /*
@@ -112,7 +112,7 @@ static u64 sleepers_credit(struct domain_ctx *domc)
  */
 static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
 {
-	u64 floor = domc->waiting_vtime - credit, ceiling = domc->waiting_vtime + DEBT_SLICES * slice_ns;
+	u64 floor = domc->net_vtime - credit, ceiling = domc->net_vtime + DEBT_SLICES * slice_ns;
 
 	if (before(taskc->vtime, floor))
 		taskc->vtime = floor;

@@ -114,7 +114,7 @@ impl Seam for BpfSeam {
     }
 
     fn vtime(&self) -> u64 {
-        self.shared.front()
+        self.shared.policy_vtime()
     }
 
     fn nr_queued(&self) -> usize {

@@ -136,8 +136,8 @@ impl SharedDomain {
 
     /// The policy's virtual time: the largest vtime of all tasks that have begun to run by a
     /// decision. Tasks that the safety net has run move it on.
-    pub fn front(&self) -> u64 {
-        field!(self.front as AtomicU64).load(Ordering::Relaxed)
+    pub fn policy_vtime(&self) -> u64 {
+        field!(self.policy_vtime as AtomicU64).load(Ordering::Relaxed)
     }
 
     /// How many tasks were ready or waiting when the kernel last counted them.
