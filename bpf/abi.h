@@ -201,8 +201,8 @@ struct domain_ctx {
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at a time may take it below 0 */
-	u64 untold_since_ns; /* since when tasks wait that the thread was not told of */
-	u32 untold; /* how many do */
+	u64 unnotified_since_ns; /* since when tasks wait that the thread was not told of */
+	u32 unnotified; /* how many do */
 	u32 waiting; /* filled in by the program `gauge` */
 	u32 tasks; /* tasks whose home this is */
 

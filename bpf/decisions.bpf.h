@@ -79,7 +79,7 @@ static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct
 		return false;
 	if (d->cpu == NO_CPU ? d->flags & DECISION_PREEMPT : !is_sound_cpu(p, d->cpu, d->domain))
 		return false;
-	return d->domain == taskc->told || has_cpu_of(d->domain, p->cpus_ptr);
+	return d->domain == taskc->notified || has_cpu_of(d->domain, p->cpus_ptr);
 }
 
 /* The queue that a sound decision means. A hint at a CPU that is no longer idle means READY. */
@@ -100,11 +100,11 @@ static u64 destination(struct task_ctx *taskc, const struct decision *d, s32 *ki
 
 static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc)
 {
-	struct domain_ctx *told_domc = domain_at(taskc->told);
+	struct domain_ctx *notified_domc = domain_at(taskc->notified);
 
 	count(&domc->counts.bounced);
-	if (told_domc && !tell(p, taskc, told_domc, taskc->told, flags_again(taskc)))
-		note_untold(taskc, told_domc);
+	if (notified_domc && !notify(p, taskc, notified_domc, taskc->notified, flags_again(taskc)))
+		note_unnotified(taskc, notified_domc);
 }
 
 /*
@@ -212,8 +212,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	note_work(domc);
 	note_latency(domc, scx_bpf_now() - taskc->queued_ns);
 	domc->carried_out++;
-	if (d->domain != taskc->told) {
-		note_theft(taskc->told, d->domain);
+	if (d->domain != taskc->notified) {
+		note_theft(taskc->notified, d->domain);
 		/*
 		 * What an idle CPU has asked for may go home again; note_place() looks after that.
 		 */

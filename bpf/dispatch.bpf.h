@@ -140,7 +140,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 		drain_decisions(d, cpu); /* 1 */
 	now = scx_bpf_now();
 	if (run_due_thread(domc, d, now) || (has_turns(cpuc, domc) && run_first(cpu)) ||
-	    run_untold(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
+	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
 	return run_decided(cpu, cpuc, domc, d) || /* 2 */
 	       run_parked_thread(domc, d) || /* 3 */

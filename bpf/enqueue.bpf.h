@@ -86,17 +86,17 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	if (bound)
 		flags |= NOTICE_BOUND;
 	limit_lag(taskc, domc, credit);
-	settle_untold(taskc);
+	settle_unnotified(taskc);
 	taskc->seq++;
 	taskc->free = 0;
 	taskc->queued_ns = scx_bpf_now();
-	taskc->told = d;
+	taskc->notified = d;
 	taskc->waits_on = dsq;
 	note_work(domc);
-	if (tell(p, taskc, domc, d, flags))
+	if (notify(p, taskc, domc, d, flags))
 		count(&domc->counts.queued);
 	else
-		note_untold(taskc, domc);
+		note_unnotified(taskc, domc);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_key(p, taskc, credit), enq_flags);
 	kick_if_idle(cpu);
 }

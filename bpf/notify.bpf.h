@@ -50,7 +50,7 @@ static bool may_use_whole(struct task_struct *p, u32 d)
 }
 
 /* Tells the thread of domain `d` that `p` waits. False: there is no room in the ring. */
-static bool tell(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u16 flags)
+static bool notify(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u16 flags)
 {
 	struct notice_part *part;
 	struct notice *m;

@@ -74,36 +74,36 @@ static u64 net_slice(u64 dsq)
 }
 
 /* The thread of `domc` has thousands to decide already; this one is the safety net's to run. */
-static void note_untold(struct task_ctx *taskc, struct domain_ctx *domc)
+static void note_unnotified(struct task_ctx *taskc, struct domain_ctx *domc)
 {
 	count(&domc->counts.congested);
-	if (__sync_lock_test_and_set(&taskc->untold, 1))
+	if (__sync_lock_test_and_set(&taskc->unnotified, 1))
 		return;
-	if (!__sync_fetch_and_add(&domc->untold, 1))
-		domc->untold_since_ns = scx_bpf_now();
+	if (!__sync_fetch_and_add(&domc->unnotified, 1))
+		domc->unnotified_since_ns = scx_bpf_now();
 }
 
 /* The task runs, waits anew, or is gone. */
-static void settle_untold(struct task_ctx *taskc)
+static void settle_unnotified(struct task_ctx *taskc)
 {
 	struct domain_ctx *domc;
 
-	if (!taskc->untold || !__sync_lock_test_and_set(&taskc->untold, 0))
+	if (!taskc->unnotified || !__sync_lock_test_and_set(&taskc->unnotified, 0))
 		return;
-	domc = domain_at(taskc->told);
+	domc = domain_at(taskc->notified);
 	if (domc)
-		__sync_fetch_and_sub(&domc->untold, 1);
+		__sync_fetch_and_sub(&domc->unnotified, 1);
 }
 
 /*
  * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
  * has every second turn.
  */
-static bool run_untold(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
+static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	if (!READ_ONCE(domc->untold))
+	if (!READ_ONCE(domc->unnotified))
 		return false;
-	if (strict && (s64)(now - domc->untold_since_ns) < (s64)STALL_NS)
+	if (strict && (s64)(now - domc->unnotified_since_ns) < (s64)STALL_NS)
 		return false;
 	cpuc->net_turn ^= 1;
 	return cpuc->net_turn && run_waiting(cpu, d, cpuc->dedicated);
@@ -126,7 +126,7 @@ __weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
 {
 	count(&domc->counts.late);
-	note_theft(taskc->told, cpuc->domain);
+	note_theft(taskc->notified, cpuc->domain);
 	scx_bpf_task_set_slice(p, net_slice(taskc->waits_on));
 	if (!is_ready(taskc) && before(domc->net_vtime, taskc->vtime))
 		domc->net_vtime = taskc->vtime;

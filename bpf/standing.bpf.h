@@ -32,13 +32,13 @@ static bool stands(struct task_struct *p, struct task_ctx *taskc, struct domain_
 static __always_inline void make_ready(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
 				       u64 dsq, u64 slice, u64 enq_flags)
 {
-	settle_untold(taskc);
+	settle_unnotified(taskc);
 	taskc->seq++;
 	taskc->decided_seq = taskc->seq;
 	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->free = 0;
 	taskc->queued_ns = scx_bpf_now();
-	taskc->told = d;
+	taskc->notified = d;
 	taskc->waits_on = 0;
 	taskc->ready_on = dsq;
 	note_work(domc);

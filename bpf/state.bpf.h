@@ -95,8 +95,8 @@ struct task_ctx {
 	u32 ran_on; /* the CPU that it ran on last; it may wait on the run queue of another one */
 	u32 home; /* the domain whose thread decides for it */
 	u32 waits_on; /* the queue that stay is or was on, until it runs; 0: it was on none */
-	u32 told; /* the domain that was told of it, or should have been */
-	u32 untold; /* that domain could not be told: no decision will come */
+	u32 notified; /* the domain that was told of it, or should have been */
+	u32 unnotified; /* that domain could not be told: no decision will come */
 	u32 ready_on; /* the queue it was moved to by a decision, until it runs */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	u16 away_in; /* the domain, not its home, that it ran in last */

@@ -44,13 +44,13 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		begin_thread(taskc);
 		return;
 	}
-	domc = domain_at(taskc->told);
+	domc = domain_at(taskc->notified);
 	taskc->turn = is_waiting(taskc) ? TURN_LATE : is_ready(taskc) ? TURN_DECIDED : TURN_FREE;
 	if (domc && taskc->turn == TURN_LATE)
 		run_late(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
-	settle_untold(taskc);
+	settle_unnotified(taskc);
 	/*
 	 * Policies are told of the time in which it ran or slept: it has no part in how long it
 	 * waits.
@@ -148,7 +148,7 @@ void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_t
 
 	if (!taskc || taskc->is_thread)
 		return;
-	settle_untold(taskc);
+	settle_unnotified(taskc);
 	domc = domain_at(taskc->home);
 	if (domc)
 		__sync_fetch_and_sub(&domc->tasks, 1);
