@@ -248,7 +248,7 @@ struct cpu_ctx {
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
 	u32 own_turns; /* so many from its own queue go before all others */
-	u32 own_looks; /* so many looks into its own queue are due: there may be tasks */
+	u32 own_checks; /* so many looks into its own queue are due: there may be tasks */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

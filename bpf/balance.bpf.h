@@ -69,7 +69,7 @@ static __noinline u64 weight_of(u64 dsq)
  * Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few
  * looks. Called by the heartbeat.
  */
-__weak int look_at_loads(void)
+__weak int sample_loads(void)
 {
 	struct domain_ctx *domc;
 	struct cpu_ctx *cpuc;

@@ -29,12 +29,12 @@
  */
 static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 {
-	if (!READ_ONCE(cpuc->own_looks))
+	if (!READ_ONCE(cpuc->own_checks))
 		return false;
-	__sync_fetch_and_sub(&cpuc->own_looks, 1);
+	__sync_fetch_and_sub(&cpuc->own_checks, 1);
 	if (!run_from(DSQ_OWN | cpu))
 		return false;
-	WRITE_ONCE(cpuc->own_looks, 1);
+	WRITE_ONCE(cpuc->own_checks, 1);
 	return true;
 }
 
@@ -83,7 +83,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 	taskc = task_ctx(prev);
 	if (!taskc || taskc->turn != TURN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
 		return false;
-	own = READ_ONCE(cpuc->own_looks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+	own = READ_ONCE(cpuc->own_checks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(taskc, prev, cpuc);

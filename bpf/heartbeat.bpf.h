@@ -94,7 +94,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 
 	find_lost_wakeups();
 	serve_domains(late);
-	look_at_loads();
+	sample_loads();
 	if (!no_steal && nr_domains > 1)
 		level_loads();
 	serve_cpus();

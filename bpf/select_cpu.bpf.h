@@ -18,7 +18,7 @@
 #include "home.bpf.h"
 
 /* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
-#define LOOKS_BEFORE 4
+#define CHECKS_BEFORE 4
 
 /* `p` runs on a CPU that was claimed for it: no decision is needed. */
 static void note_bypass(struct task_ctx *taskc, u32 d)
@@ -67,7 +67,7 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 	note_bypass(taskc, d);
 	if (cpuc) {
 		__sync_fetch_and_add(&cpuc->own_turns, 1);
-		WRITE_ONCE(cpuc->own_looks, LOOKS_BEFORE);
+		WRITE_ONCE(cpuc->own_checks, CHECKS_BEFORE);
 	}
 	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_vtime : 0, enq_flags);
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);

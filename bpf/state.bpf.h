@@ -280,7 +280,7 @@ static void note_own(s32 cpu)
 	struct cpu_ctx *cpuc = cpu_at(cpu);
 
 	if (cpuc)
-		WRITE_ONCE(cpuc->own_looks, 1);
+		WRITE_ONCE(cpuc->own_checks, 1);
 }
 
 /*
