@@ -191,7 +191,7 @@ struct domain_ctx {
 	u64 policy_vtime; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
 	u32 keeps_vtime; /* its policy keeps virtual time: a decision had a pace */
 	u64 stood_ns; /* when a task was put into READY by a decision that stood */
-	s32 ready_turns; /* so many from READY go before all others */
+	s32 ready_boosts; /* so many from READY go before all others */
 	u64 patience_ns; /* how long its CPUs wait for the thread now */
 	u64 net_vtime; /* where the safety net's own virtual time stands */
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
@@ -243,11 +243,11 @@ struct cpu_ctx {
 	u64 own_vtime; /* the order of the last task run from this CPU's own queue */
 	u32 served_ns; /* CPU time by decisions or without need of one that the virtual time of its domain's safety net does not have yet */
 	u32 late_ns; /* the same by the safety net that the domain's front does not have yet */
-	u32 net_turn; /* whose turn it is while tasks wait untold: 1: the safety net's */
+	u32 net_next; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
 	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
-	u32 own_turns; /* so many from its own queue go before all others */
+	u32 own_boosts; /* so many from its own queue go before all others */
 	u32 own_checks; /* so many looks into its own queue are due: there may be tasks */
 } __attribute__((aligned(64)));
 

@@ -126,7 +126,7 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 
 	if (!cpuc || !domc)
 		return 0;
-	__sync_fetch_and_add(&cpuc->own_turns, 1);
+	__sync_fetch_and_add(&cpuc->own_boosts, 1);
 	if (cpu == here)
 		return 0;
 	running = bpf_task_from_pid(READ_ONCE(cpuc->running));

@@ -39,9 +39,9 @@ static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 }
 
 /* Whether something goes before everybody else on the CPU of `cpuc`. */
-static bool has_turns(struct cpu_ctx *cpuc, struct domain_ctx *domc)
+static bool has_boosts(struct cpu_ctx *cpuc, struct domain_ctx *domc)
 {
-	return READ_ONCE(cpuc->own_turns) || READ_ONCE(domc->ready_turns) > 0;
+	return READ_ONCE(cpuc->own_boosts) || READ_ONCE(domc->ready_boosts) > 0;
 }
 
 /*
@@ -55,13 +55,13 @@ __noinline int run_first(u32 cpu)
 
 	if (!domc)
 		return 0;
-	if (READ_ONCE(cpuc->own_turns)) {
-		__sync_fetch_and_sub(&cpuc->own_turns, 1);
+	if (READ_ONCE(cpuc->own_boosts)) {
+		__sync_fetch_and_sub(&cpuc->own_boosts, 1);
 		return run_own(cpu, cpuc);
 	}
-	if (cpuc->dedicated || READ_ONCE(domc->ready_turns) <= 0)
+	if (cpuc->dedicated || READ_ONCE(domc->ready_boosts) <= 0)
 		return 0;
-	__sync_fetch_and_sub(&domc->ready_turns, 1);
+	__sync_fetch_and_sub(&domc->ready_boosts, 1);
 	return run_from(DSQ_READY | cpuc->domain);
 }
 
@@ -81,7 +81,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	taskc = task_ctx(prev);
-	if (!taskc || taskc->turn != TURN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
+	if (!taskc || taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
 		return false;
 	own = READ_ONCE(cpuc->own_checks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
@@ -139,7 +139,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	if (is_undrained(domc))
 		drain_decisions(d, cpu); /* 1 */
 	now = scx_bpf_now();
-	if (run_due_thread(domc, d, now) || (has_turns(cpuc, domc) && run_first(cpu)) ||
+	if (run_due_thread(domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
 	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
 	return run_decided(cpu, cpuc, domc, d) || /* 2 */

@@ -139,7 +139,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
-	rest = rest_of_turn(taskc, d, enq_flags);
+	rest = rest_of_slice(taskc, d, enq_flags);
 	if (rest) {
 		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
 		return;

@@ -51,7 +51,7 @@ static void find_lost_wakeups(void)
 static void serve_domains(u64 late)
 {
 	struct domain_ctx *domc;
-	u32 turns, i;
+	u32 boosts, i;
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -59,8 +59,8 @@ static void serve_domains(u64 late)
 			set_patience(domc, late);
 		if (domc && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
-			turns = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_vtime);
-			WRITE_ONCE(domc->ready_turns, turns);
+			boosts = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_vtime);
+			WRITE_ONCE(domc->ready_boosts, boosts);
 		}
 	}
 }
@@ -69,7 +69,7 @@ static void serve_domains(u64 late)
 static void serve_cpus(void)
 {
 	struct cpu_ctx *cpuc;
-	u32 turns, i;
+	u32 boosts, i;
 
 	bpf_for(i, 0, nr_cpus) {
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
@@ -78,9 +78,9 @@ static void serve_cpus(void)
 			cpuc = cpu_at(i);
 			if (!cpuc)
 				continue;
-			turns = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_vtime);
-			if (READ_ONCE(cpuc->own_turns) < turns)
-				WRITE_ONCE(cpuc->own_turns, turns);
+			boosts = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_vtime);
+			if (READ_ONCE(cpuc->own_boosts) < boosts)
+				WRITE_ONCE(cpuc->own_boosts, boosts);
 			/* In whatever way they came there. */
 			note_own(i);
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);

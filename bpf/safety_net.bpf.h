@@ -105,8 +105,8 @@ static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *dom
 		return false;
 	if (strict && (s64)(now - domc->unnotified_since_ns) < (s64)STALL_NS)
 		return false;
-	cpuc->net_turn ^= 1;
-	return cpuc->net_turn && run_waiting(cpu, d, cpuc->dedicated);
+	cpuc->net_next ^= 1;
+	return cpuc->net_next && run_waiting(cpu, d, cpuc->dedicated);
 }
 
 /*
@@ -169,18 +169,18 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
  */
 __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 {
-	u32 turns = 0;
+	u32 boosts = 0;
 	u64 vtime;
 
 	/* As in heartbeat(). */
 	bpf_rcu_read_lock();
 	vtime = first_vtime_rcu(ready, last_vtime);
 	if (scx_bpf_dsq_nr_queued(ready) > 0)
-		turns += move_to_front(ready, ready, vtime);
+		boosts += move_to_front(ready, ready, vtime);
 	if (scx_bpf_dsq_nr_queued(waiting) > 0)
-		turns += move_to_front(waiting, ready, vtime);
+		boosts += move_to_front(waiting, ready, vtime);
 	bpf_rcu_read_unlock();
-	return turns;
+	return boosts;
 }
 
 /* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is late. */

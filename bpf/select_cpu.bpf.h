@@ -66,7 +66,7 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 
 	note_bypass(taskc, d);
 	if (cpuc) {
-		__sync_fetch_and_add(&cpuc->own_turns, 1);
+		__sync_fetch_and_add(&cpuc->own_boosts, 1);
 		WRITE_ONCE(cpuc->own_checks, CHECKS_BEFORE);
 	}
 	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_vtime : 0, enq_flags);

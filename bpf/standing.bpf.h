@@ -69,7 +69,7 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
  * which so much is left. That is no reason for a new decision: until it came, whoever is ready
  * would have the CPU, however far behind `p` it stands.
  */
-static u64 rest_of_turn(struct task_ctx *taskc, u32 d, u64 enq_flags)
+static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
 	u64 rest = taskc->rest_ns;
 

@@ -42,10 +42,10 @@ enum dsq_kind {
 };
 
 /* What a task runs by. */
-enum turn {
-	TURN_FREE, /* no decision was needed */
-	TURN_LATE, /* the safety net: the decision that it waited for did not come */
-	TURN_DECIDED,
+enum run_kind {
+	RUN_FREE, /* no decision was needed */
+	RUN_UNDECIDED, /* the safety net: the decision that it waited for did not come */
+	RUN_DECIDED,
 };
 
 /*
@@ -81,7 +81,7 @@ struct task_ctx {
 	u64 usual_ns; /* what that comes to before it sleeps again, on average, or a slice if that is less */
 	u64 started_ns; /* when it was last switched in */
 	u64 vtime; /* weighted CPU time: the order of the safety net */
-	u32 turn; /* the one that it has or had last: enum turn */
+	u32 run_kind; /* the one that it has or had last: enum turn */
 	struct carried carried;
 	u64 slice_ns; /* the slice, the place in the order and the pace of the last decision */
 	u64 policy_vtime;

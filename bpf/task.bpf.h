@@ -45,8 +45,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	domc = domain_at(taskc->notified);
-	taskc->turn = is_waiting(taskc) ? TURN_LATE : is_ready(taskc) ? TURN_DECIDED : TURN_FREE;
-	if (domc && taskc->turn == TURN_LATE)
+	taskc->run_kind = is_waiting(taskc) ? RUN_UNDECIDED : is_ready(taskc) ? RUN_DECIDED : RUN_FREE;
+	if (domc && taskc->run_kind == RUN_UNDECIDED)
 		run_late(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);

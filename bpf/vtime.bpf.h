@@ -64,7 +64,7 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 		taskc->used_ns += used;
 	taskc->burst_ns += used;
 	taskc->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
-	if (cpuc && taskc->turn != TURN_LATE)
+	if (cpuc && taskc->run_kind != RUN_UNDECIDED)
 		note_service(cpuc, used, false);
 	else if (cpuc && !taskc->free)
 		note_service(cpuc, used, true);
