@@ -242,7 +242,7 @@ struct cpu_ctx {
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u64 own_vtime; /* the order of the last task run from this CPU's own queue */
 	u32 served_ns; /* CPU time by decisions or without need of one that the virtual time of its domain's safety net does not have yet */
-	u32 late_ns; /* the same by the safety net that the domain's front does not have yet */
+	u32 undecided_ns; /* the same by the safety net that the domain's front does not have yet */
 	u32 net_next; /* whose turn it is while tasks wait untold: 1: the safety net's */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */

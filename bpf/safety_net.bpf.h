@@ -123,7 +123,7 @@ __weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
  * A task runs that waited for a decision of `domc`. It was the first of those that wait, unless it
  * was starved, so the safety net's virtual time is not before its own (note_service()).
  */
-static void run_late(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
+static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
 {
 	count(&domc->counts.late);
 	note_theft(taskc->notified, cpuc->domain);

@@ -47,7 +47,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	domc = domain_at(taskc->notified);
 	taskc->run_kind = is_waiting(taskc) ? RUN_UNDECIDED : is_ready(taskc) ? RUN_DECIDED : RUN_FREE;
 	if (domc && taskc->run_kind == RUN_UNDECIDED)
-		run_late(p, taskc, domc, cpuc);
+		run_undecided(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
 	settle_unnotified(taskc);

@@ -33,9 +33,9 @@ static bool before(u64 a, u64 b)
  * time, for it is a line that they share. A policy that keeps no virtual time has an order of its
  * own making, which stays as it is.
  */
-static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
+static void note_service(struct cpu_ctx *cpuc, u64 used, bool undecided)
 {
-	u32 *served = late ? &cpuc->late_ns : &cpuc->served_ns;
+	u32 *served = undecided ? &cpuc->undecided_ns : &cpuc->served_ns;
 	struct domain_ctx *domc;
 	u64 weight;
 
@@ -45,8 +45,8 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool late)
 	domc = domain_at(cpuc->domain);
 	/* 0: nobody was there at the last look, so how many there are is not known. */
 	weight = domc ? READ_ONCE(domc->weight) : 0;
-	if (weight && (!late || domc->keeps_vtime))
-		__sync_fetch_and_add(late ? &domc->policy_vtime : &domc->net_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
+	if (weight && (!undecided || domc->keeps_vtime))
+		__sync_fetch_and_add(undecided ? &domc->policy_vtime : &domc->net_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
 	*served = 0;
 }
 
