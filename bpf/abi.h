@@ -197,7 +197,7 @@ struct domain_ctx {
 	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
 	u64 queue_weight; /* the same of those that are ready or wait */
 	u64 run_weight; /* and of those that run */
-	u32 queued; /* how many were ready or waiting at that look */
+	u32 nr_queued; /* how many were ready or waiting at that look */
 	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at a time may take it below 0 */

@@ -80,7 +80,7 @@ __weak int sample_loads(void)
 		if (!domc)
 			continue;
 		domc->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
-		WRITE_ONCE(domc->queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
+		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		domc->run_weight = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {

@@ -161,7 +161,7 @@ static s32 better_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, s
 }
 
 /* For ops.dispatch: whether `p`, alone on `cpu`, would rather run elsewhere. */
-static bool can_climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc)
+static bool can_upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc)
 {
 	return (by_kind || smt) && better_core(p, taskc, cpu, cpuc, false) >= 0;
 }

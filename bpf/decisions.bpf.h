@@ -210,7 +210,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	}
 	count(&domc->counts.decided);
 	note_work(domc);
-	note_latency(domc, scx_bpf_now() - taskc->queued_ns);
+	note_latency(domc, scx_bpf_now() - taskc->runnable_ns);
 	domc->carried_out++;
 	if (d->domain != taskc->notified) {
 		note_theft(taskc->notified, d->domain);

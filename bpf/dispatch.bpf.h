@@ -156,7 +156,7 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 {
 	struct task_ctx *taskc = task_ctx(prev);
 
-	if (cpuc && taskc && !taskc->is_thread && !goes_straight(prev) && can_climb(prev, taskc, cpu, cpuc)) {
+	if (cpuc && taskc && !taskc->is_thread && !bypasses_user_space(prev) && can_upgrade_core(prev, taskc, cpu, cpuc)) {
 		/*
 		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where
 		 * the kernel keeps it from there (it must not migrate now, or exits). The kernel
@@ -173,7 +173,7 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (taskc) {
 		charge(taskc, prev, cpuc);
-		taskc->free = !cpuc || !somebody_waits(cpu, cpuc);
+		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
 	}
 }
 

@@ -20,7 +20,7 @@
  * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now,
  * it goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
  */
-static void climb(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 enq_flags)
+static void upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 enq_flags)
 {
 	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
 	s32 better = claim_better(p, taskc, cpu);
@@ -89,7 +89,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	settle_unnotified(taskc);
 	taskc->seq++;
 	taskc->free = 0;
-	taskc->queued_ns = scx_bpf_now();
+	taskc->runnable_ns = scx_bpf_now();
 	taskc->notified = d;
 	taskc->waits_on = dsq;
 	note_work(domc);
@@ -110,7 +110,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	u64 rest;
 	u32 d;
 
-	if (!taskc || goes_straight(p)) {
+	if (!taskc || bypasses_user_space(p)) {
 		run_here(p, enq_flags);
 		return;
 	}
@@ -121,7 +121,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
 	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
-		climb(p, taskc, cpu, enq_flags);
+		upgrade_core(p, taskc, cpu, enq_flags);
 		return;
 	}
 

@@ -26,7 +26,7 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->pid = p->pid;
 	m->cpu = flags & NOTICE_BOUND ? scx_bpf_task_cpu(p) : taskc->ran_on;
 	m->seq = taskc->seq;
-	m->at_ns = taskc->queued_ns;
+	m->at_ns = taskc->runnable_ns;
 	m->used_ns = taskc->used_ns;
 	m->burst_ns = taskc->burst_ns;
 	m->switches = p->nvcsw;

@@ -113,7 +113,7 @@ static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *dom
  * Whether a task waits for a decision that this CPU may then run; of those that are decided it
  * would have taken one. Not static, so that the verifier looks at it once.
  */
-__weak bool somebody_waits(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
+__weak bool is_awaited(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 {
 	return (!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | cpuc->domain) > 0) ||
 	       scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0;
@@ -150,7 +150,7 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
 			if (!p)
 				break;
 			taskc = task_ctx(p);
-			if (!taskc || (s64)(now - taskc->queued_ns) < (s64)STARVED_NS)
+			if (!taskc || (s64)(now - taskc->runnable_ns) < (s64)STARVED_NS)
 				continue;
 			scx_bpf_dsq_move_set_vtime(&it, vtime);
 			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {

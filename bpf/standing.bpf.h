@@ -37,12 +37,12 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 	taskc->decided_seq = taskc->seq;
 	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->free = 0;
-	taskc->queued_ns = scx_bpf_now();
+	taskc->runnable_ns = scx_bpf_now();
 	taskc->notified = d;
 	taskc->waits_on = 0;
 	taskc->ready_on = dsq;
 	note_work(domc);
-	WRITE_ONCE(domc->stood_ns, taskc->queued_ns);
+	WRITE_ONCE(domc->stood_ns, taskc->runnable_ns);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice, taskc->policy_vtime, enq_flags);
 }
 

@@ -75,7 +75,7 @@ struct task_ctx {
 	u64 seq; /* the stay in the waiting state that is or was the last */
 	u64 decided_seq; /* the last stay that was decided */
 	u64 asked_seq; /* the last stay that another domain was asked to decide */
-	u64 queued_ns; /* when the stay `seq` began */
+	u64 runnable_ns; /* when the stay `seq` began */
 	u64 used_ns; /* CPU time since it joined, but for what cost nobody anything */
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 usual_ns; /* what that comes to before it sleeps again, on average, or a slice if that is less */
@@ -255,7 +255,7 @@ static bool waits_bound(struct task_ctx *taskc)
 }
 
 /* Threads that others may be waiting for without knowing it never wait for user space. */
-static bool goes_straight(struct task_struct *p)
+static bool bypasses_user_space(struct task_struct *p)
 {
 	if (p->flags & PF_KTHREAD && p->nr_cpus_allowed == 1)
 		return true;

@@ -56,11 +56,11 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	 * waits.
 	 */
 	if (taskc->waits_on && taskc->carried.at_ns)
-		taskc->carried.at_ns += taskc->started_ns - taskc->queued_ns;
+		taskc->carried.at_ns += taskc->started_ns - taskc->runnable_ns;
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
 	cpuc->weight = p->scx.weight;
-	cpuc->running = goes_straight(p) ? 0 : p->pid;
+	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	taskc->ran_on = scx_bpf_task_cpu(p);
 	note_place(p, taskc, cpuc->domain);
 }

@@ -101,7 +101,7 @@ static void advance_policy_vtime(struct domain_ctx *domc, u64 vtime)
  */
 static u64 sleepers_credit(struct domain_ctx *domc)
 {
-	u32 few = CROWD_PER_CPU * domc->nr_cpus, queued = READ_ONCE(domc->queued);
+	u32 few = CROWD_PER_CPU * domc->nr_cpus, queued = READ_ONCE(domc->nr_queued);
 
 	return queued > few ? slice_ns * few / queued : slice_ns;
 }

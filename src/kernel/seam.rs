@@ -118,6 +118,6 @@ impl Seam for BpfSeam {
     }
 
     fn nr_queued(&self) -> usize {
-        self.shared.queued()
+        self.shared.nr_queued()
     }
 }

@@ -141,8 +141,8 @@ impl SharedDomain {
     }
 
     /// How many tasks were ready or waiting when the kernel last counted them.
-    pub fn queued(&self) -> usize {
-        field!(self.queued as AtomicU32).load(Ordering::Relaxed) as usize
+    pub fn nr_queued(&self) -> usize {
+        field!(self.nr_queued as AtomicU32).load(Ordering::Relaxed) as usize
     }
 
     /// When the domain thread was last switched in, in nanoseconds of the kernel's scheduling
