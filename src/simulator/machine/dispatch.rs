@@ -201,7 +201,8 @@ impl Machine<'_> {
     /// Whether the running task, its slice used up, still has the smallest key of its policy.
     fn goes_on(&mut self, prev: TaskId, cpu: CpuId, d: usize) -> bool {
         let t = &self.tasks[prev.index()];
-        if !t.may_use(cpu) || t.bpf.vtime_rate == 0 || t.bpf.decided_by != d as u32 {
+        if !t.may_use(cpu) || t.bpf.by_net || t.bpf.vtime_rate == 0 || t.bpf.decided_by != d as u32
+        {
             return false;
         }
         let (own, ready) = (DsqId::Own(cpu.0), DsqId::Ready(d as u32));
@@ -297,6 +298,32 @@ impl Machine<'_> {
                 self.domains[domain.index()].thread.slice_left_ns = slice_ns;
             }
             _ => (),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::Setup;
+    use crate::simulator::workload::Workload;
+    use crate::topology::{Granularity, Source, Topology};
+
+    /// `keep_running()` of `bpf/dispatch.bpf.h`: only a run by a decision goes on by that decision.
+    #[test]
+    fn a_task_that_ran_undecided_does_not_go_on_by_an_old_decision() {
+        let topology = Topology::load(&Source::Synthetic("L3Cache:1 PU:1".into())).unwrap();
+        let domains = topology.partition(Granularity::L3).unwrap();
+        let workload = Workload::load("hackbench").unwrap();
+        let setup = Setup::default();
+        let mut machine = Machine::new(&topology, &domains, &workload, &setup, None).unwrap();
+        let (runs, waits) = (TaskId(0), TaskId(1));
+        machine.ready[0].insert(waits, 1_000_000_000, 0);
+        for (by_net, goes_on) in [(false, true), (true, false)] {
+            let task = &mut machine.tasks[runs.index()].bpf;
+            (task.decided_by, task.vtime_rate, task.slice_ns) = (0, 1, 1_000_000);
+            task.by_net = by_net;
+            assert_eq!(machine.goes_on(runs, CpuId(0), 0), goes_on, "by the safety net: {by_net}");
         }
     }
 }
