@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the BPF side and the Rust side share: the two messages of a domain's pair of queues, and the
- * memory of a domain that both sides see.
+ * What the BPF side and the Rust side share: constants, the two messages of a domain's pair of
+ * rings, and the memory of a domain that both sides map.
  *
- * Invariant: every field has one writer side, which its comment names. What user space writes is
- * checked by BPF before it is used.
+ * Invariant: every field except `sleeping` has one writer side, which its comment or that of its
+ * group names. BPF checks what user space writes before it uses it.
  */
 #ifndef MANYLAND_ABI_H
 #define MANYLAND_ABI_H
@@ -24,14 +24,14 @@ enum limits {
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
-	VTIME_RATE_ONE = 1 << 16,
-	CROWD_PER_CPU = 8, /* from so many waiting tasks for each CPU on they are a crowd */
-	LATENCY_PARTS = 4, /* each power of two of a latency is divided in so many buckets */
+	VTIME_RATE_ONE = 1 << 16, /* the rate of 1 for each nanosecond */
+	CROWD_PER_CPU = 8, /* with more waiting tasks for each CPU there is a crowd */
+	LATENCY_PARTS = 4, /* buckets for each power of two of a latency */
 	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
 };
 
 /*
- * The constants by which both sides go. They stand here only: user space and the simulator use them
+ * The constants that both sides obey. They stand here only: user space and the simulator use them
  * as `abi::NAME`.
  */
 
@@ -40,38 +40,41 @@ static const u32 WEIGHT_NICE_0 = 100;
 
 /* The longest slice that a decision may ask for. */
 static const u64 SLICE_MAX_NS = 1000000000;
-/* With --strict, the safety net opens after this time all the same. */
+/* How long --strict keeps the safety net closed. */
 static const u64 STALL_NS = 1000000000;
-/* A task that has waited for so long goes first. */
+/* A task that has waited for this time runs before all others. */
 static const u64 STARVED_NS = 3000000000;
-/* How often a wake-up that was lost in a race is searched for. */
+/* The time between two heartbeats, each of which searches for wake-ups lost in a race. */
 static const u64 HEARTBEAT_NS = 200000000;
-/* For so long a decision may stand. */
+/* How long a decision may stand. */
 static const u64 STANDING_NS = 100000000;
-/* A parked thread goes before the ready tasks after this time even if it seems to have no work. */
+/* A parked thread runs before the ready tasks after this time, even if it seems to have no work. */
 static const u64 PARKED_MAX_NS = 100000000;
-/* A thread that runs keeps a CPU waiting for so many times its patience at most. */
+/* A running thread keeps a CPU waiting for this multiple of its patience at most. */
 static const u32 WORK_PATIENCES = 4;
-/* A thread that submits without end is not served for longer than so many drains in a row. */
+/* The most drains in a row that a CPU makes for a thread that submits without end. */
 static const u32 DRAINS_MAX = 4;
 
-/* The virtual time of a task that had a CPU for itself is ahead by so many slices at most. */
+/* The most slices by which the vtime of a task that ran alone is ahead of `net_vtime`. */
 static const u32 DEBT_SLICES = 4;
-/* So many tasks are checked in one heartbeat, from the end of a queue: others may overtake them. */
+/* The most tasks of a queue, from its end, that a heartbeat checks: others may overtake those. */
 static const u32 STARVED_CHECKS_MAX = 32;
-/* At most so many tasks of another domain are checked for one to ask for. */
+/* The most tasks of another domain that a CPU checks to ask for one of them. */
 static const u32 ASKS_MAX = 8;
 
-/* A task that has run so many times in a row in the same other domain has its home there. */
+/* Runs in a row in one other domain, after which a task has its home there. */
 static const u32 AWAY_MAX = 4;
-/* The same for one that the same other domain has woken so many times in a row. */
+/* Wake-ups in a row by tasks of one other domain, after which a task has its home there. */
 static const u32 PULLS_MAX = 8;
-/* Loads are evened out when one exceeds the other by this part of it. */
+/* Two loads are evened out when they differ by more than the larger one divided by this. */
 static const u32 LOAD_MARGIN = 4;
-/* Tasks that may move from a domain between two heartbeats: so many, or this part of the excess. */
+/*
+ * Tasks that may leave a domain between two heartbeats: the excess divided by MOVES_PART, and
+ * MOVES_MIN at least.
+ */
 static const s32 MOVES_MIN = 4;
 static const u32 MOVES_PART = 4;
-/* A load is estimated from so many tasks of a queue, and scaled to its length. */
+/* The most tasks of a queue from which its weight is estimated. */
 static const u32 LOAD_SAMPLE = 32;
 
 /* No domain, no CPU. */
@@ -82,41 +85,46 @@ enum none {
 
 enum notice_flags {
 	NOTICE_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
-	NOTICE_BOUND = 1 << 1, /* may run on `cpu` only */
-	NOTICE_PART = 1 << 2, /* may not run everywhere in the domain; the message is a struct notice_part */
-	NOTICE_ANYWHERE = 1 << 3, /* may run on every CPU of the machine */
+	NOTICE_BOUND = 1 << 1, /* it may run on `cpu` only */
+	NOTICE_PART = 1 << 2, /* it may not use all CPUs of the domain: a struct notice_part */
+	NOTICE_ANYWHERE = 1 << 3, /* it may run on every CPU of the machine */
 };
 
 /*
- * What user space remembers of a task. It comes with a decision, BPF keeps it in the task's local
- * storage and hands it back with the next message, so that user space needs no table of tasks and
- * nothing has to be forgotten when a task ends.
+ * What user space remembers of a task. The domain thread writes it into a decision. BPF keeps it in
+ * the task's local storage and hands it back with the next notice. So user space needs no table of
+ * tasks, and has nothing to forget when a task ends.
  */
 struct carried {
 	u64 memo[MEMO_WORDS]; /* the policy's */
-	u64 used_ns; /* `notice.used_ns` of the message that was decided */
-	u64 switches; /* `notice.switches` of that message */
-	u64 at_ns; /* `notice.at_ns` of that message, and what it has waited since; 0: never decided */
+	u64 used_ns; /* `used_ns` of the notice that was decided */
+	u64 switches; /* `switches` of that notice */
+	/*
+	 * `at_ns` of that notice, plus the time that the task has waited since (which BPF adds). 0:
+	 * it has had no decision.
+	 */
+	u64 at_ns;
 };
 
-/* Kernel to domain thread: this task waits for a decision. */
+/* Kernel to domain thread: this task waits for a decision. Written by BPF. */
 struct notice {
 	u32 pid;
-	u32 cpu; /* where it ran last */
-	u64 seq; /* which stay in the waiting state this is */
-	u64 at_ns; /* when it began (the scheduler's clock) */
-	u64 used_ns; /* CPU time since it joined, but for what it used while nobody else wanted the CPU */
+	u32 cpu; /* the CPU that it is bound to, or else ran on last */
+	u64 seq; /* the generation: which wait of the task this is */
+	u64 at_ns; /* when the wait began, by the scheduler's clock */
+	/* CPU time since it joined, except what it used while no other task wanted the CPU. */
+	u64 used_ns;
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
 	u32 weight; /* 1 to 10,000; 100 is nice 0 */
 	u16 flags; /* enum notice_flags */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
-	u64 cgroup; /* the id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
+	u64 cgroup; /* id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
 	struct carried carried;
 };
 
-/* The same for a task that may use some CPUs only. */
+/* The notice of a task that may use a part of the domain's CPUs. Written by BPF. */
 struct notice_part {
 	struct notice notice;
 	u64 cpus[CPU_WORDS]; /* all that it may use; bits past the machine's CPUs mean nothing */
@@ -124,22 +132,30 @@ struct notice_part {
 
 enum decision_flags {
 	DECISION_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
-	DECISION_PREEMPT = 1 << 1, /* what runs on `cpu` is to give way at once */
-	DECISION_STANDS = 1 << 2, /* it holds for some of the task's next wake-ups too; needs a pace */
+	DECISION_PREEMPT = 1 << 1, /* the task that runs on `cpu` gives way at once */
+	DECISION_STANDS = 1 << 2, /* it holds for some later wake-ups too; needs a vtime rate */
 };
 
-/* Domain thread to kernel: run this task. */
+/* Domain thread to kernel: run this task. Written by the domain thread. */
 struct decision {
-	u64 seq;
+	u64 seq; /* the generation that is decided: `seq` of the notice */
 	u64 slice_ns;
-	u64 vtime; /* place among the ready tasks: lower runs earlier */
+	u64 vtime; /* the key among the ready tasks, in the policy's unit: lower runs earlier */
 	u32 pid;
-	u32 cpu; /* or NO_CPU: whichever CPU of the domain comes first */
+	u32 cpu; /* or NO_CPU: the first CPU of the domain that asks for work */
 	u32 flags; /* enum decision_flags */
 	u32 domain; /* the domain that is to run it */
-	u32 vtime_rate; /* how fast `order` grows while it runs, PACE_ONE for 1 a nanosecond; 0: unknown */
+	/*
+	 * How much `vtime` grows in a nanosecond of CPU time, times VTIME_RATE_ONE. 0: the task
+	 * gives way at the end of its slice.
+	 */
+	u32 vtime_rate;
 	u32 unused;
-	u64 max_lag; /* of DECISION_STANDS: its place is so far before the domain's front then, at most */
+	/*
+	 * With DECISION_STANDS: how much less than the policy's virtual time the task's vtime may
+	 * be at a later wake-up, in units of `vtime`.
+	 */
+	u64 max_lag;
 	struct carried carried;
 };
 
@@ -158,60 +174,80 @@ struct domain_counts {
 #undef PROCESS
 };
 
-/* Where the domain thread is, as BPF sees it. */
+/* The state of the domain thread, as BPF sees it (drawn in domain_thread.bpf.h). */
 enum thread_state {
-	THREAD_ASLEEP = 0, /* nothing waits, or somebody has stopped it */
+	THREAD_ASLEEP = 0, /* nothing waits, or it was stopped from outside */
 	THREAD_PARKED = 1, /* runnable, in THREAD(d) */
 	THREAD_RUNNING = 2,
-	THREAD_PREEMPTED = 3, /* runnable, put aside by a higher scheduling class */
+	THREAD_PREEMPTED = 3, /* runnable, preempted by a higher scheduling class */
 };
 
-/* The memory of one domain. Each group of fields has cache lines of its own. */
+/*
+ * The memory of one domain. Each group of fields has cache lines of its own. Times are nanoseconds
+ * of the scheduler's clock.
+ */
 struct domain_ctx {
-	/* BPF: which of the domain's CPUs are idle; bit `cpu % 64` of word `cpu / 64`. */
+	/*
+	 * Written by BPF: which of the domain's CPUs are idle (bit `cpu % 64` of word `cpu / 64`),
+	 * and how many.
+	 */
 	u64 idle[CPU_WORDS];
-	u32 nr_idle; /* how many of them there are */
+	u32 nr_idle;
 
-	/* Domain thread: how many decisions it has submitted. */
+	/* Written by the domain thread: how many decisions it has submitted. */
 	u64 submitted __attribute__((aligned(64)));
-	/* Set by the domain thread: it is about to sleep; cleared by the message that wakes it. */
+	/*
+	 * Written by both sides: the domain thread sets it when it is about to sleep, BPF clears it
+	 * when a notice wakes the thread.
+	 */
 	u32 sleeping;
 
-	/* BPF. */
-	u64 drained __attribute__((aligned(64))); /* how many of those it has seen */
-	u64 state_since_ns; /* since when the thread is in its state */
-	u64 called_ns; /* when a message woke it last */
-	u32 state; /* enum thread_state */
-	u32 ready; /* decided and not yet running, at the last look */
-	u32 carried_out; /* decisions since the last drain ended, and how many of them went to READY */
-	u32 to_ready;
-	u64 starved_since_ns; /* a CPU had nothing to run although tasks waited; 0: none had */
-	u64 ready_vtime; /* the order of the last task run from READY */
-	u32 has_work; /* there may be tasks in READY or WAITING: worth a look of another domain */
-	u64 policy_vtime; /* the largest order of those that have begun to run by a decision, moved on by what the safety net has run */
-	u32 keeps_vtime; /* its policy keeps virtual time: a decision had a pace */
-	u64 stood_ns; /* when a task was put into READY by a decision that stood */
-	s32 ready_boosts; /* so many from READY go before all others */
-	u64 patience_ns; /* how long its CPUs wait for the thread now */
-	u64 net_vtime; /* where the safety net's own virtual time stands */
-	u64 weight; /* of all tasks that run, are ready or wait, at the last look */
-	u64 queue_weight; /* the same of those that are ready or wait */
-	u64 run_weight; /* and of those that run */
-	u32 nr_queued; /* how many were ready or waiting at that look */
-	u64 load; /* sum of the weights of running, ready and waiting tasks for each CPU, smoothed */
-	u32 move_to; /* the domain that some tasks are to move to */
-	s32 moves; /* how many; two CPUs at a time may take it below 0 */
-	u64 unnotified_since_ns; /* since when tasks wait that the thread was not told of */
-	u32 unnotified; /* how many do */
-	u32 waiting; /* filled in by the program `gauge` */
-	u32 tasks; /* tasks whose home this is */
+	/* Written by BPF, up to `tasks`. */
 
+	u64 drained __attribute__((aligned(64))); /* how many decisions CPUs have drained */
+	u64 state_since_ns; /* since when the thread is in its state */
+	u64 called_ns; /* when a notice last woke it */
+	u32 state; /* enum thread_state */
+	u32 ready; /* tasks in READY when they were last counted */
+	u32 carried_out; /* decisions carried out since the last drain ended */
+	u32 to_ready; /* those of them that moved a task to READY */
+	/* Since when a CPU has had nothing to run although tasks waited; 0: none has. */
+	u64 starved_since_ns;
+	u64 ready_vtime; /* vtime (the policy's unit) of the task last run from READY */
+	/* 1: READY or WAITING may hold tasks, so CPUs of other domains check them. */
+	u32 has_work;
+	/*
+	 * The policy's virtual time, in its unit: the largest vtime of all decided tasks that have
+	 * begun to run, advanced by what the safety net has run.
+	 */
+	u64 policy_vtime;
+	u32 keeps_vtime; /* 1: its policy keeps virtual time, as a decision had a vtime rate */
+	u64 stood_ns; /* when a task last became ready by an earlier decision (standing.bpf.h) */
+	s32 ready_boosts; /* how many tasks from READY run before all others */
+	u64 patience_ns; /* how long its CPUs wait for the thread now */
+	u64 net_vtime; /* the safety net's virtual time, in nanoseconds of a task of nice 0 */
+	u64 weight; /* sum of the weights of running, ready and waiting tasks, at the last sample */
+	u64 queue_weight; /* the part of it that is ready or waits */
+	u64 run_weight; /* the part of it that runs */
+	u32 nr_queued; /* how many tasks were ready or waiting at the last sample */
+	u64 load; /* `weight` for each CPU, averaged over the last samples */
+	u32 move_to; /* the domain that some tasks are to move to */
+	s32 moves; /* how many; two CPUs at the same time may count it below 0 */
+	u64 unnotified_since_ns; /* since when it has had unnotified tasks */
+	u32 unnotified; /* how many tasks wait of which the thread could not be notified */
+	u32 waiting; /* tasks that wait for a decision, when the program `gauge` last ran */
+	u32 tasks; /* how many tasks have their home here */
+
+	/* Written by BPF. */
 	struct domain_counts counts __attribute__((aligned(64)));
 
-	/* BPF, one CPU at a time: how long decisions took, from queued to carried out. */
+	/*
+	 * Written by BPF, by one CPU at a time: how many decisions had a latency in each bucket. A
+	 * latency lasts from the notice of a task to its decision, carried out.
+	 */
 	u64 latency[LATENCY_BUCKETS] __attribute__((aligned(64)));
 
-	/* Loader, before attach. */
+	/* Written by the loader, before attach. */
 	s32 thread_pid __attribute__((aligned(64)));
 	u32 nr_cpus;
 } __attribute__((aligned(64)));
@@ -222,33 +258,43 @@ struct neighbours {
 };
 
 /*
- * One step of the order in which a domain's tasks look for an idle CPU, where there is more than
- * one kind of core. Written by the loader, before attach.
+ * One step of a domain's preferences: where its tasks search for an idle CPU, on machines with more
+ * than one kind of core. Written by the loader, before attach.
  */
 struct preference {
 	u32 set; /* the CPUs of one kind in one domain */
-	u16 domain; /* where they are */
+	u16 domain; /* the domain of that set */
 	u16 rank; /* of that kind: higher is faster */
-	u32 whole_core; /* 1: only with all its SMT siblings idle */
+	u32 whole_core; /* 1: only a CPU whose SMT siblings are all idle */
 };
 
-/* One CPU. The first five are written by the loader, the rest by BPF. */
+/* One CPU. */
 struct cpu_ctx {
+	/* Written by the loader, before attach. */
+
 	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
-	u32 dedicated; /* kept free of tasks for the domain thread */
+	u32 dedicated; /* 1: kept free of tasks for the domain thread */
 	u32 set; /* as in `struct preference` */
 	u32 rank; /* of its kind: higher is faster */
-	u32 sibling; /* the next CPU of its core, and after the last the first again; itself: it has none */
+	u32 sibling; /* the next CPU in the circle of its core's CPUs; itself: it has no sibling */
+
+	/* Written by BPF. */
+
 	u32 weight; /* of the task that runs; 0: none of ours */
-	u64 own_vtime; /* the order of the last task run from this CPU's own queue */
-	u32 served_ns; /* CPU time by decisions or without need of one that the virtual time of its domain's safety net does not have yet */
-	u32 undecided_ns; /* the same by the safety net that the domain's front does not have yet */
-	u32 net_next; /* whose turn it is while tasks wait untold: 1: the safety net's */
+	u64 own_vtime; /* vtime (the policy's unit) of the task last run from OWN */
+	/*
+	 * CPU time of tasks that were decided or needed no decision, not yet added to the domain's
+	 * `net_vtime`.
+	 */
+	u32 served_ns;
+	u32 undecided_ns; /* CPU time of undecided tasks, not yet added to `policy_vtime` */
+	/* While there are unnotified tasks: 1: the current dispatch is the safety net's. */
+	u32 net_next;
 	u32 asked; /* how often it has asked for work */
-	u32 asked_before; /* the same at the last heartbeat that found tasks in its own queue */
-	u32 running; /* the pid of the task that runs by a decision, or could have; 0: none */
-	u32 own_boosts; /* so many from its own queue go before all others */
-	u32 own_checks; /* so many looks into its own queue are due: there may be tasks */
+	u32 asked_before; /* `asked` at the last heartbeat that found tasks in OWN or BOUND */
+	u32 running; /* the pid of the task that runs, if user space decides for it; 0: none */
+	u32 own_boosts; /* how many tasks from OWN run before all others */
+	u32 own_checks; /* how many checks of OWN are due: it may hold tasks */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

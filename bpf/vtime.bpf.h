@@ -1,37 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Who has used how much, and the keys by which the queues are ordered.
+ * What each task has used, and the keys by which the queues are sorted.
  *
- * A domain has two virtual times: that of the safety net (WAITING and BOUND) and that of its policy
- * (READY and OWN). Each advances with the tasks that its own queues start, and by what the domain's
- * tasks get in any other way.
+ * A domain has two virtual times: that of the safety net (`net_vtime`, for WAITING and BOUND) and
+ * that of its policy (`policy_vtime`, for READY and OWN). Each advances in two ways:
+ *   - to the key of a task that its own queues start: run_undecided(), advance_policy_vtime();
+ *   - by what the domain's tasks get otherwise: note_service().
  *
- * Invariant: keys are compared by before() only, so that virtual time may wrap around.
+ * Invariant: only before() compares keys, so that virtual time may wrap around.
  */
 #ifndef MANYLAND_VTIME_BPF_H
 #define MANYLAND_VTIME_BPF_H
 
 #include "state.bpf.h"
 
-/* So much of a CPU's time at a time goes into a virtual time. */
+/* A CPU adds its time to a virtual time in portions of at least this size. */
 #define SERVICE_NS 1000000
 
-/* No more of a turn counts for it: a turn has a slice. */
+/* The most of one run that counts for it: no slice is longer (SLICE_MAX_NS). */
 #define SERVICE_MAX_NS 1000000000
 
+/* Whether key `a` comes before key `b`. They lie less than half the range of a u64 apart. */
 static bool before(u64 a, u64 b)
 {
 	return (s64)(a - b) < 0;
 }
 
 /*
- * A domain has two virtual times, that of the safety net and that of its policy, and each goes on
- * with the tasks that its own queue starts (run_late(), move_front()). The CPU of `cpuc` has run a
- * task for `used` ns that came from the other, so it goes on by what each task of the domain would
- * have got of that, by weight. The two are those of the virtual time of WF2Q+ (J. Bennett and H.
- * Zhang, "Hierarchical Packet Fair Queueing Algorithms", 1997). CPUs tell it a millisecond at a
- * time, for it is a line that they share. A policy that keeps no virtual time has an order of its
- * own making, which stays as it is.
+ * The CPU of `cpuc` has run a task for `used` ns. Advances the virtual time from whose queues the
+ * task did not come: the policy's if it ran undecided, else the safety net's. It advances by what
+ * each task of the domain would have got of that time, by weight.
+ *
+ * With the keys of the tasks that start, these are the two terms of the virtual time of WF2Q+ (J.
+ * Bennett and H. Zhang, "Hierarchical Packet Fair Queueing Algorithms", 1997).
+ *
+ * A CPU adds a millisecond or more at once, since the CPUs share the cache line. A policy that
+ * keeps no virtual time has keys of its own making, so its `policy_vtime` is not advanced.
  */
 static void note_service(struct cpu_ctx *cpuc, u64 used, bool undecided)
 {
@@ -43,17 +47,18 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool undecided)
 	if (*served < SERVICE_NS)
 		return;
 	domc = domain_at(cpuc->domain);
-	/* 0: nobody was there at the last look, so how many there are is not known. */
+	/* 0: the domain had no task at the last sample, so the weight of those now is unknown. */
 	weight = domc ? READ_ONCE(domc->weight) : 0;
 	if (weight && (!undecided || domc->keeps_vtime))
-		__sync_fetch_and_add(undecided ? &domc->policy_vtime : &domc->net_vtime, (u64)*served * WEIGHT_NICE_0 / weight);
+		__sync_fetch_and_add(undecided ? &domc->policy_vtime : &domc->net_vtime,
+				     (u64)*served * WEIGHT_NICE_0 / weight);
 	*served = 0;
 }
 
 /*
- * Puts what `p` has used since it was switched in, or since the last call, on its account. What it
- * used because nobody else wanted the CPU is free: otherwise it would have to make up for time on
- * an idle machine as soon as that becomes busy.
+ * Charges `p` for what it has used since it was switched in, or since the last call. CPU time that
+ * no other task wanted is free. Otherwise the task would have to make up for time on an idle
+ * machine as soon as that becomes busy.
  */
 static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx *cpuc)
 {
@@ -70,13 +75,14 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 		note_service(cpuc, used, true);
 }
 
-/* Where `taskc` stands in the order of its last decision, by what it has used since. */
+/* The vtime of the last decision, advanced by what the task has used since. */
 static u64 policy_vtime_now(struct task_ctx *taskc)
 {
-	return taskc->policy_vtime + (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->vtime_rate / VTIME_RATE_ONE;
+	return taskc->policy_vtime +
+	       (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->vtime_rate / VTIME_RATE_ONE;
 }
 
-/* The task goes to sleep. What it has used since it last did is a fourth of the average. */
+/* The task goes to sleep. What it has used since it last slept makes a fourth of the average. */
 static void end_burst(struct task_ctx *taskc)
 {
 	u64 burst = taskc->burst_ns < slice_ns ? taskc->burst_ns : slice_ns;
@@ -86,8 +92,8 @@ static void end_burst(struct task_ctx *taskc)
 }
 
 /*
- * A decided task begins to run. Two at once may leave the front where the earlier of them stands:
- * the next one mends it.
+ * A decided task begins to run. Two that begin at the same moment may leave the virtual time at the
+ * lower of their keys. The next task advances it.
  */
 static void advance_policy_vtime(struct domain_ctx *domc, u64 vtime)
 {
@@ -96,8 +102,8 @@ static void advance_policy_vtime(struct domain_ctx *domc, u64 vtime)
 }
 
 /*
- * In the order of the safety net, what a sleeper is owed at most: a slice, and less in a crowd, as
- * with the policies of virtual time (src/policy/fair.rs).
+ * The most lag that a sleeper has in the safety net's virtual time: a slice, and less in a crowd.
+ * The policies of virtual time give the same credit (src/policy/fair.rs).
  */
 static u64 sleepers_credit(struct domain_ctx *domc)
 {
@@ -107,8 +113,9 @@ static u64 sleepers_credit(struct domain_ctx *domc)
 }
 
 /*
- * Before a task waits: its lag is the credit at most if it slept, and if it had a CPU for itself it
- * is ahead of the safety net's virtual time by DEBT_SLICES at most.
+ * Limits the distance of a task's vtime from the safety net's virtual time before the task waits:
+ *   - a task that slept is behind it by the credit at most;
+ *   - a task that had a CPU for itself is ahead of it by DEBT_SLICES at most.
  */
 static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
 {
@@ -121,11 +128,13 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
 }
 
 /*
- * Where `p` waits in the order of the safety net: behind its vtime by what it will use before it
- * sleeps, as far as that is known. So of those that slept for long and are owed the same, however
- * many woke up before, the one goes first that soon sleeps again. (Tags of the end in place of
- * those of the start, as in WF2Q+ and EEVDF.) It is a credit at most, for the same reason as that
- * is limited, and for a light task no more than for one of nice 0.
+ * The key at which `p` waits for the safety net: its vtime, plus what it will use before it sleeps,
+ * as far as that is known. It is a tag of the end of its run rather than of the start, as in WF2Q+
+ * and EEVDF.
+ *
+ * Tasks that slept for long have the same lag. Of these the one that soon sleeps again goes first,
+ * however many woke up before it. What is added is the credit at most, for the reason that limits
+ * the credit itself, and for a light task no more than for one of nice 0.
  */
 static u64 net_key(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 {
@@ -136,8 +145,8 @@ static u64 net_key(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 }
 
 /*
- * Whether the first task of an ordered queue is before `order`. Not inlined, for the verifier, as
- * in decisions.bpf.h.
+ * Whether the first task of a queue has a key before `vtime`. Not inlined, for the verifier:
+ * move_task() says why (decisions.bpf.h).
  */
 static __noinline bool head_is_before(u64 dsq, u64 vtime)
 {
@@ -154,7 +163,10 @@ static __noinline bool head_is_before(u64 dsq, u64 vtime)
 	return earlier;
 }
 
-/* The same where both are queues. An empty one is before nothing. */
+/*
+ * Whether the first task of `dsq` has a key before that of the first task of `other`. An empty
+ * queue comes last.
+ */
 static __noinline bool head_is_before_head(u64 dsq, u64 other)
 {
 	struct bpf_iter_scx_dsq it;
@@ -173,7 +185,10 @@ static __noinline bool head_is_before_head(u64 dsq, u64 other)
 	return !found || head_is_before(dsq, vtime);
 }
 
-/* `order`, or the place before the first task of a queue, whichever is earlier. Under RCU. */
+/*
+ * The key with which a task becomes the first of a queue: `vtime`, or one before that of the first
+ * task, whichever is earlier. The caller holds the RCU lock.
+ */
 static __noinline u64 first_vtime_rcu(u64 dsq, u64 vtime)
 {
 	struct bpf_iter_scx_dsq it;
@@ -188,7 +203,10 @@ static __noinline u64 first_vtime_rcu(u64 dsq, u64 vtime)
 	return vtime;
 }
 
-/* The same for the callbacks of sched_ext. Global, so that the verifier looks at it once. */
+/*
+ * first_vtime_rcu() for the callbacks of sched_ext, which run under RCU. Global, so that the
+ * verifier checks it once.
+ */
 __weak u64 first_vtime(u64 dsq, u64 vtime)
 {
 	return first_vtime_rcu(dsq, vtime);
