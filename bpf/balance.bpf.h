@@ -3,10 +3,10 @@
  * The loads of the domains, and which tasks change their home to even them out.
  *
  * The heartbeat samples the loads and says how many tasks may leave the fullest domain for the
- * emptiest; a task that is preempted then moves, and one that wakes up where many have to.
+ * emptiest. Tasks that are preempted then move. Where many have to move, tasks that wake up do too.
  *
- * Invariant: a task moves only if the domains do not change places by it, so that moves come to an
- * end.
+ * Invariant: a task moves only if its new home, with the task, has less load than its old home had.
+ * So moves come to an end.
  */
 #ifndef MANYLAND_BALANCE_BPF_H
 #define MANYLAND_BALANCE_BPF_H
@@ -14,8 +14,9 @@
 #include "home.bpf.h"
 
 /*
- * `p` waits again, after waking up or not: one of those that level the loads? Who wakes up is left
- * with those it talks to unless so many have to move that the preempted ones would take for ever.
+ * `p` waits again, woken or not: moves it if that levels the loads. A task that wakes up remains
+ * with the tasks that it talks to, unless more than MOVES_MIN have to move. Then the preempted ones
+ * alone would need too much time.
  */
 static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woken)
 {
@@ -25,9 +26,10 @@ static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woke
 	if (!from_domc || from_domc->moves <= (woken ? MOVES_MIN : 0))
 		return;
 	to_domc = domain_at(from_domc->move_to);
-	if (!to_domc || !from_domc->nr_cpus || !to_domc->nr_cpus || !may_run_in(p, from_domc->move_to))
+	if (!to_domc || !from_domc->nr_cpus || !to_domc->nr_cpus ||
+	    !may_run_in(p, from_domc->move_to))
 		return;
-	/* Only if the other domain is not as full then as this one is now. */
+	/* The other domain must have less load with the task than this one has now. */
 	more = p->scx.weight / to_domc->nr_cpus;
 	if (from_domc->load <= to_domc->load + more)
 		return;
@@ -38,7 +40,10 @@ static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woke
 	set_home(taskc, from_domc->move_to);
 }
 
-/* The sum of the weights of a queue, told from its first tasks. Not inlined, for the verifier. */
+/*
+ * The sum of the weights of a queue, estimated from its first tasks. Not inlined, for the verifier:
+ * move_task() says why (decisions.bpf.h).
+ */
 static __noinline u64 weight_of(u64 dsq)
 {
 	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
@@ -66,8 +71,8 @@ static __noinline u64 weight_of(u64 dsq)
 }
 
 /*
- * Sums up the weights of the tasks of each domain, and its load from that, smoothed over a few
- * looks. Called by the heartbeat.
+ * Sums up the weights of the tasks of each domain, and smooths its load over a few samples. The
+ * heartbeat calls it.
  */
 __weak int sample_loads(void)
 {
@@ -80,7 +85,8 @@ __weak int sample_loads(void)
 		if (!domc)
 			continue;
 		domc->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
-		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) + scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
+		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) +
+						    scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		domc->run_weight = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {
@@ -93,7 +99,7 @@ __weak int sample_loads(void)
 		domc = domain_at(i);
 		if (!domc || !domc->nr_cpus)
 			continue;
-		/* At once, for note_service(). */
+		/* In one store: note_service() reads it at the same time. */
 		WRITE_ONCE(domc->weight, domc->queue_weight + domc->run_weight);
 		domc->load = (domc->load * 3 + domc->weight / domc->nr_cpus) / 4;
 	}
@@ -101,8 +107,8 @@ __weak int sample_loads(void)
 }
 
 /*
- * Lets the fullest domain in which tasks wait give some of them to the emptiest. Where each task
- * has a CPU, there is nothing to be gained. Called by the heartbeat, after look_at_loads().
+ * Lets the fullest domain in which tasks wait give some of them to the emptiest. A domain in which
+ * each task has a CPU would gain nothing. The heartbeat calls it after sample_loads().
  */
 __weak int level_loads(void)
 {
@@ -126,9 +132,11 @@ __weak int level_loads(void)
 	}
 	domc = domain_at(fullest);
 	to_domc = domain_at(emptiest);
-	if (domc && to_domc && domc->nr_cpus && emptiest != fullest && most - least > most / LOAD_MARGIN) {
-		/* The weight that makes the two even. */
-		moves = (most - least) * domc->nr_cpus * to_domc->nr_cpus / (domc->nr_cpus + to_domc->nr_cpus);
+	if (domc && to_domc && domc->nr_cpus && emptiest != fullest &&
+	    most - least > most / LOAD_MARGIN) {
+		/* First the weight that makes the two even, then a number of tasks. */
+		moves = (most - least) * domc->nr_cpus * to_domc->nr_cpus /
+			(domc->nr_cpus + to_domc->nr_cpus);
 		moves /= WEIGHT_NICE_0 * MOVES_PART;
 		domc->move_to = emptiest;
 		WRITE_ONCE(domc->moves, moves > MOVES_MIN ? moves : MOVES_MIN);

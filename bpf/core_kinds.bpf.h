@@ -2,10 +2,12 @@
 /*
  * Kinds of core: which idle CPU a task gets where they are not all alike.
  *
- * The order is a table that the loader has written (src/topology/preference.rs computes it, and user
- * space places tasks by the same table): for each home domain a list of steps, each a set of CPUs
- * of one kind in one domain and whether a whole idle core is wanted. Here it is only walked;
- * core_upgrade.bpf.h walks it for tasks that have a CPU already.
+ * The loader writes a table of preferences, which src/topology/preference.rs computes. It has a
+ * list of steps for each home domain. A step names a set of CPUs, all of one kind and in one
+ * domain, and says whether a whole idle core is wanted.
+ *
+ * This file only walks the table. core_upgrade.bpf.h walks it for tasks that have a CPU already.
+ * User space chooses CPUs by the same table.
  *
  * Invariant: a CPU that is claimed here is one that `p` may use and that tasks may have; the sets
  * hold no dedicated CPU. Where all cores are of one kind, `by_kind` is false and none of this runs.
@@ -39,11 +41,12 @@ static bool core_is_idle(s32 cpu)
 }
 
 /*
- * Claims an idle CPU of `mask` that `p` may use, `prev_cpu` first. Not scx_bpf_select_cpu_and():
- * that takes a running task for one that must not migrate on kernels without
- * is_bpf_migration_disabled().
+ * Claims an idle CPU of `mask` that `p` may use, `prev_cpu` first. It does not call
+ * scx_bpf_select_cpu_and(): on kernels without is_bpf_migration_disabled(), that function assumes
+ * that a running task must not migrate.
  */
-static s32 claim_in(struct task_struct *p, const struct cpumask *mask, bool whole_core, s32 prev_cpu)
+static s32 claim_in(struct task_struct *p, const struct cpumask *mask, bool whole_core,
+		    s32 prev_cpu)
 {
 	s32 cpu;
 

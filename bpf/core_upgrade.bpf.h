@@ -2,15 +2,17 @@
 /*
  * A task that has a CPU for itself, and could have a better one.
  *
- * Such a task asks for no CPU ever again, and would stay where a moment's rush has put it. So at
- * the end of its slice, with nobody else waiting, ops.dispatch looks whether a better core is idle:
- * a whole one, if its own is shared with busy SMT siblings, or one of a kind that is preferred
- * (core_kinds.bpf.h). If so it gives the task no new slice; SCX_OPS_ENQ_LAST then makes the kernel
- * pass it to ops.enqueue, which claims that core.
+ * Such a task never asks for a CPU again, so it would remain where a moment's rush has put it. When
+ * its slice ends and no other task waits, ops.dispatch checks whether a better core is idle:
+ *   - a whole one, if busy SMT siblings share its own;
+ *   - one of a preferred kind (core_kinds.bpf.h).
+ * If so, ops.dispatch gives the task no new slice. SCX_OPS_ENQ_LAST then makes the kernel pass the
+ * task to ops.enqueue, which claims that core.
  *
- * Invariant: whoever has a whole core leaves it only for one of a better kind, and whoever shares
- * one only for a whole one, so moves come to an end. With --strict nobody leaves its home so; nor
- * with --no-steal, where all cores are of one kind. Where neither differs, none of this runs.
+ * Invariant: moves come to an end. A task on a whole core leaves it only for one of a better kind,
+ * and a task that shares its core leaves it only for a whole one. With --strict no task leaves its
+ * home in this way; nor with --no-steal, where all cores are of one kind. On a machine without SMT
+ * and with one kind of core, none of this runs.
  */
 #ifndef MANYLAND_CORE_UPGRADE_BPF_H
 #define MANYLAND_CORE_UPGRADE_BPF_H
@@ -73,8 +75,8 @@ static bool has_idle_core(struct task_struct *p, const struct cpumask *mask)
 }
 
 /*
- * A whole idle core of `mask`: claims a CPU of it, or only answers whether there is one. Negative:
- * there is none.
+ * A whole idle core of `mask` that `p` may use: claims a CPU of it, or only checks that there is
+ * one. Returns a negative number if there is none.
  */
 static s32 idle_core(struct task_struct *p, const struct cpumask *mask, s32 cpu, bool claim)
 {
@@ -88,13 +90,14 @@ static bool is_better(u32 rank, u32 other)
 	return prefer_slow ? rank < other : rank > other;
 }
 
-/* Whether a step of the table is where a task on the CPU of `cpuc` is, or after it. */
+/* Whether a step of the table is the one that a task on the CPU of `cpuc` has, or a later one. */
 static bool is_reached(struct preference *step, struct cpu_ctx *cpuc, bool shared)
 {
-	return shared ? step->set == cpuc->set && !step->whole_core : !is_better(step->rank, cpuc->rank);
+	return shared ? step->set == cpuc->set && !step->whole_core :
+			!is_better(step->rank, cpuc->rank);
 }
 
-/* The first step for a whole core, before the one at which the task is, that finds an idle one. */
+/* An idle whole core, by the first step for one that comes before the step that the task has. */
 static s32 better_by_kind(struct task_struct *p, u32 home, s32 cpu, bool shared, bool claim)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
@@ -147,8 +150,12 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 	return -1;
 }
 
-/* A better core than that of `cpu`, which `p` has for itself: see idle_core(). */
-static s32 better_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc, bool claim)
+/*
+ * A better core than that of `cpu`, which `p` has for itself. It claims and returns as idle_core()
+ * does.
+ */
+static s32 better_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc,
+		       bool claim)
 {
 	bool shared;
 
@@ -160,15 +167,16 @@ static s32 better_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, s
 	return shared ? whole_core(p, taskc->home, cpu, claim) : -1;
 }
 
-/* For ops.dispatch: whether `p`, alone on `cpu`, would rather run elsewhere. */
-static bool can_upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, struct cpu_ctx *cpuc)
+/* For ops.dispatch: whether a better core is idle for `p`, which is alone on `cpu`. */
+static bool can_upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu,
+			     struct cpu_ctx *cpuc)
 {
 	return (by_kind || smt) && better_core(p, taskc, cpu, cpuc, false) >= 0;
 }
 
 /*
- * For ops.enqueue, afterwards: claims such a core, or answers a negative number if it has been
- * taken meanwhile.
+ * For ops.enqueue, after can_upgrade_core(): claims a better core, or returns a negative number if
+ * none is idle any more.
  */
 static s32 claim_better(struct task_struct *p, struct task_ctx *taskc, s32 cpu)
 {

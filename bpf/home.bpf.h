@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a task has its home, and when that changes.
+ * Which domain is a task's home, and when that changes.
  *
  * A task keeps its home, and with it its cache, until there is a reason to move:
  *   - its affinity leaves the home without a CPU for it;
@@ -11,8 +11,8 @@
  *   - the load of the domains has been uneven for a while (balance.bpf.h), and it was preempted or,
  *     where many have to move, woke up.
  *
- * Invariant: `tasks` of a domain is the number of tasks whose home it is; a home has a CPU that the
- * task may use, or it is replaced before the next message.
+ * Invariant: `tasks` of a domain is the number of tasks whose home it is. A home has a CPU that the
+ * task may use, or home_of() replaces it before the next notice.
  */
 #ifndef MANYLAND_HOME_BPF_H
 #define MANYLAND_HOME_BPF_H
@@ -21,8 +21,8 @@
 #include "stats.bpf.h"
 
 /*
- * Moves a task's home; its virtual time goes along relative to where both domains stand.
- * Global, like other functions that are called from many places: so the verifier looks at it once.
+ * Moves a task's home. Its vtime keeps its distance from its domain's `net_vtime`. Global, as other
+ * functions with many callers are, so that the verifier checks it once.
  */
 __weak int set_home(struct task_ctx *taskc __arg_nonnull, u32 home)
 {
@@ -58,9 +58,11 @@ static bool may_run_in(struct task_struct *p, u32 d)
 }
 
 /*
- * The home domain of `p`, after making sure that it has a CPU that `p` may use. NO_DOMAIN if the
- * domain at hand has none either, because the CPUs are offline or kept for domain threads: a domain
- * whose CPUs must all pass the task by would keep it waiting for ever.
+ * The home domain of `p`. If that has no CPU that `p` may use, the domain where `p` is becomes its
+ * home, or else that of another CPU that it may use.
+ *
+ * Returns NO_DOMAIN if these have none either, because the CPUs are offline or kept for domain
+ * threads. A domain none of whose CPUs may run the task would keep it waiting for ever.
  */
 static u32 home_of(struct task_struct *p, struct task_ctx *taskc)
 {
@@ -93,8 +95,8 @@ static void note_place(struct task_struct *p, struct task_ctx *taskc, u32 d)
 }
 
 /*
- * The current task wakes `p`. Both may do that to each other from two domains at the same moment
- * and change places; then it goes on counting, and one of them will be first.
+ * The current task wakes `p`. Two tasks of two domains may wake each other at the same moment and
+ * so exchange their homes. The counts then begin anew, and in the end one of the two is first.
  */
 static void note_waker(struct task_struct *p, struct task_ctx *taskc)
 {
@@ -113,8 +115,9 @@ static void note_waker(struct task_struct *p, struct task_ctx *taskc)
 	if (++taskc->pulls < PULLS_MAX)
 		return;
 	taskc->pulls = 0;
-	/* Not into a crowd. */
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | wakerc->home) > scx_bpf_dsq_nr_queued(DSQ_READY | taskc->home) ||
+	/* It does not move into a crowd. */
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | wakerc->home) >
+		    scx_bpf_dsq_nr_queued(DSQ_READY | taskc->home) ||
 	    !may_run_in(p, wakerc->home))
 		return;
 	set_home(taskc, wakerc->home);
@@ -134,7 +137,10 @@ void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cp
 		set_home(taskc, here);
 }
 
-/* A new task lives where its parent does; one that was there before us, where it ran. */
+/*
+ * A new task has the home of its parent. A task that is older than the scheduler has its home in
+ * the domain where it ran.
+ */
 static u32 first_home(struct task_struct *p, struct scx_init_task_args *args)
 {
 	struct task_struct *parent;

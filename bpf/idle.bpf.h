@@ -2,14 +2,15 @@
 /*
  * Which CPUs are idle, and which of them a task may have.
  *
- * The kernel's own idle masks are what CPUs are claimed from (test and clear, so that no two tasks
- * get the same). `domain_ctx.idle` mirrors them for user space, which only hints at a CPU.
+ * A task claims a CPU from the kernel's own idle masks, by test and clear, so that no two tasks get
+ * the same CPU. `domain_ctx.idle` mirrors the masks for user space, which only hints at a CPU.
  *
- * Invariant: a CPU that goes idle sets its bit first and looks at the queues afterwards, and
- * whoever fills a queue looks at the bits afterwards, so that one of the two sees the other. The
- * one gap is a task put on a queue by its own ops.enqueue, which the kernel carries out after the
- * callback has returned; there the domain thread's own wake-up, or at the latest the heartbeat,
- * finds the CPU.
+ * Invariant: a CPU that goes idle sets its bit first and checks the queues afterwards. The function
+ * that fills a queue checks the bits afterwards. So one of the two sees the other.
+ *
+ * There is one gap: the kernel carries out the insertion that ops.enqueue asks for after the
+ * callback has returned. There the domain thread's own wake-up finds the CPU, or at the latest the
+ * heartbeat does.
  */
 #ifndef MANYLAND_IDLE_BPF_H
 #define MANYLAND_IDLE_BPF_H
@@ -17,14 +18,14 @@
 #include "state.bpf.h"
 
 /*
- * Between the look for an idle CPU in ops.enqueue and the insertion that it asks the kernel for:
- * ample.
+ * An ample bound on the time between the check for an idle CPU in ops.enqueue and the insertion
+ * that it asks the kernel for.
  */
 #define GAP_NS 10000
 
 /*
  * Fills a mask with the CPUs of domain `number`, or of the set of that number (core_kinds.bpf.h),
- * but for those that domain threads keep to themselves. For ops.init.
+ * except those that domain threads keep to themselves. For ops.init.
  */
 static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
 {
@@ -89,10 +90,10 @@ static bool is_idle(s32 cpu)
 }
 
 /*
- * For ops.enqueue of a task whose run queue is that of `cpu`: makes the CPU look at the queues if
- * it is idle. The callback holds the lock of that run queue until the task is on its queue, so the
- * CPU is either idle already, or will look afterwards by itself. A kick that is not needed costs an
- * interrupt, so it is not made.
+ * For ops.enqueue of a task whose run queue is that of `cpu`: makes the CPU check the queues if it
+ * is idle. The callback holds the lock of that run queue until the task is on its DSQ. So the CPU
+ * is idle already, or it will check the queues afterwards by itself. In the second case a kick
+ * would only cost an interrupt.
  */
 static void kick_if_idle(s32 cpu)
 {
@@ -101,9 +102,9 @@ static void kick_if_idle(s32 cpu)
 }
 
 /*
- * Whether a task whose home is `d` (bound ones: to `cpu`) has to queue although a CPU is idle: with
- * --strict it must not pass by others that wait for a decision, or for the CPU that was kicked for
- * them. Global, so that the verifier looks at it once.
+ * Whether a task has to queue although a CPU is idle. Its home is `d`, and it may be bound to
+ * `cpu`. With --strict it must not overtake tasks that wait for a decision, or for the CPU that was
+ * kicked for them. Global, so that the verifier checks it once.
  */
 __weak bool must_queue(u32 cpu, u32 d)
 {
@@ -114,8 +115,8 @@ __weak bool must_queue(u32 cpu, u32 d)
 }
 
 /*
- * Whether the kernel has an idle CPU in `mask`. The mirror counts a CPU that was claimed until
- * something runs there; asking costs less than claiming in vain.
+ * Whether the kernel has an idle CPU in `mask`. The mirror counts a claimed CPU as idle until a
+ * task runs there, and this check costs less than a claim in vain.
  */
 static bool has_idle(const struct cpumask *mask)
 {
@@ -126,7 +127,7 @@ static bool has_idle(const struct cpumask *mask)
 	return found;
 }
 
-/* The same in any mask. */
+/* Whether the kernel has an idle CPU at all. */
 static bool has_any_idle(void)
 {
 	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
@@ -137,8 +138,8 @@ static bool has_any_idle(void)
 }
 
 /*
- * Claims an idle CPU of domain `d` that `p` may use, nearest to `prev_cpu` and on a whole idle core
- * first, or answers a negative number. For ops.select_cpu and ops.enqueue.
+ * Claims an idle CPU of domain `d` that `p` may use, or returns a negative number. A CPU near
+ * `prev_cpu` and one on a whole idle core come first. For ops.select_cpu and ops.enqueue.
  */
 static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
@@ -150,7 +151,10 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 	if (__COMPAT_HAS_scx_bpf_select_cpu_and)
 		return scx_bpf_select_cpu_and(p, prev_cpu, wake_flags, mask, 0);
 
-	/* Linux 6.16 and older: without a mask to work in, only whoever may run everywhere. */
+	/*
+	 * Linux 6.16 and older search in one mask only. So except for its last CPU, a task must be
+	 * allowed the whole domain.
+	 */
 	if (bpf_cpumask_test_cpu(prev_cpu, mask) && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
 	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
@@ -160,7 +164,7 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 	return cpu >= 0 ? cpu : scx_bpf_pick_idle_cpu(mask, 0);
 }
 
-/* The same in the nearest of the other domains that has one. */
+/* Claims an idle CPU for `p` in the nearest of the other domains that has one. */
 static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
@@ -184,7 +188,7 @@ static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 
 	return -1;
 }
 
-/* Wakes up to `most` idle CPUs of a domain, so that they look at its queues. */
+/* Wakes up to `most` idle CPUs of a domain, so that they check its queues. */
 static void kick_idle(struct domain_ctx *domc, u32 d, u32 most)
 {
 	const struct cpumask *mask = domain_mask(d);
@@ -204,8 +208,9 @@ static void kick_idle(struct domain_ctx *domc, u32 d, u32 most)
 }
 
 /*
- * Whether a task may be about to be put into READY by a decision that stood (enqueue.bpf.h): the
- * gap above, without a thread that wakes up for it. The CPU then looks once more.
+ * Whether the kernel may be about to insert a task that became ready by an earlier decision
+ * (standing.bpf.h). That is the gap of this file's invariant, and no thread wakes up for such a
+ * task. So the CPU checks the queues once more.
  */
 static bool just_stood(struct domain_ctx *domc)
 {

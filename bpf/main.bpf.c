@@ -3,31 +3,34 @@
  * The BPF side of scx_manyland: a complete scheduler that asks the domain threads for decisions and
  * keeps the machine running without them.
  *
- * The way of a task, part by part:
+ * The way of a task, part by part (docs/architecture.md draws it):
  *
- *  1. It wakes up. select_cpu.bpf.h claims an idle CPU for it, and it runs there at once:
- *     idle.bpf.h knows the idle CPUs, core_kinds.bpf.h which kind of core goes first, home.bpf.h
- *     which domain is asked.
+ *  1. It wakes up. select_cpu.bpf.h claims an idle CPU for it, and it runs there at once.
+ *     idle.bpf.h knows the idle CPUs, core_kinds.bpf.h the preferred kinds of core, and home.bpf.h
+ *     the domain where the search begins.
  *  2. No CPU is idle. enqueue.bpf.h makes it ready at once if its last decision holds
  *     (standing.bpf.h). Otherwise it waits, on a queue of the kernel, and notify.bpf.h puts a
- *     message into the ring of its domain.
- *  3. The domain thread decides. decisions.bpf.h moves the task from the queue of waiting ones to
- *     one of ready ones.
+ *     notice into the ring of its domain.
+ *  3. The domain thread decides. decisions.bpf.h moves the task from its queue of waiting tasks to
+ *     a queue of ready ones.
  *  4. A CPU asks for work. dispatch.bpf.h runs ready tasks and the domain thread
  *     (domain_thread.bpf.h) when it is due.
  *  5. No decision comes. safety_net.bpf.h runs the waiting task.
- *  6. The CPU finds nothing in its domain. steal.bpf.h has a task of another domain for it.
- *  7. It runs and stops. task.bpf.h keeps its states, vtime.bpf.h charges what it has used.
- *  8. It gives way. decisions.bpf.h preempts it for a decision that says so; higher_class.bpf.h
- *     finds another CPU for tasks that a higher scheduling class has preempted; core_upgrade.bpf.h
- *     moves a task that has a CPU for itself to a better core.
+ *  6. The CPU finds nothing in its domain. steal.bpf.h runs a task of another domain there.
+ *  7. The task runs and stops. task.bpf.h keeps its states, vtime.bpf.h charges what it has used.
+ *  8. It gives way, in one of three ways:
+ *       - decisions.bpf.h preempts it for a decision that says so;
+ *       - a higher scheduling class preempts it, and higher_class.bpf.h finds another CPU for it;
+ *       - it has a CPU for itself, and core_upgrade.bpf.h moves it to a better core.
  *
- * Not on that way: heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks, and
- * balance.bpf.h evens out the loads of the domains. state.bpf.h has the options, maps and states,
- * stats.bpf.h the counters, abi.h what user space sees.
+ * Off that way:
+ *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
+ *   - balance.bpf.h evens out the loads of the domains;
+ *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
+ *     space sees.
  *
  * Invariant: every runnable task is on a queue of the kernel, always. Whatever user space does or
- * does not do, some CPU that the task may use will find it there.
+ * does not do, a CPU that the task may use finds it there.
  */
 #include <scx/common.bpf.h>
 #include <scx/compat.bpf.h>
@@ -110,6 +113,7 @@ void BPF_STRUCT_OPS(manyland_exit, struct scx_exit_info *info)
 	bpf_ringbuf_output(&exits, &kind, sizeof(kind), BPF_RB_FORCE_WAKEUP);
 }
 
+/* clang-format off */
 SCX_OPS_DEFINE(manyland_ops,
 	       .select_cpu = (void *)manyland_select_cpu,
 	       .enqueue = (void *)manyland_enqueue,
@@ -124,6 +128,10 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .enable = (void *)manyland_enable,
 	       .init = (void *)manyland_init,
 	       .exit = (void *)manyland_exit,
-	       /* The longest there is: 20,000 tasks on 4 CPUs take turns of a tick 20 s apart. */
+	       /*
+		* The longest that the kernel allows: of 20,000 tasks on 4 CPUs that run for a tick
+		* each, every task runs once in 20 s.
+		*/
 	       .timeout_ms = 30000,
 	       .name = "manyland");
+/* clang-format on */
