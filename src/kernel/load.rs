@@ -75,7 +75,7 @@ impl<'obj> Loaded<'obj> {
         set_enumerators(&mut open, &btf)?;
         set_options(&mut open, options, domains, preferences)?;
         set_flags(&mut open, options, &btf)?;
-        choose_take_hook(&mut open, &btf);
+        choose_preemption_hook(&mut open, &btf);
         set_sizes(&mut open, domains, preferences)?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
@@ -372,7 +372,7 @@ fn set_flags(
 
 /// How the BPF side learns that a higher scheduling class takes a CPU: by a tracepoint where the
 /// kernel lets it empty the CPU's queue from there, else by the callback that was made for it.
-fn choose_take_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
+fn choose_preemption_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
     let from_anywhere =
         btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some();
     if from_anywhere {
