@@ -1,8 +1,8 @@
 //! Compiles BPF programs, for the build scripts of this folder's users: `build.rs`, and
 //! `tests/bpf/build.rs` for what only tests load.
 //!
-//! Invariant: what is built follows from bpf/, the compiler and the features alone. The folder of the
-//! checkout and the target folder leave no trace in the BPF objects.
+//! Invariant: what is built follows from bpf/, the compiler and the features alone. The folder of
+//! the checkout and the target folder leave no trace in the BPF objects.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use libbpf_cargo::SkeletonBuilder;
@@ -13,7 +13,8 @@ use std::process::Command;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// clang 16 is the first that keeps enums of 64 bits; the first of these that is new enough is used.
+/// The compilers that are tried: the first that is new enough is used. clang 16 is the oldest that
+/// keeps enums of 64 bits.
 const CLANGS: [&str; 8] =
     ["clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16"];
 const OLDEST_CLANG: u32 = 16;
@@ -51,7 +52,7 @@ impl Compiler {
             .clang(&self.clang)
             .clang_args(&self.flags)
             .reference_obj(true)
-            // There is no such program: a skeleton that nobody reads needs no formatting.
+            // There is no such program: the skeleton is the compiler's, and needs no formatting.
             .rustfmt("no-rustfmt")
             .build()
             .with_context(|| format!("cannot compile {}", source.display()))?;
@@ -97,8 +98,8 @@ fn version(clang: &str) -> Option<u32> {
     text.split("version ").nth(1)?.split('.').next()?.parse().ok()
 }
 
-/// Unpacks vmlinux.h and the headers of the scx project, and gives their folder. Making a builder of
-/// scx_cargo is what unpacks them; neither its flags nor its compiler calls are used.
+/// Unpacks vmlinux.h and the headers of the scx project, and gives their folder. Making a builder
+/// of scx_cargo unpacks them; neither its flags nor its compiler calls are used.
 fn headers(out: &Path, clang: &str) -> Result<PathBuf> {
     // SAFETY: the build script has one thread.
     unsafe {

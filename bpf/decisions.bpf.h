@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Domain thread to kernel: how the decisions in the decision ring are carried out, and how a running task
- * gives way to one (preempt).
+ * Domain thread to kernel: how the decisions in a domain's ring are carried out, and how a running
+ * task gives way to one (preempt).
  *
- * A decision names a task, a stay in the waiting state, a CPU, a slice and a place in the order.
- * All of it is checked here. A wrong one is counted and bounced: the task stays where it waits, and
- * its domain is told of it again. A decision that comes too late (the task has run, moved, died, or
- * has been queued again) is counted as stale and dropped.
+ * A decision names a task, its generation, a CPU, a slice and a vtime. All of it is checked here,
+ * and what fails is counted:
+ *   bounced  CPU, slice or domain is wrong: the task goes on waiting, its thread is notified again
+ *   stale    the task has run, moved, died or begun another generation: the decision is dropped
  *
  * Invariant: a task leaves WAITING or BOUND only by a move that the kernel itself carries out under
  * the task's run-queue lock, so that it is never on two queues or on none.
@@ -20,17 +20,18 @@
 
 /* Where a decision moves a task. */
 struct transfer {
-	u64 seq; /* the stay that was decided */
+	u64 seq; /* the generation that was decided */
 	u64 from, to;
 	u64 slice_ns, vtime;
 };
 
 /*
- * Moves `p` from one queue to another, if it is still on the first for the stay that was decided.
+ * Moves `p` from one queue to another, if it is on the first in the generation that was decided.
  *
  * A change of affinity may put it there anew while the decision is being checked. The move itself
- * refuses what was queued after the iterator was opened, and ops.enqueue counts `seq` up before it
- * queues; so `seq` is compared between the two, and an old decision never moves a new stay.
+ * refuses a task that was inserted after the iterator was opened, and ops.enqueue counts `seq` up
+ * before it inserts. So `seq` is compared between opening and move, and an old decision never moves
+ * a new generation.
  *
  * Not inlined: the verifier wants an iterator opened and closed in a frame of its own when it is
  * inside a callback.
@@ -51,8 +52,8 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 }
 
 /*
- * A drain of a ring. What it counts is in the domain's memory (the kernel lets one CPU drain at a
- * time): numbers that change here would make every round a new state for the verifier.
+ * A drain of a ring. What it counts is in the domain's memory, since the kernel lets one CPU drain
+ * at a time. Numbers that change here would make every round a new state for the verifier.
  */
 struct drain {
 	u32 domain; /* whose ring it is */
@@ -60,8 +61,8 @@ struct drain {
 };
 
 /*
- * Whether `p` may be put on `cpu` by a decision of domain `d`: its affinity has it, the domain has
- * it, and it is not the domain thread's own, unless the task may use no other.
+ * Whether a decision for domain `d` may put `p` on `cpu`. Both the task's affinity and the domain
+ * must have that CPU. A domain thread's own CPU is only for a task that may use no other.
  */
 static bool is_sound_cpu(struct task_struct *p, u32 cpu, u32 d)
 {
@@ -82,7 +83,10 @@ static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct
 	return d->domain == taskc->notified || has_cpu_of(d->domain, p->cpus_ptr);
 }
 
-/* The queue that a sound decision means. A hint at a CPU that is no longer idle means READY. */
+/*
+ * The queue that a sound decision means, and the CPU to kick for it. A hint at a CPU that is no
+ * longer idle means READY.
+ */
 static u64 destination(struct task_ctx *taskc, const struct decision *d, s32 *kick)
 {
 	*kick = -1;
@@ -108,15 +112,17 @@ static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_
 }
 
 /*
- * The task that runs on `cpu` gives way, before its slice ends, to what has just been put first
- * into the CPU's own queue.
+ * The task that runs on `cpu` gives way, before its slice ends, to the task that has just been put
+ * first into the CPU's OWN.
  *
- * Only a task that user space decides for gives way: a CPU that runs a domain thread, a thread that
- * bypasses user space or a task of a higher scheduling class names no task in `running`. The
- * kernel's own SCX_KICK_PREEMPT ends the slice of the task that runs when the interrupt arrives,
- * which may be a domain thread by then. Here it is the task's own slice that ends, and another one
- * that has come to run meanwhile keeps the CPU. The task that gave way, if it was that late, has a
- * short slice when it runs next, no more; the kernel queues it as at the end of a slice.
+ * Only a task that user space decides for gives way. `running` names no task while the CPU runs a
+ * domain thread, a thread that bypasses user space, or a task of a higher scheduling class.
+ *
+ * The kernel's own SCX_KICK_PREEMPT ends the slice of the task that runs when the interrupt
+ * arrives, which may be a domain thread by then. This function ends the slice of the one task, and
+ * another that has come to run meanwhile keeps the CPU. A task that leaves the CPU just then has a
+ * short slice when it runs next, no more. The kernel enqueues the preempted task as at the end of a
+ * slice.
  */
 __weak int preempt(u32 d, s32 cpu, s32 here)
 {
@@ -134,7 +140,7 @@ __weak int preempt(u32 d, s32 cpu, s32 here)
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 		return 0;
 	}
-	/* Not 0, which the kernel warns of if the task has just left the CPU. */
+	/* Not 0: the kernel warns of that if the task has just left the CPU. */
 	scx_bpf_task_set_slice(running, 1);
 	bpf_task_release(running);
 	count(&domc->counts.preempted);
@@ -163,7 +169,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	}
 	/*
 	 * Two domains may have decided: the task's own, and one that was asked as well (ask_for).
-	 * One of them is first.
+	 * The first to write `decided_seq` has the task.
 	 */
 	if (__sync_val_compare_and_swap(&taskc->decided_seq, decided_seq, d->seq) != decided_seq) {
 		count(&domc->counts.stale);
@@ -178,10 +184,12 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		transfer.vtime = first_vtime(transfer.to, d->vtime);
 
 	/*
-	 * Before the move: it may run on another CPU at once. A new stay may begin at this moment
-	 * and must not be taken for decided, so nothing that says so (`seq`, `waits_on`) is written
-	 * here. If the new stay is by a decision that stands (stand()), its place may be noted as
-	 * this decision has it, or the other way round: the one after it mends that.
+	 * Written before the move, since the task may run on another CPU right after it.
+	 *
+	 * A new generation may begin at this moment, and must not count as decided. So nothing that
+	 * says so (`seq`, `waits_on`) is written here. If the new generation is by a decision that
+	 * stands (stand()), it may be given the key of this decision, or this decision that of the
+	 * new generation. The decision after it fixes that.
 	 */
 	taskc->carried = d->carried;
 	taskc->decided_by = d->domain;
@@ -200,9 +208,9 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	taskc->ready_on = transfer.to;
 
 	/*
-	 * The thread can be so quick that the task's ops.enqueue has not put it on its queue yet.
-	 * The first try then waits for that with the run-queue lock, but fails, as its iterator is
-	 * older than the task's place; the second succeeds.
+	 * The thread may decide before the kernel has inserted the task, which it does after
+	 * ops.enqueue. The first move then waits for that with the run-queue lock, but fails, since
+	 * its iterator is older than the insertion. The second succeeds.
 	 */
 	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
 		count(&domc->counts.stale);
@@ -215,7 +223,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	if (d->domain != taskc->notified) {
 		note_theft(taskc->notified, d->domain);
 		/*
-		 * What an idle CPU has asked for may go home again; note_place() looks after that.
+		 * A task that an idle CPU has asked for may go home again: note_place() moves the
+		 * home if it does not.
 		 */
 		if (taskc->asked_seq != d->seq)
 			set_home(taskc, d->domain);
@@ -255,10 +264,11 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 /*
  * Step 1 of ops.dispatch: carries out all that the thread of domain `d` has decided.
  *
- * Only one CPU can drain a ring at a time, and it may have seen the ring's end just before the last
- * decisions came, while the CPU that the domain thread has left for their sake is turned away. So
- * whoever has drained looks again for what was submitted meanwhile.
- * Global, so that the verifier looks at it once.
+ * Only one CPU can drain a ring at a time. It may have seen the ring's end just before the last
+ * decisions came, while the CPU that the domain thread has left for their sake is refused. So a CPU
+ * that has drained checks again for what was submitted meanwhile.
+ *
+ * Global, so that the verifier checks it once.
  */
 __weak int drain_decisions(u32 d, s32 cpu)
 {
@@ -278,7 +288,7 @@ __weak int drain_decisions(u32 d, s32 cpu)
 		submitted = READ_ONCE(domc->submitted);
 		if (submitted == READ_ONCE(domc->drained))
 			break;
-		/* Negative: another CPU is at it; it will wake this one if there is work left. */
+		/* Negative: another CPU drains, and will wake this one if there is work left. */
 		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
 			return 0;
 		WRITE_ONCE(domc->drained, submitted);
@@ -287,7 +297,7 @@ __weak int drain_decisions(u32 d, s32 cpu)
 	if (__sync_lock_test_and_set(&domc->carried_out, 0) && domc->starved_since_ns)
 		domc->starved_since_ns = 0;
 	to_ready = __sync_lock_test_and_set(&domc->to_ready, 0);
-	/* This CPU takes one of them itself. */
+	/* This CPU runs one of them itself. */
 	if (to_ready > 1)
 		kick_idle(domc, d, to_ready - 1);
 	return 0;

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A CPU asks for work: run_next() has the steps of the picture in the README, and what goes before
- * the ready tasks.
+ * A CPU asks for work. run_next() has the numbered steps of the picture in docs/architecture.md,
+ * and what goes before the ready tasks:
  *
- *   1  drain_decisions      (decisions.bpf.h)   carry out what the domain thread has decided
- *      run_due_thread, run_first, run_untold, goes_on     what is not compared with the ready tasks
- *   2  run_decided                            from the CPU's own queue, then from READY, or the
- *   other way round
+ *   1  drain_decisions    (decisions.bpf.h)   carries out what the domain thread has decided
+ *      run_due_thread                         a domain thread that has kept notices for too long
+ *      run_first                              boosted tasks
+ *      run_unnotified     (safety_net.bpf.h)  a waiting task that no decision will come for
+ *      goes_on                                the running task, if its vtime is still first
+ *   2  run_decided                            a task from the CPU's OWN or from READY
  *   3  run_parked_thread                      the domain thread
- *   4  run_by_safety_net  (safety_net.bpf.h)  a waiting task, if the thread is late
+ *   4  run_by_safety_net  (safety_net.bpf.h)  a waiting task, if the thread is overdue
  *   5  run_from_others    (steal.bpf.h)       a task of another domain
  *
- * Invariant: a CPU goes idle only if nothing that it may run waits anywhere, or if a domain thread
+ * Invariant: a CPU goes idle only if no task that it may run waits anywhere, or if a domain thread
  * runs or has just been called and will wake it.
  */
 #ifndef MANYLAND_DISPATCH_BPF_H
@@ -23,9 +25,12 @@
 #include "steal.bpf.h"
 
 /*
- * Runs from the own queue of `cpu`. Most of the time there is nothing in it, and the count of looks
- * that are due spares looking it up. One is taken before the look: who moves a task there says so
- * afterwards (note_own), so one of the two finds the other; who cannot, asks for some more (send).
+ * Runs a task from OWN of `cpu`. That queue is empty most of the time, so the CPU checks it only
+ * while `own_checks` says that checks are due.
+ *
+ * The count goes down before the check. A CPU that moves a task there raises it afterwards
+ * (note_own), so one of the two finds the other. One that cannot wait for the insertion asks for
+ * several checks (send).
  */
 static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 {
@@ -38,15 +43,17 @@ static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 	return true;
 }
 
-/* Whether something goes before everybody else on the CPU of `cpuc`. */
+/* Whether a boosted task goes before all others on the CPU of `cpuc`. */
 static bool has_boosts(struct cpu_ctx *cpuc, struct domain_ctx *domc)
 {
 	return READ_ONCE(cpuc->own_boosts) || READ_ONCE(domc->ready_boosts) > 0;
 }
 
 /*
- * Runs what goes before everybody else, without being compared: what a decision has made the
- * running task give way to, and starved tasks.
+ * Runs a boosted task, before all others and whatever its vtime:
+ *   - one to which a decision has made the running task give way (preempt);
+ *   - one that was sent to this CPU (send);
+ *   - a starved one (feed_starved).
  */
 __noinline int run_first(u32 cpu)
 {
@@ -66,12 +73,15 @@ __noinline int run_first(u32 cpu)
 }
 
 /*
- * Whether the running task, its slice used up, is still the first in its policy's order. The policy
- * has said where the task stands and how fast that changes while it runs, so the question needs no
- * new decision. Without it two tasks on a CPU would take turns whatever their weights, because the
- * one that runs is never in the queue when the next one is chosen.
+ * Whether the running task, its slice used up, is still first by its policy's vtime. Its decision
+ * has given that vtime, and the rate at which it grows while the task runs, so the question needs
+ * no new decision.
+ *
+ * Without it two tasks on a CPU would alternate whatever their weights, because the one that runs
+ * is never in the queue when the next one is chosen.
  */
-static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
+static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
+		    struct domain_ctx *domc, u32 d)
 {
 	struct task_ctx *taskc;
 	u64 vtime;
@@ -81,7 +91,8 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	taskc = task_ctx(prev);
-	if (!taskc || taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
+	if (!taskc || taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate ||
+	    taskc->decided_by != d)
 		return false;
 	own = READ_ONCE(cpuc->own_checks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
@@ -96,27 +107,29 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc, str
 	return true;
 }
 
-/* What goes before the ready tasks: a domain thread that has kept messages waiting for too long. */
+/* Before the ready tasks: runs a domain thread that has kept notices waiting for too long. */
 static bool run_due_thread(struct domain_ctx *domc, u32 d, u64 now)
 {
 	return thread_is_due(domc, d, now) && run_from(DSQ_THREAD | d);
 }
 
 /*
- * Step 2: runs a decided task, from the CPU's own queue and from that of the domain, the one that
- * is behind first.
+ * Step 2: runs a decided task, from the CPU's OWN and from READY, the one that is further behind
+ * first.
  */
 static bool run_decided(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
 	bool own_first = cpuc->dedicated || !before(domc->ready_vtime, cpuc->own_vtime);
 
 	if (!(cpuc->dedicated ? run_own(cpu, cpuc) :
-	      own_first	   ? run_own(cpu, cpuc) || run_from(DSQ_READY | d) :
-			     run_from(DSQ_READY | d) || run_own(cpu, cpuc))) {
+	      own_first	      ? run_own(cpu, cpuc) || run_from(DSQ_READY | d) :
+				run_from(DSQ_READY | d) || run_own(cpu, cpuc))) {
 		domc->ready = 0;
 		return false;
 	}
-	/* For the thread, which otherwise reads it when it is switched in. */
+	/*
+	 * For the running thread. Otherwise begin_thread() does it when the thread is switched in.
+	 */
 	if (domc->state == THREAD_RUNNING)
 		note_ready(domc, d);
 	if (domc->starved_since_ns)
@@ -130,7 +143,7 @@ static bool run_parked_thread(struct domain_ctx *domc, u32 d)
 	return domc->state == THREAD_PARKED && run_from(DSQ_THREAD | d);
 }
 
-/* The steps of the picture in the README, each a function. */
+/* The steps of the picture in docs/architecture.md, each a function. */
 static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
 		     struct task_struct *prev)
 {
@@ -149,17 +162,18 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 }
 
 /*
- * No other task is to be had: the running one goes on, or leaves for a better core, and keeps the
+ * There is no other task to run. The running one goes on, or leaves for a better core and keeps the
  * CPU until then.
  */
 static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
 	struct task_ctx *taskc = task_ctx(prev);
 
-	if (cpuc && taskc && !taskc->is_thread && !bypasses_user_space(prev) && can_upgrade_core(prev, taskc, cpu, cpuc)) {
+	if (cpuc && taskc && !taskc->is_thread && !bypasses_user_space(prev) &&
+	    can_upgrade_core(prev, taskc, cpu, cpuc)) {
 		/*
-		 * Without a slice it goes to ops.enqueue, or back to this CPU's local queue where
-		 * the kernel keeps it from there (it must not migrate now, or exits). The kernel
+		 * Without a slice the task goes to ops.enqueue. If it must not migrate now, or
+		 * exits, the kernel puts it back into this CPU's local queue from there. The kernel
 		 * does not check that queue again by itself: the CPU would go idle although it has
 		 * the task.
 		 */
@@ -167,8 +181,9 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 		return;
 	}
 	/*
-	 * It is at no other task's cost if none waits. Those that do may just not have been decided
-	 * yet: were that time free, tasks whose slices end together would get unequal shares.
+	 * The time costs no other task anything if none waits. The decisions for waiting tasks may
+	 * just be on their way: were the time free, tasks whose slices end together would get
+	 * unequal shares.
 	 */
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (taskc) {

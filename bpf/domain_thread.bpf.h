@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The domain thread as the kernel's side sees it: its states, where it waits for a CPU, and whether
- * it comes in time.
+ * The domain thread as BPF sees it: its state, where it waits for a CPU, and whether it is overdue.
  *
  *   ASLEEP ----- woken, and a CPU is idle --------------> RUNNING
  *   ASLEEP ----- woken, and none is: park_thread() ------> PARKED
@@ -9,9 +8,8 @@
  *   RUNNING ---- has nothing left to do -----------------> ASLEEP
  *   RUNNING ---- gives way: end_thread() ----------------> PREEMPTED, until ops.enqueue parks it
  *
- * Invariant: `state` and `state_since_ns` are those of the last change; `patience_ns` is how long
- * the domain's CPUs wait for the thread now, which grows with the lateness of the machine's own
- * timers.
+ * Invariant: the thread is in `state` since `state_since_ns`. `patience_ns` of a domain is how long
+ * its CPUs wait for the thread now; it grows with the lateness of the machine's own timers.
  */
 #ifndef MANYLAND_DOMAIN_THREAD_BPF_H
 #define MANYLAND_DOMAIN_THREAD_BPF_H
@@ -26,7 +24,10 @@ static void set_thread_state(struct domain_ctx *domc, u32 state)
 	WRITE_ONCE(domc->state, state);
 }
 
-/* The domain thread has found no idle CPU, or has yielded or used up its slice. */
+/*
+ * The domain thread parks: it has found no idle CPU, or has yielded or used up its slice. If it is
+ * bound to one CPU, ops.select_cpu was not called, and it runs at once if that CPU is idle.
+ */
 static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_flags)
 {
 	struct domain_ctx *domc = domain_at(taskc->home);
@@ -40,7 +41,10 @@ static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_f
 	}
 	set_thread_state(domc, THREAD_PARKED);
 	scx_bpf_dsq_insert(p, DSQ_THREAD | taskc->home, slice_ns, enq_flags);
-	/* Its wake-up was handed over to the CPU it ran on: ops.select_cpu was not called. */
+	/*
+	 * The waker handed the wake-up to the CPU that the thread ran on: ops.select_cpu was not
+	 * called.
+	 */
 	if (enq_flags & SCX_ENQ_WAKEUP && !__COMPAT_is_enq_cpu_selected(enq_flags))
 		kick_idle(domc, taskc->home, 1);
 	else
@@ -61,7 +65,9 @@ static u32 thread_domain(s32 pid)
 	return NO_DOMAIN;
 }
 
-/* The flags of a submission that wakes the thread if it sleeps and nobody else has woken it. */
+/*
+ * The flags for submitting a notice to `domc`: the first one that finds its thread asleep wakes it.
+ */
 static u64 wake_flags_for(struct domain_ctx *domc)
 {
 	if (READ_ONCE(domc->sleeping) && __sync_lock_test_and_set(&domc->sleeping, 0)) {
@@ -71,29 +77,29 @@ static u64 wake_flags_for(struct domain_ctx *domc)
 	return BPF_RB_NO_WAKEUP;
 }
 
-/*
- * Whether the thread of `domc` was called and has not come for its patience: somebody has stopped
- * it.
- */
+/* Whether the thread of `domc` was called and has slept on for its patience: it is stopped. */
 static bool is_stopped(struct domain_ctx *domc, u64 now)
 {
 	return domc->state == THREAD_ASLEEP && !READ_ONCE(domc->sleeping) &&
 	       (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
 }
 
-/* Whether there are decisions that no CPU has carried out to the end. */
+/* Whether the thread has submitted decisions that no CPU has drained to the end. */
 static bool is_undrained(struct domain_ctx *domc)
 {
 	return READ_ONCE(domc->submitted) != READ_ONCE(domc->drained);
 }
 
-/* How many tasks are ready in domain `d`, for its thread. */
+/* Publishes for the thread of domain `d` how many tasks READY holds. */
 static void note_ready(struct domain_ctx *domc, u32 d)
 {
 	domc->ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
 }
 
-/* Whether the parked thread has kept messages waiting for longer than its patience. */
+/*
+ * Whether the parked thread has kept notices waiting for longer than `patience_ns`, or seems to
+ * have no work and has been parked for PARKED_MAX_NS.
+ */
 static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
 {
 	u64 parked;
@@ -110,43 +116,48 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
 	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
 }
 
-/* Whether the thread does not run, and had the time to come since it was called or put aside. */
+/*
+ * Whether the thread is not running although its patience has passed: since its last call and,
+ * unless it sleeps, since it was parked or preempted.
+ */
 static bool is_away(struct domain_ctx *domc, u64 now)
 {
 	if (domc->state == THREAD_RUNNING)
 		return false;
-	if (domc->state != THREAD_ASLEEP && (s64)(now - domc->state_since_ns) <= (s64)READ_ONCE(domc->patience_ns))
+	if (domc->state != THREAD_ASLEEP &&
+	    (s64)(now - domc->state_since_ns) <= (s64)READ_ONCE(domc->patience_ns))
 		return false;
 	return (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
 }
 
 /*
- * Whether the thread of `domc` comes when it is called: it runs, or it sleeps and was not called in
- * vain.
+ * Whether the thread of `domc` comes when it is called: it runs, or it sleeps and is not stopped.
  */
 static bool is_at_hand(struct domain_ctx *domc, u64 now)
 {
-	return domc->state == THREAD_RUNNING || (domc->state == THREAD_ASLEEP && !is_stopped(domc, now));
+	return domc->state == THREAD_RUNNING ||
+	       (domc->state == THREAD_ASLEEP && !is_stopped(domc, now));
 }
 
 /*
- * No timer counts as later than this: a pause of the whole machine is over by the next heartbeat.
+ * The lateness of a timer counts up to this: a pause of the whole machine is over by the next
+ * heartbeat.
  */
 #define LATE_MAX_NS 100000000
 
-/* What is left of that at the next heartbeat, if it is not late. */
+/* What remains of a lateness at the next heartbeat, if that one is in time. */
 #define FADING(ns) ((ns) / 8 * 7)
 
 /*
- * From a wake-up to its decision: the thread is woken, gets a CPU, decides, is heard by a CPU; each
- * may wait twice for the host.
+ * How often a decision may wait for the host. Each of its four steps may do so twice: the thread is
+ * woken, it gets a CPU, it decides, a CPU drains the decision.
  */
 #define STEPS_TO_DECIDE 8
 
 /*
- * How late this heartbeat is, or others have been lately. In a guest that has more CPUs than its
- * host gives it, every step from a wake-up to a decision takes so much longer, and a thread that
- * comes no later than that is not late.
+ * How far this heartbeat, or recent ones, came after their time. In a guest with more CPUs than its
+ * host gives it, each step from a wake-up to a decision is delayed by as much. A thread that needs
+ * no longer than that is in time.
  */
 static u64 lateness(struct heartbeat *h)
 {
@@ -191,8 +202,8 @@ static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, 
 }
 
 /*
- * For the heartbeat, which comes so late: how long the CPUs of `domc` wait for the thread from now
- * on.
+ * For the heartbeat, which came `late` ns after its time: sets how long the CPUs of `domc` wait for
+ * their thread.
  */
 static void set_patience(struct domain_ctx *domc, u64 late)
 {

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task becomes runnable. ops.enqueue reads as the list of what may come of that: it runs on an
- * idle CPU at once, it is ready by a decision that holds, or it waits for one.
+ * A task becomes runnable. ops.enqueue lists what may come of that, first match first:
  *
- * Invariant: when ops.enqueue returns, the task is on exactly one queue of the kernel. If it is on
- * WAITING or BOUND, the domain thread has been notified; if there was no room for the message, the
- * task is counted, and while there are such tasks the safety net runs every second one. It is ready
- * at once only by a decision of its home's thread that stands.
+ *   run_here           it bypasses user space, or no thread decides for it
+ *   park_thread        it is a domain thread (domain_thread.bpf.h)
+ *   upgrade_core       it had its CPU for itself, and a better core is idle
+ *   run_on_idle        it runs on an idle CPU at once
+ *   resume             preempted by a higher scheduling class, it has slice left (standing.bpf.h)
+ *   stand              it is ready at once, by a decision that stands (standing.bpf.h)
+ *   wait_for_decision  it waits
+ *
+ * Invariant: when ops.enqueue is done, the task is on exactly one queue of the kernel. If it is on
+ * WAITING or BOUND, the domain thread has been notified. If the ring had no room for the notice,
+ * the task counts as unnotified, and while there are such tasks every second dispatch is the safety
+ * net's. The task is ready at once only by a decision of its home's thread that still holds.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -17,8 +24,9 @@
 #include "standing.bpf.h"
 
 /*
- * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If that is taken by now,
- * it goes on where it is: ops.dispatch has kicked the CPU, so it will look at its local queue.
+ * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If another task has
+ * claimed that core since, `p` goes on where it is. ops.dispatch has kicked the CPU, so it will
+ * check its local queue.
  */
 static void upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 enq_flags)
 {
@@ -34,11 +42,6 @@ static void upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu,
 	send(p, taskc, taskc->home, better, enq_flags);
 }
 
-/*
- * The outcomes of ops.enqueue that stand in other files: park_thread() (domain_thread.bpf.h),
- * resume() and stand() (standing.bpf.h).
- */
-
 /* `p` runs where it is, without a decision. */
 static void run_here(struct task_struct *p, u64 enq_flags)
 {
@@ -46,8 +49,9 @@ static void run_here(struct task_struct *p, u64 enq_flags)
 }
 
 /*
- * `p` runs at once on an idle CPU, if there is one and with --strict no task that waits goes before
- * it: that which it is bound to; or any, where ops.select_cpu was not asked.
+ * Runs `p` at once on an idle CPU, and answers whether there was one for it. With --strict there is
+ * none while waiting tasks go before `p`. A bound task needs the CPU that it is bound to. For
+ * another one any CPU will do, but it is claimed only if ops.select_cpu was not called.
  */
 static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *taskc,
 					struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
@@ -72,7 +76,7 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 	return true;
 }
 
-/* `p` waits for a decision of domain `d`, or for the safety net. */
+/* `p` waits for a decision of the thread of domain `d`, or for the safety net. */
 static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc,
 					      struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
 					      u64 enq_flags)
@@ -132,7 +136,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	domc = domain_at(d);
 	if (!domc) {
 		/*
-		 * Its CPU has come online since, or is a domain thread's: no thread decides for it.
+		 * Its CPUs came online after attach, or are domain threads' own: no thread decides
+		 * for it.
 		 */
 		run_here(p, enq_flags);
 		return;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is done five times a second rather than on the way of a task: finding wake-ups that were
- * lost in a race and starved tasks (safety_net.bpf.h), moving tasks off CPUs that a higher
- * scheduling class has (higher_class.bpf.h), measuring the machine's lateness
- * (domain_thread.bpf.h), and evening out the loads of the domains (balance.bpf.h).
+ * What is done five times a second rather than on the way of a task:
+ *   - finding wake-ups that were lost in a race, and starved tasks (safety_net.bpf.h);
+ *   - moving tasks off CPUs on which a higher scheduling class runs (higher_class.bpf.h);
+ *   - measuring the lateness of the machine's timers (domain_thread.bpf.h);
+ *   - evening out the loads of the domains (balance.bpf.h).
  *
  * Invariant: nothing depends on the heartbeat except the time after which a rare accident is
  * repaired.
@@ -23,15 +24,15 @@ static long start_timer(struct heartbeat *h)
 }
 
 /*
- * Finds tasks that wait although a CPU of their domain is idle: the wake-up that the gap in
- * idle.bpf.h has swallowed.
+ * Kicks a CPU of each domain in which tasks wait although a CPU is idle: the gap in idle.bpf.h has
+ * swallowed its wake-up.
  */
 static void find_lost_wakeups(void)
 {
 	struct domain_ctx *domc;
 	u32 i;
 
-	/* The masks are under RCU, and Linux before 6.18 does not see that a timer implies it. */
+	/* The masks are under RCU. A timer implies it, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -44,10 +45,7 @@ static void find_lost_wakeups(void)
 	bpf_rcu_read_unlock();
 }
 
-/*
- * Sets the patience of each domain, and lets tasks of its queues go first that have waited for too
- * long.
- */
+/* Sets the patience of each domain, and boosts the starved tasks of its queues. */
 static void serve_domains(u64 late)
 {
 	struct domain_ctx *domc;
@@ -58,14 +56,16 @@ static void serve_domains(u64 late)
 		if (domc)
 			set_patience(domc, late);
 		if (domc && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
-			    scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
+			     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
 			boosts = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_vtime);
 			WRITE_ONCE(domc->ready_boosts, boosts);
 		}
 	}
 }
 
-/* The same for each CPU's own queues; and tasks leave a CPU that is not to be had. */
+/*
+ * Boosts the starved tasks of each CPU's queues. Ready ones leave a CPU that does not ask for work.
+ */
 static void serve_cpus(void)
 {
 	struct cpu_ctx *cpuc;
@@ -81,7 +81,7 @@ static void serve_cpus(void)
 			boosts = feed_starved(DSQ_BOUND | i, DSQ_OWN | i, cpuc->own_vtime);
 			if (READ_ONCE(cpuc->own_boosts) < boosts)
 				WRITE_ONCE(cpuc->own_boosts, boosts);
-			/* In whatever way they came there. */
+			/* OWN may have tasks without a check being due for them. */
 			note_own(i);
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 		}

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A higher scheduling class takes a CPU: a real-time or deadline task, with --partial any task that
- * did not choose SCHED_EXT. Whatever was about to run there looks for another place.
+ * A higher scheduling class runs on a CPU: a real-time or deadline task, with --partial any task
+ * that did not choose SCHED_EXT. The tasks that were about to run there find another CPU.
  *
- * Invariant: no task that may run elsewhere stays in the local queue of a CPU that has been taken,
- * or in the CPU's own queue for longer than two heartbeats. (Before Linux 6.19 there is one gap: a
- * task sent to an idle CPU at the moment in which a higher class wakes there stays until that
- * sleeps.)
+ * Invariant: no task that may run elsewhere is left in the local queue of such a CPU, or in its OWN
+ * for longer than two heartbeats.
+ *
+ * Before Linux 6.19 there is one gap. A task may be sent to an idle CPU at the moment in which a
+ * task of a higher scheduling class wakes there. It waits until that one sleeps.
  */
 #ifndef MANYLAND_HIGHER_CLASS_BPF_H
 #define MANYLAND_HIGHER_CLASS_BPF_H
@@ -18,15 +19,17 @@
 #define MAX_RT_PRIO 100
 #define SCHED_EXT 7
 
-/* At most so many tasks of a CPU's own queue are looked at in one heartbeat. */
+/* How many tasks of a CPU's OWN one heartbeat scans at most. */
 #define RESCUES_MAX 64
 
 /*
- * For ops.stopping: whoever leaves a CPU with a part of its slice left is preempted by a higher
- * class. The kernel would keep it in the local queue, and before Linux 6.19 does not let it out
- * again: it calls ops.cpu_release while the task is still current, and takes every task that runs a
- * BPF program for one that may not migrate. Without a slice it goes to ops.enqueue, as at the end
- * of one, which resumes a turn that was decided.
+ * For ops.stopping: a task that leaves a CPU with a part of its slice left is preempted by a higher
+ * scheduling class.
+ *
+ * The kernel would keep it in the local queue, and before Linux 6.19 does not let it out again.
+ * There it calls ops.cpu_release while the task is still current, and holds every task that runs a
+ * BPF program for one that may not migrate. Without a slice the task goes to ops.enqueue, as at the
+ * end of one, which resumes a run that was decided.
  */
 static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
 {
@@ -38,7 +41,7 @@ static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
 	note_displaced(scx_bpf_task_cpu(p));
 }
 
-/* Before Linux 6.19, the only place from which the local queue can be emptied. */
+/* Before Linux 6.19, only this callback can empty the local queue. */
 void BPF_STRUCT_OPS(manyland_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {
 	scx_bpf_reenqueue_local();
@@ -55,7 +58,7 @@ int BPF_PROG(note_switch, bool preempt, struct task_struct *prev, struct task_st
 	return 0;
 }
 
-/* Moves what may run elsewhere from the queue of CPU `cpu` to that of its domain. */
+/* Moves the tasks that may run elsewhere from OWN of `cpu` to `ready`, the READY of its domain. */
 static __noinline bool move_out(s32 cpu, u64 ready)
 {
 	struct bpf_iter_scx_dsq it;
@@ -82,7 +85,10 @@ static __noinline bool move_out(s32 cpu, u64 ready)
 	return moved;
 }
 
-/* For the heartbeat: tasks are ready for a CPU that has not asked for work since the last one. */
+/*
+ * For the heartbeat: tasks are ready for a CPU. If it has not asked for work since the last one,
+ * they leave it.
+ */
 __weak int rescue(s32 cpu)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
@@ -95,7 +101,7 @@ __weak int rescue(s32 cpu)
 		return 0;
 	}
 	domc = domain_at(cpuc->domain);
-	/* As in heartbeat(). */
+	/* A timer implies RCU, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
 	if (domc && move_out(cpu, DSQ_READY | cpuc->domain)) {
 		note_work(domc);

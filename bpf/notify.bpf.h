@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Kernel to domain thread: how a task that waits becomes a message in `queued` of its domain.
+ * Kernel to domain thread: a task that waits becomes a notice in the ring of its domain.
  *
- * The thread says in `domain_ctx.sleeping` that it is about to sleep, and looks at the ring once
- * more after that. A message takes its place in the ring (a locked operation) before it
- * reads the flag. So either the thread sees the message or the message sees the flag and wakes it.
+ * Each side writes before it reads, so no wake-up is lost:
+ *   - the thread sets `domain_ctx.sleeping`, then checks the ring once more;
+ *   - BPF reserves a record in the ring, a locked operation, then reads `sleeping`.
+ * Either the thread sees the record, or BPF sees the flag and wakes the thread.
  *
- * Invariant: a task has at most one message for each stay in the waiting state, told apart by
- * `seq`; only a bounced decision brings a second one, and a CPU without work in another domain,
- * whose thread is asked to decide as well.
+ * Invariant: a task has at most one notice for each generation, which `seq` numbers. A second one
+ * has one of two causes:
+ *   - a decision was bounced;
+ *   - a CPU without work in another domain asks the thread there to decide as well.
  */
 #ifndef MANYLAND_NOTIFY_BPF_H
 #define MANYLAND_NOTIFY_BPF_H
 
 #include "domain_thread.bpf.h"
 
-/* The cgroup that the directory with this inode number under /sys/fs/cgroup stands for. */
+/* The cgroup of `p`, by the inode number of its directory under /sys/fs/cgroup. */
 static u64 cgroup_of(struct task_struct *p)
 {
 	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
@@ -49,8 +51,9 @@ static bool may_use_whole(struct task_struct *p, u32 d)
 	return mask && bpf_cpumask_subset(mask, p->cpus_ptr);
 }
 
-/* Tells the thread of domain `d` that `p` waits. False: there is no room in the ring. */
-static bool notify(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u16 flags)
+/* Notifies the thread of domain `d` that `p` waits. False: the ring has no room. */
+static bool notify(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
+		   u16 flags)
 {
 	struct notice_part *part;
 	struct notice *m;
@@ -77,8 +80,8 @@ static bool notify(struct task_struct *p, struct task_ctx *taskc, struct domain_
 }
 
 /*
- * The flags of a second message about the same stay: whoever has not run since it woke up has just
- * woken up.
+ * The flags of a second notice of the same generation. A task that has not run since it last slept
+ * has just woken up.
  */
 static u16 flags_again(struct task_ctx *taskc)
 {

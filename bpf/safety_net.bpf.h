@@ -2,16 +2,18 @@
 /*
  * The first promise: every runnable task runs, whatever the domain threads do.
  *
- * A task that waits for a decision sits in WAITING of its home, or in BOUND of its CPU, in the
- * order of a virtual time that BPF keeps itself. CPUs run it from there
- *   - when their domain thread is stopped, or later than its patience (net_is_open, run_waiting);
- *   - every second time while tasks wait of which the thread could not be notified (run_untold);
- *   - first of all tasks, once it has waited for seconds (feed_starved). The lightest among many do
- *     (a task of nice 19 has a hundredth of the share of others, so among forty of them it runs
- *     once in some ten seconds), and those that a policy never chooses. They run for one slice,
- *     decided or not. Otherwise the kernel's watchdog would end the scheduler.
+ * A task that waits for a decision is in WAITING of its home, or in BOUND of its CPU, sorted by a
+ * virtual time that BPF keeps itself. CPUs run it from there:
+ *   - when their domain thread is stopped or overdue (net_is_open, run_waiting);
+ *   - at every second dispatch while tasks are unnotified (run_unnotified);
+ *   - before all other tasks, once it has waited for seconds (feed_starved).
  *
- * Invariant: without --strict no task waits for a thread that is asleep, stopped, or later than its
+ * Two kinds of task starve, ready or waiting: those that a policy never chooses, and the lightest
+ * among many. A task of nice 19 has a hundredth of the share of others, so among forty of them it
+ * runs once in some ten seconds. A starved task runs for one slice, decided or not. Otherwise the
+ * kernel's watchdog would end the scheduler.
+ *
+ * Invariant: without --strict no task waits for a thread that is asleep, stopped or past its
  * patience; with it, for no longer than STALL_NS. And no task waits in a queue for much longer than
  * STARVED_NS while CPUs that it may use run others from there, whatever its weight and whatever its
  * policy wants.
@@ -31,25 +33,26 @@ static bool net_is_open(struct domain_ctx *domc, u64 now)
 	if (!domc->starved_since_ns)
 		domc->starved_since_ns = now;
 	starved = now - domc->starved_since_ns;
-	/* It sleeps, and nobody is about to carry out what it has decided. */
+	/* It sleeps, and has left no decisions that a CPU is about to carry out. */
 	if (!strict && domc->state == THREAD_ASLEEP && is_away(domc, now) && !is_undrained(domc))
 		return true;
-	/* One that is at work comes to an end soon, unless it is broken. */
+	/* A running thread soon finishes its round, unless it is broken. */
 	if (domc->state == THREAD_RUNNING)
 		most *= WORK_PATIENCES;
 	return starved > (strict || most > (s64)STALL_NS ? (s64)STALL_NS : most);
 }
 
-/* Runs from one of two ordered queues, the one that is behind first. */
+/* Runs from one of two sorted queues, the one that is further behind first. */
 static bool run_from_either(u64 a, u64 b, bool a_first)
 {
 	return a_first ? run_from(a) || run_from(b) : run_from(b) || run_from(a);
 }
 
 /*
- * Runs a waiting task: of those bound to the CPU and those of the domain, the one that had least. A
- * dedicated CPU is only for the former.
- * Not static, so that the verifier looks at it once, and not on each path to a call of it.
+ * Runs a waiting task: of those bound to the CPU and those of the domain, the one with the earliest
+ * key. A dedicated CPU is only for the former.
+ *
+ * Not static, so that the verifier checks it once, and not on each path to a call of it.
  */
 __noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 {
@@ -63,7 +66,8 @@ __noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 }
 
 /*
- * The slice of a task that runs from there: all that wait behind it share one, as under a policy.
+ * The slice of a task that the safety net runs from a queue. All that wait there share one slice,
+ * as under a policy.
  */
 static u64 net_slice(u64 dsq)
 {
@@ -73,7 +77,10 @@ static u64 net_slice(u64 dsq)
 	return slice > slice_min_ns ? slice : slice_min_ns;
 }
 
-/* The thread of `domc` has thousands to decide already; this one is the safety net's to run. */
+/*
+ * The ring of `domc` is full: its thread has thousands of tasks to decide already. The safety net
+ * has to run this one.
+ */
 static void note_unnotified(struct task_ctx *taskc, struct domain_ctx *domc)
 {
 	count(&domc->counts.congested);
@@ -83,7 +90,7 @@ static void note_unnotified(struct task_ctx *taskc, struct domain_ctx *domc)
 		domc->unnotified_since_ns = scx_bpf_now();
 }
 
-/* The task runs, waits anew, or is gone. */
+/* The task is unnotified no longer: it runs, is ready, waits anew, or is gone. */
 static void settle_unnotified(struct task_ctx *taskc)
 {
 	struct domain_ctx *domc;
@@ -96,8 +103,8 @@ static void settle_unnotified(struct task_ctx *taskc)
 }
 
 /*
- * Tasks wait that no decision will come for, so the net cannot be left until nothing is ready: it
- * has every second turn.
+ * No decision will come for unnotified tasks, so the safety net cannot leave them until no task is
+ * ready: it has every second dispatch.
  */
 static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
@@ -110,8 +117,10 @@ static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *dom
 }
 
 /*
- * Whether a task waits for a decision that this CPU may then run; of those that are decided it
- * would have taken one. Not static, so that the verifier looks at it once.
+ * Whether a task waits that this CPU may run once it is decided. Ready tasks need no check: the CPU
+ * would have run one.
+ *
+ * Not static, so that the verifier checks it once.
  */
 __weak bool is_awaited(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 {
@@ -120,10 +129,12 @@ __weak bool is_awaited(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 }
 
 /*
- * A task runs that waited for a decision of `domc`. It was the first of those that wait, unless it
- * was starved, so the safety net's virtual time is not before its own (note_service()).
+ * A task runs undecided, for which the thread of `domc` was to decide. It was the first waiting
+ * one, unless it was starved. So the safety net's virtual time is not before its vtime
+ * (note_service).
  */
-static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, struct cpu_ctx *cpuc)
+static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc,
+			  struct cpu_ctx *cpuc)
 {
 	count(&domc->counts.late);
 	note_theft(taskc->notified, cpuc->domain);
@@ -133,8 +144,8 @@ static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct 
 }
 
 /*
- * Moves the tasks at the end of a queue that have waited for too long to the place `order` in `to`,
- * and answers how many.
+ * Moves tasks that have waited for too long from the end of a queue to the key `vtime` in `to`, and
+ * answers how many.
  */
 static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
 {
@@ -164,15 +175,15 @@ static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
 }
 
 /*
- * For the heartbeat: looks for starved tasks in two queues, those of waiting and of ready ones, and
- * answers how many turns they are to have before everybody else.
+ * For the heartbeat: searches two queues, of waiting and of ready tasks, for starved ones. Answers
+ * how many boosts they are to have.
  */
 __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 {
 	u32 boosts = 0;
 	u64 vtime;
 
-	/* As in heartbeat(). */
+	/* A timer implies RCU, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
 	vtime = first_vtime_rcu(ready, last_vtime);
 	if (scx_bpf_dsq_nr_queued(ready) > 0)
@@ -183,8 +194,9 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 	return boosts;
 }
 
-/* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is late. */
-static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
+/* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is overdue. */
+static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
+			      u64 now)
 {
 	if ((!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
 	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A task wakes up, and ops.select_cpu claims a CPU on which it runs at once: without a decision,
- * since no other task wants that CPU.
+ * A task wakes up, and ops.select_cpu claims a CPU on which it runs at once. It needs no decision,
+ * since no other task wants that CPU. The CPU is the first that the task can have of these:
  *
- * An idle CPU at home comes first, then that of a waker that is about to sleep, then an idle one
- * elsewhere, nearest first; where there are several kinds of core the table of core_kinds.bpf.h
- * says which. ops.enqueue does the same where the kernel has not called ops.select_cpu.
+ *   1  an idle one at home;
+ *   2  that of a waker at home that is about to sleep;
+ *   3  an idle one elsewhere, nearest first.
  *
- * Invariant: a claimed CPU gets the task, by its local queue (bypass) or by its own queue (send),
- * and `free` says that what the task uses there is at no other task's cost.
+ * Where there are several kinds of core, the table of core_kinds.bpf.h has the steps instead.
+ * ops.enqueue claims an idle CPU too where the kernel has not called ops.select_cpu.
+ *
+ * Invariant: a claimed CPU gets the task, through its local queue (bypass) or its OWN (send).
+ * `free` then says that the task's time there costs no other task anything.
  */
 #ifndef MANYLAND_SELECT_CPU_BPF_H
 #define MANYLAND_SELECT_CPU_BPF_H
@@ -17,10 +20,10 @@
 #include "domain_thread.bpf.h"
 #include "home.bpf.h"
 
-/* So often a CPU may look for a task on its way to the CPU's own queue in vain. */
+/* How often a CPU may check its OWN in vain for a task that is on the way there. */
 #define CHECKS_BEFORE 4
 
-/* `p` runs on a CPU that was claimed for it: no decision is needed. */
+/* The task runs on a CPU that was claimed for it: it needs no decision. */
 static void note_bypass(struct task_ctx *taskc, u32 d)
 {
 	struct domain_ctx *domc = domain_at(d);
@@ -33,16 +36,16 @@ static void note_bypass(struct task_ctx *taskc, u32 d)
 }
 
 /*
- * Whether the kernel still has a verdict of another scheduler that has left since: that of a
- * wake-up that was on its way then. Linux before 7.0 keeps it, and warns of the next one. What it
- * says is what bypass() wants.
+ * Whether the kernel still has a direct dispatch of `p` by a scheduler that has left since, made
+ * for a wake-up that was on its way then. Linux before 7.0 keeps that one, and warns of the next.
+ * It names the local queue, as bypass() wants.
  */
 static bool goes_local_anyway(struct task_struct *p)
 {
 	return bpf_core_field_exists(p->scx.ddsp_dsq_id) && p->scx.ddsp_dsq_id == SCX_DSQ_LOCAL;
 }
 
-/* The same where its run queue is, or is about to be, that of the CPU. */
+/* Runs `p` on a claimed CPU, if its run queue is, or is about to be, that CPU's. */
 static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
 	note_bypass(taskc, d);
@@ -53,12 +56,14 @@ static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq
 }
 
 /*
- * The same where it is that of another CPU, for ops.enqueue. Into the CPU's own queue, before all
- * others, and not into its local one: there the kernel would move it only after it has let go of
- * the lock, and before Linux 7.0 it keeps that verdict if the task is taken off meanwhile to change
- * its affinity. Then it carries it out all the same, and ends the scheduler because the task may
- * not use the CPU. (The kick comes after the insertion: the kernel makes it once it has let go of
- * the lock.)
+ * Runs `p` on a claimed CPU, if its run queue is that of another CPU. For ops.enqueue.
+ *
+ * `p` goes into the CPU's OWN, before all others, and not into the local queue. The kernel would
+ * move it to another CPU's local queue only after it has released the run queue's lock. If a change
+ * of affinity dequeues `p` meanwhile, Linux before 7.0 keeps the direct dispatch. It then carries
+ * it out all the same, and ends the scheduler because the task may not use the CPU.
+ *
+ * The kick comes after the insertion: the kernel makes it once it has released the lock.
  */
 static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, u64 enq_flags)
 {
@@ -74,32 +79,31 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 }
 
 /*
- * The CPU of the waker of `p`, if it is of `home` and `p` may wait or run there, or a negative
- * number.
+ * The CPU of the waker of `p`, if it belongs to `home` and `p` may wait or run there. Negative: it
+ * does not, or `p` may not.
  */
 static s32 wakers_cpu(struct task_struct *p, u32 home)
 {
 	s32 cpu = bpf_get_smp_processor_id();
 	struct cpu_ctx *cpuc = cpu_at(cpu);
+	bool is_home = cpuc && cpuc->domain == home && !cpuc->dedicated;
 
-	return cpuc && cpuc->domain == home && !cpuc->dedicated && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
+	return is_home && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ? cpu : -1;
 }
 
 /*
- * The CPU of a waker that says that it is about to sleep, for a task at home there. Two that talk
- * to each other keep their cache so, at the moments in which the home has no other CPU for them.
+ * The CPU of a waker that says it is about to sleep, for a task whose home has that CPU. Two tasks
+ * that talk to each other keep their cache so while the home has no idle CPU for them.
  */
 static s32 beside_waker(struct task_struct *p, u32 home)
 {
-	if (bpf_get_current_task_btf()->flags & PF_EXITING || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+	if (bpf_get_current_task_btf()->flags & PF_EXITING ||
+	    scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
 		return -1;
 	return wakers_cpu(p, home);
 }
 
-/*
- * The CPU that `p` is to run on at once, or a negative number: an idle one at home, that of its
- * waker, an idle one elsewhere.
- */
+/* Claims the CPU on which `p` runs at once, by the steps above. Negative: there is none. */
 static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu, u64 wake_flags)
 {
 	u32 home = home_of(p, taskc);
@@ -120,7 +124,7 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu
 				cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
 		}
 	}
-	/* A task without a cache to stay near lives where it finds room. */
+	/* A task that has no cache yet has its home where it finds an idle CPU. */
 	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || taskc->fresh))
 		set_home(taskc, domain_of_cpu(cpu));
 	taskc->fresh = 0;
@@ -128,9 +132,9 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu
 }
 
 /*
- * The CPU on whose run queue `p` is to wait, for any CPU of its home to take it. Its waker will
- * soon sleep, so that CPU asks for work next: if it takes `p`, nothing has to be moved, and no
- * other run queue be locked.
+ * The CPU on whose run queue `p` is to wait, until any CPU of its home runs it. The waker's is
+ * best: the waker will soon sleep, so that CPU asks for work next. If it then runs `p`, the kernel
+ * need not move `p`, nor lock another run queue.
  */
 static s32 likely_cpu(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
@@ -140,9 +144,9 @@ static s32 likely_cpu(struct task_struct *p, struct task_ctx *taskc, s32 prev_cp
 }
 
 /*
- * As claim_for(), where ops.select_cpu was not asked: the task has been preempted, or may no longer
- * use its CPU. It happens at the end of each slice, so the masks are looked at only if the mirror
- * has a CPU.
+ * Claims an idle CPU where ops.select_cpu was not called: `p` has been preempted, or may no longer
+ * use its CPU. That happens at the end of each slice, so the kernel's masks are scanned only if the
+ * mirror has an idle CPU.
  */
 static s32 claim_again(struct task_struct *p, struct domain_ctx *domc, u32 home, s32 cpu)
 {

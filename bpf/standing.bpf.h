@@ -1,36 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A decision that holds for longer than one run: for the task's next wake-ups, if its policy says
- * so, and for the rest of a slice in the middle of which the task was preempted by a higher
- * scheduling class.
+ * A decision that holds for longer than one run:
+ *   - for the task's next wake-ups, if its policy says so (stand);
+ *   - for the rest of a slice in which a higher scheduling class preempted the task (resume).
  *
- * Invariant: a task is ready without a new message only by the last decision of the thread that
- * would be asked now, at the key that this decision gives it now.
+ * Invariant: a task is ready without a new notice only by the last decision of the thread that
+ * would be notified now, at the key that this decision gives it now.
  */
 #ifndef MANYLAND_STANDING_BPF_H
 #define MANYLAND_STANDING_BPF_H
 
 #include "safety_net.bpf.h"
 
-/* With less than this left of its slice a turn is over. */
+/* With less than this left of its slice, a run is over. */
 #define REST_MIN_NS 50000
 
 /*
- * Whether the last decision for `p` holds for this wake-up too: its policy has said so, and nothing
- * that it was told of the task has changed but what it has used. While the thread is stopped none
- * does: those that wait for it would wait for these as well.
+ * Whether the last decision for `p` holds for this wake-up too. Its policy has said so, and of what
+ * the policy knew of the task only the CPU time has changed. No decision stands while the thread is
+ * stopped: the tasks that wait for it would wait for this one as well.
  */
 static bool stands(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
 	u64 now = scx_bpf_now();
 
-	return taskc->stands && !strict && taskc->decided_by == d && taskc->stands_weight == p->scx.weight &&
+	return taskc->stands && !strict && taskc->decided_by == d &&
+	       taskc->stands_weight == p->scx.weight &&
 	       (s64)(now - taskc->stands_since_ns) < (s64)STANDING_NS && !is_stopped(domc, now);
 }
 
-/* `p` is ready at once, at the place that its last decision has for it now. */
-static __always_inline void make_ready(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
-				       u64 dsq, u64 slice, u64 enq_flags)
+/* `p` is ready at once, at the key that its last decision gives it now. */
+static __always_inline void make_ready(struct task_struct *p, struct task_ctx *taskc,
+				       struct domain_ctx *domc, u32 d, u64 dsq, u64 slice,
+				       u64 enq_flags)
 {
 	settle_unnotified(taskc);
 	taskc->seq++;
@@ -47,11 +49,12 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 }
 
 /*
- * `p` is ready at once, by a decision that stands. A late answer to an earlier message may be
- * carried out at the same time: it finds another `seq` and moves nothing (carry_out() says what it
- * may leave behind).
+ * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
+ * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
+ * leave behind.
  */
-static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d, u64 enq_flags)
+static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
+		  u64 enq_flags)
 {
 	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
 
@@ -65,9 +68,9 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
 }
 
 /*
- * Whether a higher class has taken the CPU from `p` in the middle of a turn that was decided, of
- * which so much is left. That is no reason for a new decision: until it came, whoever is ready
- * would have the CPU, however far behind `p` it stands.
+ * How much is left of the decided slice in which a higher scheduling class preempted the task. 0:
+ * nothing, or no decided slice was cut short. With a rest the task needs no new decision. Until one
+ * came, any ready task would get the CPU, however much later its key.
  */
 static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
@@ -80,17 +83,21 @@ static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
 }
 
 /*
- * Who is bound to the CPU waits in the CPU's own queue, which the CPU empties as soon as it is
- * free. (The kernel carries out the insertion after the flag is set, but under the lock of the run
- * queue, which the CPU needs for its look.)
+ * `p` is ready for the rest of its slice. A bound task is in the CPU's OWN, which the CPU empties
+ * as soon as it is free.
+ *
+ * The kernel carries out the insertion after note_own(), but under the lock of the run queue. The
+ * CPU needs that lock for its check, so it finds the task.
  */
-static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
-				   s32 bound_to, u64 rest, u64 enq_flags)
+static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc,
+				   struct domain_ctx *domc, u32 d, s32 bound_to, u64 rest,
+				   u64 enq_flags)
 {
 	taskc->policy_vtime = policy_vtime_now(taskc);
 	if (bound_to >= 0)
 		note_own(bound_to);
-	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest, enq_flags);
+	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest,
+		   enq_flags);
 }
 
 #endif /* MANYLAND_STANDING_BPF_H */

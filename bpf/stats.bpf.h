@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is counted, and how long decisions take. src/domains/latency.rs reads the histogram, the
- * statistics read the rest.
+ * The counters, and the histogram of how long a task waits until its decision is carried out.
+ * src/domains/latency.rs reads the histogram, the statistics read the rest.
  *
- * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic; the
+ * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic. The
  * histogram is written by the one CPU that drains the domain's decisions.
  */
 #ifndef MANYLAND_STATS_BPF_H
@@ -16,7 +16,7 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
-/* A task has to leave CPU `cpu`, or a queue to it, for a higher class. */
+/* A task has to leave `cpu`, or a queue to it, for a higher scheduling class. */
 static void note_displaced(s32 cpu)
 {
 	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
@@ -25,7 +25,7 @@ static void note_displaced(s32 cpu)
 		count(&domc->counts.displaced);
 }
 
-/* A task that was queued in domain `from` runs on a CPU of another one. */
+/* A task that was ready or waiting in domain `from` goes to a CPU of domain `to`. */
 __weak int note_theft(u32 from, u32 to)
 {
 	struct domain_ctx *domc;
@@ -85,7 +85,10 @@ __weak int note_latency(struct domain_ctx *domc __arg_nonnull, u64 ns)
 	return 0;
 }
 
-/* Fills in what nobody keeps up to date on the way of a task. Run by the statistics. */
+/*
+ * Fills in the gauges that BPF does not keep up to date on the way of a task. The statistics run
+ * it.
+ */
 SEC("syscall")
 int gauge(void *unused)
 {

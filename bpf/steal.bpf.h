@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's half of stealing: a CPU without work in its domain helps another domain.
- * (src/domains/handover.rs is user space's half.)
+ * The kernel's half of stealing: a CPU without work in its domain helps another domain. User
+ * space's half is src/domains/handover.rs.
  *
  * Invariant: a task that leaves its home so is ready, or is decided by the thread of the domain
- * that has the CPU; undecided it leaves only if neither thread comes. With --strict or --no-steal
- * none leaves.
+ * that has the CPU. An undecided one leaves only if neither thread comes. With --strict or
+ * --no-steal none leaves.
  */
 #ifndef MANYLAND_STEAL_BPF_H
 #define MANYLAND_STEAL_BPF_H
@@ -13,9 +13,9 @@
 #include "decisions.bpf.h"
 
 /*
- * Asks the thread of domain `d`, which `cpu` belongs to, to decide for the first task of another
- * domain's WAITING that may run on `cpu` and that nobody was asked for yet, and answers whether
- * there was one. The domain that decides first has it.
+ * Asks the thread of domain `d`, which has `cpu`, to decide for a task in another domain's WAITING.
+ * It is the first task there that may run on `cpu` and that no domain was asked for yet. Answers
+ * whether the thread was notified of one. The domain that decides first has the task.
  */
 static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 {
@@ -48,9 +48,9 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 }
 
 /*
- * Runs a task of the nearest other domain that has one. For what waits elsewhere undecided, because
- * the thread over there waits for a CPU, the one here is asked to decide; if neither comes, it runs
- * undecided.
+ * Runs a ready task of the nearest other domain that has one. A task may wait there because that
+ * domain's thread itself waits for a CPU. Then the thread of domain `d` is asked to decide; if
+ * neither comes, the task runs undecided.
  */
 static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {
@@ -86,7 +86,7 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 	return false;
 }
 
-/* Step 5 of ops.dispatch. */
+/* Step 5 of ops.dispatch: nothing here can run, so a task of another domain does. */
 static bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now)
 {
 	return !strict && !no_steal && !cpuc->dedicated && run_from_nearest(d, cpu, now);

@@ -13,7 +13,7 @@
 #include "home.bpf.h"
 #include "safety_net.bpf.h"
 
-/* A task runs that was on a queue of ready ones: virtual time advances to its key. */
+/* A ready task runs: virtual time advances to its key. */
 static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
 	u32 kind = taskc->ready_on & DSQ_KIND;
@@ -45,15 +45,17 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	domc = domain_at(taskc->notified);
-	taskc->run_kind = is_waiting(taskc) ? RUN_UNDECIDED : is_ready(taskc) ? RUN_DECIDED : RUN_FREE;
+	taskc->run_kind = is_waiting(taskc) ? RUN_UNDECIDED :
+			  is_ready(taskc)   ? RUN_DECIDED :
+					      RUN_FREE;
 	if (domc && taskc->run_kind == RUN_UNDECIDED)
 		run_undecided(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
 	settle_unnotified(taskc);
 	/*
-	 * Policies are told of the time in which it ran or slept: it has no part in how long it
-	 * waits.
+	 * Policies see the time in which the task ran or slept. How long it waits has no part in
+	 * that.
 	 */
 	if (taskc->waits_on && taskc->carried.at_ns)
 		taskc->carried.at_ns += taskc->started_ns - taskc->runnable_ns;
@@ -114,8 +116,8 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 }
 
 /*
- * The task comes under our rule: it starts level with its domain, and has to show that its bursts
- * are short.
+ * The task joins the scheduler. It starts level with its domain, and its usual burst is a slice
+ * until it has shown shorter ones.
  */
 void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 {

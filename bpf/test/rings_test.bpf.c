@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's ends of a pair of queues, for tests/guest/cases/rings.rs: they write notices and
- * read decisions as the scheduler's BPF side does, with records whose every field follows from their
+ * The kernel's ends of a pair of rings, for tests/guest/cases/rings.rs. They write notices and read
+ * decisions as the scheduler's BPF side does, with records whose every field follows from their
  * number. The last two programs are for benches/, which want tasks rather than patterns.
  *
  * The programs need nothing of sched_ext, so that the test runs on any kernel with BPF.
@@ -35,7 +35,7 @@ struct {
 struct errand {
 	u64 first; /* the number of the first record */
 	u64 count; /* how many at most */
-	u64 done; /* answer: how many it were */
+	u64 done; /* answer: how many there were */
 	u64 wrong; /* answer: how many of those were not what their number says */
 };
 
@@ -149,9 +149,9 @@ static bool is_right(const struct decision *d, u64 n)
 {
 	return d->seq == ~n && d->slice_ns == n + 1 && d->vtime == n + 2 && d->pid == (u32)n &&
 	       d->cpu == (u32)n + 3 && d->flags == (u32)n + 4 && d->domain == (u32)n + 5 &&
-	       d->vtime_rate == (u32)n + 6 && d->carried.memo[0] == n && d->carried.memo[1] == n << 1 &&
-	       d->carried.used_ns == n + 7 && d->carried.switches == n + 8 &&
-	       d->carried.at_ns == n + 9;
+	       d->vtime_rate == (u32)n + 6 && d->carried.memo[0] == n &&
+	       d->carried.memo[1] == n << 1 && d->carried.used_ns == n + 7 &&
+	       d->carried.switches == n + 8 && d->carried.at_ns == n + 9;
 }
 
 static long read_next(struct bpf_dynptr *message, void *context)
@@ -165,7 +165,7 @@ static long read_next(struct bpf_dynptr *message, void *context)
 	return errand->done == errand->count;
 }
 
-/* Takes up to `count` decisions out of the ring. */
+/* Drains up to `count` decisions from the ring. */
 SEC("syscall")
 int read_decisions(struct errand *errand)
 {
@@ -177,11 +177,11 @@ int read_decisions(struct errand *errand)
 	return 0;
 }
 
-/* How many tasks take turns, and on how many CPUs. */
+/* How many tasks wake up, and on how many CPUs. */
 #define TASKS 512
 #define CPUS 8
 
-/* Sends messages of tasks that wake up, until there are `count` or the ring is full. */
+/* Writes notices of tasks that wake up, until there are `count` or the ring is full. */
 SEC("syscall")
 int queue_tasks(struct errand *errand)
 {
@@ -221,7 +221,7 @@ static long count_decision(struct bpf_dynptr *message, void *context)
 	return 0;
 }
 
-/* Takes all decisions out of the ring; one without a slice is wrong. */
+/* Drains all decisions from the ring; one without a slice is wrong. */
 SEC("syscall")
 int take_decisions(struct errand *errand)
 {
