@@ -34,7 +34,7 @@ use test_bpf::rings::Kernel;
 /// How many tasks wait when a domain thread begins a round: one, a few, and as many as under load.
 const BATCHES: [u64; 3] = [1, 8, 64];
 
-/// A decision that `take_decisions` accepts as complete.
+/// A decision that `drain_decisions` accepts as complete.
 const DECISION: abi::decision = abi::decision {
     seq: 1,
     slice_ns: 1,
@@ -129,7 +129,7 @@ impl Line {
         assert_eq!(self.kernel.run("queue_tasks", self.next, batch).0, batch);
         self.next += batch;
         decide_all(&mut self.scheduler);
-        assert_eq!(self.kernel.run("take_decisions", 0, 0), (batch, 0));
+        assert_eq!(self.kernel.run("drain_decisions", 0, 0), (batch, 0));
     }
 }
 
@@ -156,13 +156,13 @@ fn queue_pair(c: &mut Criterion) {
                 for _ in 0..batch {
                     assert!(decisions.submit(black_box(&DECISION)));
                 }
-                assert_eq!(kernel.run("take_decisions", 0, 0), (batch, 0));
+                assert_eq!(kernel.run("drain_decisions", 0, 0), (batch, 0));
             });
         });
     }
     group.finish();
     c.bench_function("queue pair/system call alone", |b| {
-        b.iter(|| kernel.run("take_decisions", 0, 0))
+        b.iter(|| kernel.run("drain_decisions", 0, 0))
     });
 }
 

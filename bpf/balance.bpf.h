@@ -18,7 +18,7 @@
  * with the tasks that it talks to, unless more than MOVES_MIN have to move. Then the preempted ones
  * alone would need too much time.
  */
-static void maybe_level(struct task_struct *p, struct task_ctx *taskc, bool woken)
+static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool woken)
 {
 	struct domain_ctx *from_domc = domain_at(taskc->home), *to_domc;
 	u64 less, more;
@@ -110,7 +110,7 @@ __weak int sample_loads(void)
  * Lets the fullest domain in which tasks wait give some of them to the emptiest. A domain in which
  * each task has a CPU would gain nothing. The heartbeat calls it after sample_loads().
  */
-__weak int level_loads(void)
+__weak int balance_loads(void)
 {
 	u64 least = ~0ULL, most = 0, moves;
 	u32 emptiest = NO_DOMAIN, fullest = NO_DOMAIN, i;

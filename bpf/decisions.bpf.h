@@ -223,7 +223,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	if (d->domain != taskc->notified) {
 		note_theft(taskc->notified, d->domain);
 		/*
-		 * A task that an idle CPU has asked for may go home again: note_place() moves the
+		 * A task that an idle CPU has asked for may go home again: note_run_domain() moves the
 		 * home if it does not.
 		 */
 		if (taskc->asked_seq != d->seq)

@@ -143,10 +143,10 @@ static bool is_at_hand(struct domain_ctx *domc, u64 now)
  * The lateness of a timer counts up to this: a pause of the whole machine is over by the next
  * heartbeat.
  */
-#define LATE_MAX_NS 100000000
+#define LATENESS_MAX_NS 100000000
 
 /* What remains of a lateness at the next heartbeat, if that one is in time. */
-#define FADING(ns) ((ns) / 8 * 7)
+#define DECAYED(ns) ((ns) / 8 * 7)
 
 /*
  * How often a decision may wait for the host. Each of its four steps may do so twice: the thread is
@@ -161,12 +161,12 @@ static bool is_at_hand(struct domain_ctx *domc, u64 now)
  */
 static u64 lateness(struct heartbeat *h)
 {
-	u64 now = bpf_ktime_get_ns(), late = FADING(h->late_ns);
+	u64 now = bpf_ktime_get_ns(), lateness_ns = DECAYED(h->lateness_ns);
 
-	if (before(h->due_ns + late, now))
-		late = now - h->due_ns < LATE_MAX_NS ? now - h->due_ns : LATE_MAX_NS;
-	h->late_ns = late;
-	return late;
+	if (before(h->due_ns + lateness_ns, now))
+		lateness_ns = now - h->due_ns < LATENESS_MAX_NS ? now - h->due_ns : LATENESS_MAX_NS;
+	h->lateness_ns = lateness_ns;
+	return lateness_ns;
 }
 
 /* The domain thread is switched in. */
@@ -205,9 +205,9 @@ static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, 
  * For the heartbeat, which came `late` ns after its time: sets how long the CPUs of `domc` wait for
  * their thread.
  */
-static void set_patience(struct domain_ctx *domc, u64 late)
+static void set_patience(struct domain_ctx *domc, u64 lateness_ns)
 {
-	WRITE_ONCE(domc->patience_ns, patience_ns + late * STEPS_TO_DECIDE);
+	WRITE_ONCE(domc->patience_ns, patience_ns + lateness_ns * STEPS_TO_DECIDE);
 }
 
 #endif /* MANYLAND_DOMAIN_THREAD_BPF_H */

@@ -131,7 +131,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 
 	bound = p->nr_cpus_allowed == 1;
 	if (!bound)
-		maybe_level(p, taskc, enq_flags & SCX_ENQ_WAKEUP);
+		maybe_balance(p, taskc, enq_flags & SCX_ENQ_WAKEUP);
 	d = bound ? domain_of_cpu(cpu) : home_of(p, taskc);
 	domc = domain_at(d);
 	if (!domc) {

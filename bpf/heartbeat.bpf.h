@@ -46,7 +46,7 @@ static void find_lost_wakeups(void)
 }
 
 /* Sets the patience of each domain, and boosts the starved tasks of its queues. */
-static void serve_domains(u64 late)
+static void serve_domains(u64 lateness_ns)
 {
 	struct domain_ctx *domc;
 	u32 boosts, i;
@@ -54,7 +54,7 @@ static void serve_domains(u64 late)
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
 		if (domc)
-			set_patience(domc, late);
+			set_patience(domc, lateness_ns);
 		if (domc && (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
 			     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0)) {
 			boosts = feed_starved(DSQ_WAITING | i, DSQ_READY | i, domc->ready_vtime);
@@ -90,13 +90,13 @@ static void serve_cpus(void)
 
 static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 {
-	u64 late = lateness(h);
+	u64 lateness_ns = lateness(h);
 
 	find_lost_wakeups();
-	serve_domains(late);
+	serve_domains(lateness_ns);
 	sample_loads();
 	if (!no_steal && nr_domains > 1)
-		level_loads();
+		balance_loads();
 	serve_cpus();
 	start_timer(h);
 	return 0;

@@ -80,7 +80,7 @@ static u32 home_of(struct task_struct *p, struct task_ctx *taskc)
 }
 
 /* `p` is switched in, in domain `d`. */
-static void note_place(struct task_struct *p, struct task_ctx *taskc, u32 d)
+static void note_run_domain(struct task_struct *p, struct task_ctx *taskc, u32 d)
 {
 	if (d == taskc->home || no_steal) {
 		taskc->away = 0;

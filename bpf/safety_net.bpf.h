@@ -147,7 +147,7 @@ static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct 
  * Moves tasks that have waited for too long from the end of a queue to the key `vtime` in `to`, and
  * answers how many.
  */
-static __noinline u32 move_to_front(u64 from, u64 to, u64 vtime)
+static __noinline u32 move_starved(u64 from, u64 to, u64 vtime)
 {
 	struct bpf_iter_scx_dsq it;
 	u64 now = scx_bpf_now();
@@ -187,9 +187,9 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 	bpf_rcu_read_lock();
 	vtime = first_vtime_rcu(ready, last_vtime);
 	if (scx_bpf_dsq_nr_queued(ready) > 0)
-		boosts += move_to_front(ready, ready, vtime);
+		boosts += move_starved(ready, ready, vtime);
 	if (scx_bpf_dsq_nr_queued(waiting) > 0)
-		boosts += move_to_front(waiting, ready, vtime);
+		boosts += move_starved(waiting, ready, vtime);
 	bpf_rcu_read_unlock();
 	return boosts;
 }

@@ -40,7 +40,7 @@ static void note_bypass(struct task_ctx *taskc, u32 d)
  * for a wake-up that was on its way then. Linux before 7.0 keeps that one, and warns of the next.
  * It names the local queue, as bypass() wants.
  */
-static bool goes_local_anyway(struct task_struct *p)
+static bool has_old_dispatch(struct task_struct *p)
 {
 	return bpf_core_field_exists(p->scx.ddsp_dsq_id) && p->scx.ddsp_dsq_id == SCX_DSQ_LOCAL;
 }
@@ -49,7 +49,7 @@ static bool goes_local_anyway(struct task_struct *p)
 static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq_flags)
 {
 	note_bypass(taskc, d);
-	if (goes_local_anyway(p))
+	if (has_old_dispatch(p))
 		scx_bpf_task_set_slice(p, slice_ns);
 	else
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -95,7 +95,7 @@ static s32 wakers_cpu(struct task_struct *p, u32 home)
  * The CPU of a waker that says it is about to sleep, for a task whose home has that CPU. Two tasks
  * that talk to each other keep their cache so while the home has no idle CPU for them.
  */
-static s32 beside_waker(struct task_struct *p, u32 home)
+static s32 sync_wakers_cpu(struct task_struct *p, u32 home)
 {
 	if (bpf_get_current_task_btf()->flags & PF_EXITING ||
 	    scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
@@ -119,7 +119,7 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu
 			cpu = claim_idle(p, home, prev_cpu, wake_flags);
 		if (cpu < 0 && !strict && !no_steal && any_idle_elsewhere(home)) {
 			if (wake_flags & SCX_WAKE_SYNC)
-				cpu = beside_waker(p, home);
+				cpu = sync_wakers_cpu(p, home);
 			if (cpu < 0)
 				cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
 		}

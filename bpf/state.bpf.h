@@ -212,7 +212,7 @@ struct exit_record exit_record;
 struct heartbeat {
 	struct bpf_timer timer;
 	u64 due_ns; /* when it should come next */
-	u64 late_ns; /* the lateness of the last heartbeats: lateness() (domain_thread.bpf.h) */
+	u64 lateness_ns; /* the lateness of the last heartbeats: lateness() (domain_thread.bpf.h) */
 };
 
 struct {

@@ -64,7 +64,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	cpuc->weight = p->scx.weight;
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	taskc->ran_on = scx_bpf_task_cpu(p);
-	note_place(p, taskc, cpuc->domain);
+	note_run_domain(p, taskc, cpuc->domain);
 }
 
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)

@@ -223,7 +223,7 @@ static long count_decision(struct bpf_dynptr *message, void *context)
 
 /* Drains all decisions from the ring; one without a slice is wrong. */
 SEC("syscall")
-int take_decisions(struct errand *errand)
+int drain_decisions(struct errand *errand)
 {
 	struct errand local = {};
 

@@ -344,7 +344,7 @@ impl Machine<'_> {
         t.bpf.waits_on = None;
         t.bpf.ready_on = None;
         self.cpus[cpu.index()].weight = t.weight;
-        self.note_place(task, here);
+        self.note_run_domain(task, here);
     }
 
     /// A task that ran on another CPU finds its caches cold.

@@ -145,7 +145,7 @@ impl Machine<'_> {
         let t = &self.tasks[task.index()];
         let (cpu, bound) = (t.cpu, t.bound_to());
         if bound.is_none() {
-            self.maybe_level(task, cause != Cause::Preempted);
+            self.maybe_balance(task, cause != Cause::Preempted);
         }
         let d = match bound {
             Some(cpu) => self.domain_of(cpu),

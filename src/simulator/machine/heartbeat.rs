@@ -25,7 +25,7 @@ impl Machine<'_> {
         }
         self.sample_loads();
         if !self.limits.no_steal && self.domains.len() > 1 {
-            self.level_loads();
+            self.balance_loads();
         }
         let cpus: Vec<CpuId> = self.online.iter().collect();
         for cpu in cpus {

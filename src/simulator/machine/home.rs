@@ -53,7 +53,7 @@ impl Machine<'_> {
     }
 
     /// A CPU of domain `d` switches a task in.
-    pub(super) fn note_place(&mut self, task: TaskId, d: usize) {
+    pub(super) fn note_run_domain(&mut self, task: TaskId, d: usize) {
         let no_steal = self.limits.no_steal;
         let t = &mut self.tasks[task.index()].bpf;
         if d as u32 == t.home || no_steal {
@@ -98,7 +98,7 @@ impl Machine<'_> {
     }
 
     /// A task waits again, after waking up or not: moves its home if that levels the loads.
-    pub(super) fn maybe_level(&mut self, task: TaskId, woken: bool) {
+    pub(super) fn maybe_balance(&mut self, task: TaskId, woken: bool) {
         let t = &self.tasks[task.index()];
         let (home, weight) = (t.bpf.home as usize, u64::from(t.weight));
         let (moves, to) = (self.domains[home].moves, self.domains[home].move_to);
@@ -149,7 +149,7 @@ impl Machine<'_> {
     }
 
     /// Lets the fullest domain in which tasks wait move some of them to the emptiest.
-    pub(super) fn level_loads(&mut self) {
+    pub(super) fn balance_loads(&mut self) {
         let (mut least, mut most) = (u64::MAX, 0);
         let (mut emptiest, mut fullest) = (None, None);
         for (d, dom) in self.domains.iter_mut().enumerate() {

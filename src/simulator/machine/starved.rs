@@ -13,10 +13,10 @@ impl Machine<'_> {
             Some(head) if !before(last_vtime, head) => head.wrapping_sub(1),
             _ => last_vtime,
         };
-        self.move_to_front(ready, ready, vtime) + self.move_to_front(waiting, ready, vtime)
+        self.move_starved(ready, ready, vtime) + self.move_starved(waiting, ready, vtime)
     }
 
-    fn move_to_front(&mut self, from: DsqId, to: DsqId, vtime: u64) -> u32 {
+    fn move_starved(&mut self, from: DsqId, to: DsqId, vtime: u64) -> u32 {
         let mut moved = 0;
         let at_ns = self.at();
         let last: Vec<TaskId> =
