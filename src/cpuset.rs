@@ -77,7 +77,7 @@ impl CpuSet {
         Some(CpuId(word as u32 * 64 + self.words[word].trailing_zeros()))
     }
 
-    /// The CPUs in ascending order.
+    /// The CPUs, lowest number first.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| {
             let mut rest = word;

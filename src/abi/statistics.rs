@@ -95,7 +95,7 @@ macro_rules! define {
         $(DOMAIN($of_domain:ident, $domain:ident, $domain_meaning:literal))*
         $(PROCESS($of_process:ident, $process:ident, $process_meaning:literal))*
     ) => {
-        /// All of them, in the order in which a line has them.
+        /// All of them, in the sequence that a line has.
         pub const STATISTICS: &[Statistic] = &[
             $(Statistic {
                 name: stringify!($domain),

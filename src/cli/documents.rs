@@ -21,7 +21,7 @@ fn option(arg: &Arg) -> String {
     let long = arg.get_long().expect("every option has a long name");
     let mut name = format!("{}--{long}", short.unwrap_or_default());
     let help = arg.get_help().expect("every option is explained").to_string();
-    // Some defaults are told in words.
+    // Some defaults are given in words.
     let (text, default) = help.split_at(help.find(" [default").unwrap_or(help.len()));
     let (mut meaning, mut default) = (text.to_owned(), default.to_owned());
     if arg.get_action().takes_values() {
@@ -62,18 +62,18 @@ fn markdown(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Holds the one place of a table to it.
+/// Holds the document that has a table to it.
 fn hold(name: &str, table: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![root.join("README.md")];
     markdown(&root.join("docs"), &mut documents);
     let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
-    let mut places = 0;
+    let mut documents_with_it = 0;
     for path in documents {
         let text = fs::read_to_string(&path).unwrap();
         let Some((before, rest)) = text.split_once(&begin) else { continue };
         let (present, after) = rest.split_once(&end).expect("a table that begins ends");
-        places += 1;
+        documents_with_it += 1;
         if present == table {
             continue;
         }
@@ -84,7 +84,7 @@ fn hold(name: &str, table: &str) {
         );
         fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
     }
-    assert_eq!(places, 1, "the table of {name} has one place");
+    assert_eq!(documents_with_it, 1, "one document has the table of {name}");
 }
 
 /// One test, so that two do not write the same file.

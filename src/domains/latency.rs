@@ -1,4 +1,4 @@
-//! How long decisions take: percentiles of an interval, from the histogram that the kernel's side
+//! The latency of decisions: percentiles of an interval, from the histogram that the kernel's side
 //! fills.
 //!
 //! Invariant: a latency is known to within a quarter, and counts in exactly one interval.

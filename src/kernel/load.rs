@@ -1,6 +1,6 @@
 //! Loads the BPF side for a list of domains, and attaches it.
 //!
-//! The order matters: the options go into read-only data before load; the rings, the domains and
+//! The sequence matters: the options go into read-only data before load; the rings, the domains and
 //! their CPUs are described after load and before attach, when the domain threads already exist
 //! (BPF has to know their numbers when it meets them).
 //!
@@ -40,7 +40,7 @@ pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
     u32::try_from(bytes).expect("the bounds above keep a ring below 4 GiB")
 }
 
-/// What libbpf says while it loads is for whoever debugs; the result says the rest.
+/// What libbpf says while it loads is printed with `--verbose` only; the result says the rest.
 fn listen(verbose: bool) {
     fn print(_: PrintLevel, message: String) {
         eprint!("{message}");
@@ -135,9 +135,9 @@ impl<'obj> Loaded<'obj> {
         ))
     }
 
-    /// Describes the domains and attaches. `threads` are the domain threads, in the order of the
-    /// domains; `dedicated` are the CPUs they keep to themselves. `preferences` are those that it was
-    /// loaded with.
+    /// Describes the domains and attaches. `threads` has the domain thread of each domain, in their
+    /// sequence; `dedicated` are the CPUs they keep to themselves. `preferences` are those that it
+    /// was loaded with.
     ///
     /// # Errors
     /// If the kernel refuses; another scheduler may have come first.
@@ -187,7 +187,7 @@ impl<'obj> Loaded<'obj> {
             .progs
             .note_exec
             .attach()
-            .context("cannot be told of tasks that start another program")?;
+            .context("cannot be notified of tasks that start another program")?;
         let switches = self
             .skeleton
             .progs
@@ -195,7 +195,7 @@ impl<'obj> Loaded<'obj> {
             .autoload()
             .then(|| self.skeleton.progs.note_switch.attach())
             .transpose()
-            .context("cannot be told of CPUs that a higher scheduling class takes")?;
+            .context("cannot be notified of CPUs that a higher scheduling class preempts")?;
         Ok(Attached { loaded: self, link: Some(link), _exec: exec, _switches: switches })
     }
 
@@ -290,7 +290,7 @@ fn describe<T: MapValue>(
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: zero is a value of a struct of integers.
     fill(unsafe { value.assume_init_mut() });
-    // SAFETY: all its bytes were zeroed in place, those of its padding too.
+    // SAFETY: all its bytes were zeroed above and have not moved since, its padding too.
     let bytes = unsafe { std::slice::from_raw_parts(value.as_ptr().cast(), size_of::<T>()) };
     map.update(&key.to_ne_bytes(), bytes, MapFlags::ANY)
 }
@@ -370,7 +370,7 @@ fn set_flags(
     Ok(())
 }
 
-/// How the BPF side learns that a higher scheduling class takes a CPU: by a tracepoint where the
+/// How the BPF side learns that a higher scheduling class preempts a CPU: by a tracepoint where the
 /// kernel lets it empty the CPU's queue from there, else by the callback that was made for it.
 fn choose_preemption_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
     let from_anywhere =

@@ -57,7 +57,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "N", value_parser = number::<u64>(10..=1_000_000))]
     pub slice_min_us: Option<u64>,
     /// How long a task may wait for a decision before the kernel runs it without one, in
-    /// microseconds (10 to 1000000); longer by itself where a guest's own clock is late
+    /// microseconds (10 to 1000000); longer by itself in a guest whose timers lag
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number::<u64>(10..=1_000_000))]
     pub patience_us: u64,
     /// For how many of a task's next wake-ups a decision may hold as well, if its policy says so:
@@ -65,7 +65,7 @@ pub struct RunOptions {
     /// anew)
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::<u32>(0..=1000))]
     pub standing: u32,
-    /// Run tasks by decisions only, in exactly the policy's order: no safety net and no stealing
+    /// Run tasks by decisions only, in exactly the sequence of the policy: no safety net and no stealing
     /// in the kernel until a scheduling thread stalls
     #[arg(long)]
     pub strict: bool,

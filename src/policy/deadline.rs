@@ -1,6 +1,6 @@
 //! Virtual run time plus the run time since the last sleep: tasks that sleep often run earlier.
 //!
-//! `fair.rs` tells how tasks share the CPU. The key is the vruntime plus the CPU time that the task
+//! `fair.rs` says how tasks share the CPU. The key is the vruntime plus the CPU time that the task
 //! has used since it last slept. A task that just woke up waits at its vruntime; the longer it runs
 //! without a sleep, the more it gives way to tasks that need the CPU briefly. So of two tasks that
 //! have used as much, the one with the shorter burst runs first, whatever it sleeps for.
@@ -10,7 +10,7 @@
 //! current burst, as scx_bpfland does (Andrea Righi, 2024), and every waiting task is eligible.
 //!
 //! Invariant: the burst moves the key and never the vruntime, and by two base slices at most. So
-//! the order follows the bursts and the shares follow the weights.
+//! the keys follow the bursts and the shares follow the weights.
 
 use crate::policy::fair::{FairQueue, nanos};
 use crate::policy::{Choice, Context, Policy, Slices, Task};

@@ -11,7 +11,7 @@
 //! start-time fair queueing (SFQ; Goyal, Vin and Cheng, 1996). The kernel's side keeps it
 //! ([`Context::vtime`]).
 //!
-//! - "Started" rather than "decided" matters with look-ahead. A light task's key lies far ahead. If
+//! - "Started" rather than "decided" matters with lookahead. A light task's key lies far ahead. If
 //!   the virtual time followed the light task at its decision, the heavy tasks that run before it
 //!   would come back behind the virtual time and lose their lag.
 //! - CPU time without a decision, while the domain thread is slow or stopped, advances the virtual

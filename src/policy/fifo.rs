@@ -1,7 +1,7 @@
 //! First in, first out: the smallest complete policy, and the one to start a new policy from.
 //!
-//! Tasks run in the order in which they became runnable, each for the same slice; the policy knows
-//! neither weights nor sleepers. This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
+//! The task that became runnable first runs first, each for the same slice; the policy knows neither
+//! weights nor sleepers. This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
 //!
 //! Invariant: of two waiting tasks, the one that was enqueued first is decided first.
 
@@ -9,7 +9,7 @@ use crate::policy::{Choice, Context, Policy, Task, run_queue::RESERVED};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Runs tasks in the order in which they became runnable.
+/// Runs the task first that became runnable first.
 pub struct Fifo {
     waiting: VecDeque<Task>,
     slice: Duration,

@@ -1,9 +1,9 @@
-//! The waiting tasks of one domain, sorted by a 64-bit key; equal keys in order of arrival.
+//! The waiting tasks of one domain, sorted by a 64-bit key; of equal keys the first to arrive is first.
 //!
 //! Keys are points in a virtual time that may wrap around, compared as the kernel compares time
 //! stamps (`time_before64`): `a` is before `b` if the way from `a` up to `b` is shorter than the
-//! way from `b` up to `a`. That is an order as long as all waiting keys lie within `2^63` of each
-//! other.
+//! way from `b` up to `a`. That is a total ordering as long as all waiting keys lie within `2^63`
+//! of each other.
 //!
 //! The structure is a binary heap (Williams, "Algorithm 232: Heapsort", 1964; the standard
 //! library's, which sifts to the bottom first after Wegener, "Bottom-up heapsort", 1993) of 16-byte
@@ -13,7 +13,7 @@
 //!
 //! Invariant: every slot of the slab is either in exactly one entry of the heap or in the list of
 //! free slots, and that list has room for all of them. So no task is lost or handed out twice, and
-//! nothing allocates while the number of tasks stays within the capacity.
+//! nothing allocates while the number of tasks is within the capacity.
 
 use crate::policy::Task;
 use std::cmp::{Ordering, Reverse};

@@ -4,7 +4,7 @@
 //! Invariant: a task is asleep, waiting with the policy, ready, or has ended; the ready ones run by
 //! their keys, as the kernel runs them.
 
-use crate::abi::limits_VTIME_RATE_ONE as PACE_ONE;
+use crate::abi::limits_VTIME_RATE_ONE as VTIME_RATE_ONE;
 use crate::ids::Pid;
 use crate::policy::run_queue::Cyclic;
 use crate::policy::{Choice, Context, Policy, Slices, Task};
@@ -190,7 +190,7 @@ impl<P: Policy> Simulation<P> {
         let key = choice.key.expect("it has virtual time");
         let max_lag = choice.max_lag.expect("it stands");
         let rate = u64::from(choice.vtime_rate.per_ns(runner.task.weight));
-        let key = key.wrapping_add(std::mem::take(used_ns) * rate / u64::from(PACE_ONE));
+        let key = key.wrapping_add(std::mem::take(used_ns) * rate / u64::from(VTIME_RATE_ONE));
         *left -= 1;
         choice.key = Some(Cyclic(key).max(Cyclic(self.context.vtime.wrapping_sub(max_lag))).0);
         let choice = *choice;

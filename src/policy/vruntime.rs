@@ -1,10 +1,10 @@
 //! The default policy: weighted virtual run time, with a boost for tasks that give up the CPU of
 //! their own accord.
 //!
-//! `fair.rs` tells how tasks share the CPU. A task that often waits for something (a frame, a
+//! `fair.rs` says how tasks share the CPU. A task that often waits for something (a frame, a
 //! packet, a key press) is likely to wait again soon. To run it first costs the others little and
 //! helps the task much. The policy averages the rate of the task's voluntary context switches over
-//! about 100 ms, and turns it into a boost: the distance of the key before the vruntime. The idea
+//! about 100 ms, and makes a boost of it: the distance of the key before the vruntime. The idea
 //! is scx_rustland's (Andrea Righi, 2024), where the boost is a part of what the task pays.
 //!
 //! - The time of the average leaves out the task's waits for a CPU. Otherwise tasks that have

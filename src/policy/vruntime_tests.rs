@@ -1,4 +1,4 @@
-//! Tests of [`Vruntime`]: shares, order and bounds.
+//! Tests of [`Vruntime`]: shares, sequence and bounds.
 
 use super::*;
 use crate::ids::Pid;

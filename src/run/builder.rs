@@ -76,7 +76,7 @@ impl Builder {
     }
 
     /// Schedules this machine until SIGINT, SIGTERM or SIGHUP. Needs root and a kernel with
-    /// sched_ext. Whatever happens to the process, the kernel's own scheduler takes over.
+    /// sched_ext. However the process ends, the kernel's own scheduler is back.
     ///
     /// # Errors
     /// One line each: what was being done, to what, what to do next. The kernel's own scheduler is
@@ -96,7 +96,7 @@ impl Builder {
         supervisor::run(&self)
     }
 
-    /// The same on a description of this machine that is better than what it tells of itself, such
+    /// The same on a description of this machine that is better than what it says of itself, such
     /// as one in which kinds of core were registered with hwloc.
     ///
     /// # Errors

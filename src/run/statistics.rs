@@ -1,6 +1,6 @@
 //! The statistics: what each domain did since the last line, as text or as one JSON object.
 //!
-//! Invariant: everything a line needs is there before the scheduler attaches, so that printing takes
+//! Invariant: everything a line needs is there before the scheduler attaches, so that printing has
 //! no page fault; counts are since the last line, gauges are of this moment.
 
 use crate::abi::domain_counts;
@@ -101,7 +101,7 @@ impl Statistics {
             .context("cannot write the statistics to standard output")
     }
 
-    /// How many page faults the program took since attach.
+    /// How many page faults the program has had since attach.
     pub fn page_faults(&self) -> u64 {
         self.faults.since().total()
     }
@@ -133,7 +133,7 @@ impl Statistics {
     }
 
     fn write_text(&mut self) -> Result<()> {
-        /// The head is repeated for whoever looks in later.
+        /// The head is repeated for readers who see only the last lines.
         const LINES_PER_HEAD: usize = 20;
         let text = &mut self.text;
         if self.lines.is_multiple_of(LINES_PER_HEAD) {

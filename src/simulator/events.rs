@@ -17,7 +17,7 @@ pub enum Event {
     Alarm(TaskId),
     /// A CPU's current work ends, or its tick ends a slice; void if the CPU has changed its plan.
     Due { cpu: CpuId, plan: u64 },
-    /// A kick reaches its CPU.
+    /// A kick arrives at its CPU.
     Kicked(CpuId),
     /// A domain thread that was asleep is woken.
     ThreadWake(DomainId),

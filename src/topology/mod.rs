@@ -58,7 +58,7 @@ pub enum Source {
 /// CPUs of one kind of core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Kind {
-    /// Higher is faster. Kinds of equal rank cannot be told apart by speed.
+    /// Higher is faster. Between kinds of equal rank no difference of speed is known.
     pub rank: u32,
     /// The CPUs.
     pub cpus: CpuSet,

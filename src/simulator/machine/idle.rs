@@ -164,7 +164,7 @@ impl Machine<'_> {
         }
     }
 
-    /// A kick reaches its CPU, which schedules if it is idle or if a decision has ended the slice
+    /// A kick arrives at its CPU, which schedules if it is idle or if a decision has ended the slice
     /// of its task.
     pub(super) fn kicked(&mut self, cpu: CpuId) {
         self.cpus[cpu.index()].kick_pending = false;
