@@ -1,5 +1,5 @@
-//! Arenas as the binary uses them: with the allocator installed and threads inside domains. One test
-//! at a time, because some of them look at the process as a whole.
+//! Arenas as the binary uses them: with the allocator installed and threads inside domains. One
+//! test at a time, because some of them look at the process as a whole.
 
 use fastrand::Rng;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};

@@ -1,4 +1,5 @@
-//! The workloads of `scx_manyland bench`, each for a moment on this machine: what they count adds up.
+//! The workloads of `scx_manyland bench`, each for a moment on this machine: what they count adds
+//! up.
 
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -31,8 +32,8 @@ fn value(outcome: &Value, name: &str) -> f64 {
     reading["value"].as_f64().expect("a number")
 }
 
-/// What a rate of `per_second` for the time of the run makes, which is no more than what was done: the run may have
-/// taken a little longer.
+/// What a rate of `per_second` for the time of the run makes, which is no more than what was done:
+/// the run may have taken a little longer.
 fn adds_up(outcome: &Value, per_second: f64) {
     let done = outcome["done"]["count"].as_f64().expect("a count");
     let at_least = per_second * SECONDS;

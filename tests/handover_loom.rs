@@ -105,7 +105,8 @@ fn every_task_has_one_taker() {
     });
 }
 
-/// Without an owner that takes back: each task must reach the thief, which sleeps between its looks.
+/// Without an owner that takes back: each task must reach the thief, which sleeps between its
+/// looks.
 #[test]
 fn a_thief_does_not_sleep_through_a_call() {
     loom::model(|| {

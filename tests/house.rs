@@ -1,5 +1,5 @@
-//! What keeps the house in shape: what comments and documents name exists, the folders of `src/` are
-//! layers, and prose uses the field's words.
+//! What keeps the house in shape: what comments and documents name exists, the folders of `src/`
+//! are layers, and prose uses the field's words.
 //!
 //! `cargo test --test house -- --nocapture words` prints what [`words`] counts in each file;
 //! `IN=docs/` before it restricts that to the files whose path contains it.

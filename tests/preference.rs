@@ -131,8 +131,8 @@ fn one_kind_and_no_preference_cost_nothing() {
 }
 
 proptest! {
-    /// On any of our machines, with any CPUs idle: a task gets an idle CPU that it may use if there is
-    /// one; never a slow core while a faster whole one is idle (efficiency: never a fast one
+    /// On any of our machines, with any CPUs idle: a task gets an idle CPU that it may use if there
+    /// is one; never a slow core while a faster whole one is idle (efficiency: never a fast one
     /// while a slower CPU is); and where it was, if nothing is better.
     #[test]
     fn nothing_better_is_left_idle(

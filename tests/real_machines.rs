@@ -1,7 +1,8 @@
-//! Real machines: what the domains of each file in `../shared/topologies` are, and how its CPUs fill.
+//! Real machines: what the domains of each file in `../shared/topologies` are, and how its CPUs
+//! fill.
 //!
-//! Invariant: each file there has a test of its own, named after it. A file of [`KNOWN`] that is not
-//! there has its tests listed all the same, as ignored ones.
+//! Invariant: each file there has a test of its own, named after it. A file of [`KNOWN`] that is
+//! not there has its tests listed all the same, as ignored ones.
 
 mod filling;
 
@@ -195,7 +196,8 @@ fn raptor_lake_on_battery_fills_its_e_cores_first(file: &Path) {
     }
 }
 
-/// Four Zen 5 cores under one L3 (CPUs 0-3, siblings 12-15), eight Zen 5c under another (4-11, 16-23).
+/// Four Zen 5 cores under one L3 (CPUs 0-3, siblings 12-15), eight Zen 5c under another (4-11,
+/// 16-23).
 fn strix_point_leaves_the_dense_l3(file: &Path) {
     for granularity in [Granularity::L3, Granularity::Kind] {
         let machine = Machine::load(file.into(), granularity, Prefer::Performance, &[]);

@@ -1,4 +1,5 @@
-//! What the tasks of a workload do in the simulator, step by step; and what the command line says of it.
+//! What the tasks of a workload do in the simulator, step by step; and what the command line says
+//! of it.
 
 use scx_manyland::Builder;
 use scx_manyland::ids::Pid;
@@ -167,7 +168,8 @@ fn under_load_tasks_run_by_decisions() {
     }
 }
 
-/// CPUs without work beside another domain all of whose CPUs are busy, so that its thread has none to decide on.
+/// CPUs without work beside another domain all of whose CPUs are busy, so that its thread has none
+/// to decide on.
 #[test]
 fn a_domain_with_an_idle_cpu_decides_for_what_it_takes() {
     let job = |i: u32| {
@@ -273,7 +275,8 @@ fn a_thread_at_work_is_waited_for_longer_than_one_that_waits() {
     assert!(late(100, 600) > 0);
 }
 
-/// A thousand tasks of one process that wake up all the time, two and a half times as much as the machine can do.
+/// A thousand tasks of one process that wake up all the time, two and a half times as much as the
+/// machine can do.
 #[test]
 fn a_crowd_that_wakes_up_shares_all_domains_and_nobody_in_it_waits_for_long() {
     let tasks = r#""restless": {"instance": 1000, "run": 100, "sleep": 10000}, "hog": {"instance": 4, "run": 100000}"#;
@@ -300,7 +303,8 @@ fn the_safety_net_gives_shorter_slices_while_many_wait() {
     assert!(delay.p99 <= 1.25 * turn_us, "{delay:?}");
 }
 
-/// The same, with more sleepers than the machine has time for: nobody who uses less than the others waits as long as they do.
+/// The same, with more sleepers than the machine has time for: nobody who uses less than the others
+/// waits as long as they do.
 #[test]
 fn in_a_crowd_the_safety_net_runs_those_first_that_use_least() {
     let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:4 PU:1".to_owned())).unwrap();
@@ -319,8 +323,9 @@ fn in_a_crowd_the_safety_net_runs_those_first_that_use_least() {
     assert!((0.9..1.1).contains(&(hog_s / due_s)), "{hog_s} s of {due_s} s");
 }
 
-/// How long 99 of 100 times at most a task waits that needs the CPU for an instant every 10 ms, beside 40 that wake up together every
-/// 250 ms and then run for so long, which takes them 100 ms and more (microseconds).
+/// How long 99 of 100 times at most a task waits that needs the CPU for an instant every 10 ms,
+/// beside 40 that wake up together every 250 ms and then run for so long, which takes them 100 ms
+/// and more (microseconds).
 fn p99_beside_a_herd(run: u32, thread_wake: Option<u64>) -> f64 {
     let machine = Topology::load(&Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned())).unwrap();
     let text = format!(
@@ -337,7 +342,8 @@ fn p99_beside_a_herd(run: u32, thread_wake: Option<u64>) -> f64 {
     group(&report, "rare").run_delay_us.p99
 }
 
-/// Tasks that sleep for long and then all have much to do at once are owed as much as one that sleeps again soon, which goes first.
+/// Tasks that sleep for long and then all have much to do at once are owed as much as one that
+/// sleeps again soon, which goes first.
 #[test]
 fn the_safety_net_runs_those_first_that_soon_sleep_again() {
     let p99 = p99_beside_a_herd(5000, Some(1_000_000_000_000));
@@ -392,7 +398,8 @@ fn a_domain_of_one_cpu_has_none_to_dedicate() {
     assert!(error.starts_with("cannot dedicate a CPU of domain 0: it has only CPU 0"), "{error}");
 }
 
-/// Twelve services on four CPUs: how often the threads are switched in, and what the services get done.
+/// Twelve services on four CPUs: how often the threads are switched in, and what the services get
+/// done.
 #[test]
 fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     let machine = Topology::load(&Source::Synthetic("L3Cache:2 Core:2 PU:1".to_owned())).unwrap();
@@ -417,7 +424,8 @@ fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     let activations =
         [&anew, &standing].map(|report| sum(report, |domain| domain.counts.activations));
     assert!(2 * activations[1] < activations[0], "{activations:?} activations");
-    // Fourteen tasks that want more than the four CPUs have. Waiting for a decision each time costs services some of their due.
+    // Fourteen tasks that want more than the four CPUs have. Waiting for a decision each time costs
+    // services some of their due.
     let due_s = 10.0 * 4.0 / 14.0;
     let shares = [("service", 12.0), ("hog", 2.0)].map(|(name, tasks)| {
         [&anew, &standing].map(|report| group(report, name).cpu_s / tasks / due_s)

@@ -1,4 +1,5 @@
-//! What must hold on any machine, under any policy, whatever runs: tried on random ones in the simulator.
+//! What must hold on any machine, under any policy, whatever runs: tried on random ones in the
+//! simulator.
 //!
 //! Times here are virtual, so they are the same in every run and may be asserted.
 
@@ -107,7 +108,8 @@ fn finite_groups() -> impl Strategy<Value = Vec<Finite>> {
     })
 }
 
-/// So many random cases, the same in every run: a failure is there again after a change that should mend it.
+/// So many random cases, the same in every run: a failure is there again after a change that should
+/// mend it.
 fn always_the_same(cases: u32) -> ProptestConfig {
     ProptestConfig { rng_seed: RngSeed::Fixed(20_261_120), ..ProptestConfig::with_cases(cases) }
 }
@@ -155,9 +157,10 @@ proptest! {
         let text: Vec<_> = groups.iter().map(|group| group.text.clone()).collect();
         let report = run(&machine, &text.join(", "), &setup);
         let idle = report.idle_beside_waiting_us.expect("asked for");
-        // At home a decision is waited for, for as long as patience has it. Elsewhere the domain thread has to see that
-        // there is room, and it may itself have to wait for a CPU of its own domain: until a slice ends, which is at a
-        // tick, and if that is within its patience until the next tick.
+        // At home a decision is waited for, for as long as patience has it. Elsewhere the domain
+        // thread has to see that there is room, and it may itself have to wait for a CPU of its own
+        // domain: until a slice ends, which is at a tick, and if that is within its patience until
+        // the next tick.
         let decided_us = us(RunOptions::default().patience()) + LITTLE_US;
         let seen_us = decided_us + us(RunOptions::default().slices().base) + 2.0 * TICK_US;
         prop_assert!(idle.at_home <= decided_us, "{idle:?}");
@@ -191,17 +194,18 @@ proptest! {
         let all: f64 = used.iter().sum();
         for (used, weight) in used.iter().zip(&weights) {
             let fair = all * weight / sum;
-            // The shortest turn is a tick, and one of them at each end of the time is in it or is not: that is two
-            // percent of 0.4 s, and more of what the lightest tasks are due.
+            // The shortest turn is a tick, and one of them at each end of the time is in it or is
+            // not: that is two percent of 0.4 s, and more of what the lightest tasks are due.
             let allowed = (0.02 * fair).max(2.0 * TICK_US / 1e6);
             let off = (used - fair).abs();
             prop_assert!(off <= allowed, "{used} of {fair} s at weight {weight} of {weights:?}");
         }
     }
 
-    /// A task of key `k` waits until the others have passed `k`. By the window that `policy/fair.rs` keeps them in, each
-    /// can have so much virtual time to go: a credit, the lead of whoever is overtaken, its own lead and that of the
-    /// lightest; `deadline` may put its key two base slices behind.
+    /// A task of key `k` waits until the others have passed `k`. By the window that
+    /// `policy/fair.rs` keeps them in, each can have so much virtual time to go: a credit, the lead
+    /// of whoever is overtaken, its own lead and that of the lightest; `deadline` may put its key
+    /// two base slices behind.
     #[test]
     fn nobody_waits_longer_than_the_window_of_virtual_time_allows(
         cpus in 1..=4u32,
@@ -252,8 +256,8 @@ proptest! {
         // The last ones have not started at the end.
         let tasks: usize = report.groups.iter().map(|group| group.tasks).sum();
         prop_assert!(starts.len() + tasks >= report.decided() as usize);
-        // Stays are numbered in the order of arrival. Two that start at once, on two CPUs, may change places by the time
-        // that it takes to kick one of these.
+        // Stays are numbered in the order of arrival. Two that start at once, on two CPUs, may
+        // change places by the time that it takes to kick one of these.
         let (mut latest_us, mut last_arrival_us) = (0.0f64, 0.0);
         for (stay, &start_us) in &starts {
             prop_assert!(start_us >= latest_us - SAME_TIME_US, "{stay} started {} us early", latest_us - start_us);
@@ -316,7 +320,8 @@ struct Slice<'a> {
     line: usize,
 }
 
-/// The slices of each track, in the order in which a reader sorts them: by time, and as in the file at one time.
+/// The slices of each track, in the order in which a reader sorts them: by time, and as in the file
+/// at one time.
 fn tracks(trace: &[Value]) -> BTreeMap<(u64, u64), Vec<Slice<'_>>> {
     let mut tracks = BTreeMap::<_, Vec<Slice<'_>>>::new();
     for (line, event) in trace.iter().enumerate().filter(|(_, event)| event["ph"] == "X") {
@@ -343,8 +348,9 @@ fn ns(us: &Value) -> u64 {
     (us.as_f64().unwrap() * 1000.0).round() as u64
 }
 
-/// What the Trace Event Format asks for, as Perfetto reads it: slices of one track nest, the outer of two that begin
-/// together comes first in the file, and a flow's event lies in the slice that is innermost there, which precedes it.
+/// What the Trace Event Format asks for, as Perfetto reads it: slices of one track nest, the outer
+/// of two that begin together comes first in the file, and a flow's event lies in the slice that is
+/// innermost there, which precedes it.
 #[test]
 fn a_trace_has_named_tracks_nested_slices_and_flows_between_them() {
     let tasks = r#""hog": {"instance": 6, "run": 3000}, "sleeper": {"instance": 20, "run": 50, "sleep": 700}"#;

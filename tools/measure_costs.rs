@@ -1,6 +1,8 @@
-//! Measures on this machine what of the simulator's costs can be measured without sched_ext: `make measure-costs`.
+//! Measures on this machine what of the simulator's costs can be measured without sched_ext: `make
+//! measure-costs`.
 //!
-//! Each figure is the best of several rounds: what disturbs a measurement only ever makes it longer.
+//! Each figure is the best of several rounds: what disturbs a measurement only ever makes it
+//! longer.
 
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,12 +1,13 @@
-//! Plays a workload with real threads, under whatever scheduler the machine has, and prints the same figures for it as
-//! `scx_manyland simulate --format json`: to see how far the simulator is from a real machine.
+//! Plays a workload with real threads, under whatever scheduler the machine has, and prints the
+//! same figures for it as `scx_manyland simulate --format json`: to see how far the simulator is
+//! from a real machine.
 //!
 //!     play WORKLOAD SECONDS
 //!
-//! A run lasts for so much CPU time as the workload says, as rt-app's `runtime` does. The run delay is the kernel's own
-//! (`/proc/TID/schedstat`), of which there are only the sum and the count, so the figure is a mean. Threads wait for each
-//! other in lines as the simulator's tasks do, first come, first served, each parked on a futex of its own. Tasks that
-//! fork others are not played.
+//! A run lasts for so much CPU time as the workload says, as rt-app's `runtime` does. The run delay
+//! is the kernel's own (`/proc/TID/schedstat`), of which there are only the sum and the count, so
+//! the figure is a mean. Threads wait for each other in lines as the simulator's tasks do, first
+//! come, first served, each parked on a futex of its own. Tasks that fork others are not played.
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -187,8 +188,8 @@ fn spin(turns: u64) {
     }
 }
 
-/// How many turns of an empty loop take about 20 microseconds: asking for the time is a system call, and in a guest a
-/// slow one.
+/// How many turns of an empty loop take about 20 microseconds: asking for the time is a system
+/// call, and in a guest a slow one.
 fn calibrate() -> u64 {
     const TURNS: u64 = 1_000_000;
     let begun = cpu_time();

@@ -2,9 +2,9 @@
 //!
 //!     plot_scale FILE.svg [TOPOLOGY.xml]
 //!
-//! Simulates machines of 16 to 1,024 CPUs under tasks that all want a short turn again and again, draws the decisions
-//! that were carried out and how busy the busiest thread was, and prints the figures; for the machine in an XML file
-//! (as `lstopo` writes it) as well, if there is one.
+//! Simulates machines of 16 to 1,024 CPUs under tasks that all want a short turn again and again,
+//! draws the decisions that were carried out and how busy the busiest thread was, and prints the
+//! figures; for the machine in an XML file (as `lstopo` writes it) as well, if there is one.
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;

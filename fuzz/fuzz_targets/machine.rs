@@ -4,7 +4,8 @@ use clap::ValueEnum;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::topology::{Granularity, Source, Topology};
 
-/// Loads it. That is either refused with one line, or gives a machine that every granularity cuts into whole parts.
+/// Loads it. That is either refused with one line, or gives a machine that every granularity cuts
+/// into whole parts.
 pub fn load(source: &Source) {
     let machine = match Topology::load(source) {
         Ok(machine) => machine,

@@ -1,4 +1,5 @@
-//! The kernel's files about power supplies: each line is one, with the fields type, scope, online and status between tabs.
+//! The kernel's files about power supplies: each line is one, with the fields type, scope, online
+//! and status between tabs.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

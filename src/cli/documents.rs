@@ -1,7 +1,7 @@
 //! The tables of the documents that follow from lists in the code: options and statistics.
 //!
-//! Invariant: what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in README.md or docs/
-//! is the table made here; `UPDATE=1 cargo test --bins documents` writes it.
+//! Invariant: what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in README.md or
+//! docs/ is the table made here; `UPDATE=1 cargo test --bins documents` writes it.
 
 use super::Cli;
 use clap::{Arg, CommandFactory};

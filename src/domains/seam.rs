@@ -1,8 +1,8 @@
 //! The seam below the domain threads: where messages come from and where decisions go.
 //!
 //! On a real machine the seam is a pair of rings that BPF shares (`kernel::seam`); a simulated
-//! machine is another ([`queues`](super::queues)). Everything above it (placement, lookahead, policy)
-//! is the same code on both.
+//! machine is another ([`queues`](super::queues)). Everything above it (placement, lookahead,
+//! policy) is the same code on both.
 
 use crate::abi;
 use crate::cpuset::CpuSet;

@@ -239,8 +239,8 @@ impl Attached<'_> {
     /// Why it left; `None` if it has not.
     pub fn exit(&self) -> Option<Exit> {
         let bss = self.loaded.skeleton.maps.bss_data.as_deref()?;
-        // SAFETY: the kernel's side writes the record once, the kind last; a volatile read keeps the
-        // compiler from reading the mapped memory earlier.
+        // SAFETY: the kernel's side writes the record once, the kind last; a volatile read keeps
+        // the compiler from reading the mapped memory earlier.
         let record: abi::exit_record = unsafe {
             std::ptr::read_volatile((&raw const bss.exit_record).cast::<abi::exit_record>())
         };

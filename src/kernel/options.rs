@@ -65,8 +65,8 @@ pub struct RunOptions {
     /// anew)
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::<u32>(0..=1000))]
     pub standing: u32,
-    /// Run tasks by decisions only, in exactly the sequence of the policy: no safety net and no stealing
-    /// in the kernel until a scheduling thread stalls
+    /// Run tasks by decisions only, in exactly the sequence of the policy: no safety net and no
+    /// stealing in the kernel until a scheduling thread stalls
     #[arg(long)]
     pub strict: bool,
     /// Domains do not help each other: no stealing, no use of another domain's idle CPUs, and tasks

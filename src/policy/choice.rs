@@ -53,7 +53,8 @@ pub enum VtimeRate {
 }
 
 impl VtimeRate {
-    /// The growth of the key for each nanosecond, in units of 1 over [`abi::limits_VTIME_RATE_ONE`].
+    /// The growth of the key for each nanosecond, in units of 1 over
+    /// [`abi::limits_VTIME_RATE_ONE`].
     pub(crate) fn per_ns(self, weight: u32) -> u32 {
         match self {
             VtimeRate::GivesWay => 0,

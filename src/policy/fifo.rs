@@ -1,7 +1,7 @@
 //! First in, first out: the smallest complete policy, and the one to start a new policy from.
 //!
-//! The task that became runnable first runs first, each for the same slice; the policy knows neither
-//! weights nor sleepers. This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
+//! The task that became runnable first runs first, each for the same slice; the policy knows
+//! neither weights nor sleepers. This is the kernel's `SCHED_RR` (POSIX.1) with a single priority.
 //!
 //! Invariant: of two waiting tasks, the one that was enqueued first is decided first.
 

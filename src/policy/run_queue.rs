@@ -1,4 +1,5 @@
-//! The waiting tasks of one domain, sorted by a 64-bit key; of equal keys the first to arrive is first.
+//! The waiting tasks of one domain, sorted by a 64-bit key; of equal keys the first to arrive is
+//! first.
 //!
 //! Keys are points in a virtual time that may wrap around, compared as the kernel compares time
 //! stamps (`time_before64`): `a` is before `b` if the way from `a` up to `b` is shorter than the
@@ -7,9 +8,9 @@
 //!
 //! The structure is a binary heap (Williams, "Algorithm 232: Heapsort", 1964; the standard
 //! library's, which sifts to the bottom first after Wegener, "Bottom-up heapsort", 1993) of 16-byte
-//! entries, and a slab in which the tasks themselves lie still. `docs/decisions/0001-heap-instead-of-tree.md` compares it with
-//! the standard library's B-tree and with heaps of two, four and eight children of our own, from 10
-//! to 10,000 tasks.
+//! entries, and a slab in which the tasks themselves lie still.
+//! `docs/decisions/0001-heap-instead-of-tree.md` compares it with the standard library's B-tree and
+//! with heaps of two, four and eight children of our own, from 10 to 10,000 tasks.
 //!
 //! Invariant: every slot of the slab is either in exactly one entry of the heap or in the list of
 //! free slots, and that list has room for all of them. So no task is lost or handed out twice, and

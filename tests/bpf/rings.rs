@@ -1,5 +1,5 @@
-//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs (`bpf/test/rings_test.bpf.c`) that write notices
-//! and read decisions.
+//! The kernel's side of a pair of queues: its own ring buffers, and BPF programs
+//! (`bpf/test/rings_test.bpf.c`) that write notices and read decisions.
 //!
 //! Guest tests use this, and a benchmark.
 

@@ -1,8 +1,8 @@
 //! How the CPUs of a described machine fill with tasks.
 //!
-//! Tables and choices come from the code that runs live: [`Preferences`] computes the table that BPF
-//! walks, and [`Placement`] walks it here. [`Machine::wake`] walks all of it, as BPF does for a task
-//! that wakes up; [`Machine::decide`] walks the part of one domain, as its thread does.
+//! Tables and choices come from the code that runs live: [`Preferences`] computes the table that
+//! BPF walks, and [`Placement`] walks it here. [`Machine::wake`] walks all of it, as BPF does for a
+//! task that wakes up; [`Machine::decide`] walks the part of one domain, as its thread does.
 
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::domains::placement::Placement;

@@ -1,7 +1,8 @@
-//! The guest's role: runs the tests that the host asks for, each in a process of its own, and cleans up after each.
+//! The guest's role: runs the tests that the host asks for, each in a process of its own, and
+//! cleans up after each.
 //!
-//! The agent runs in real time, above every task that a scheduler under test serves, so that it can report a
-//! scheduler that serves nobody. Tests run as ordinary tasks.
+//! The agent runs in real time, above every task that a scheduler under test serves, so that it can
+//! report a scheduler that serves nobody. Tests run as ordinary tasks.
 
 use crate::api::{process, sched_ext};
 use crate::protocol::{FAIL, OUTPUT, PASS, READY, Request};
@@ -34,7 +35,8 @@ pub fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs one test, as the process that [`supervise`] starts. A panic ends it with its message on standard error.
+/// Runs one test, as the process that [`supervise`] starts. A panic ends it with its message on
+/// standard error.
 pub fn run_case(name: &str) -> Result<()> {
     let test = suite::all().into_iter().find(|test| test.name() == name);
     test.with_context(|| format!("there is no test {name}"))?.run()
@@ -67,8 +69,8 @@ fn supervise(
     }
 }
 
-/// The status a process ended with, or `None` if it has reached its limit. Nothing wakes up meanwhile: a real-time task that
-/// does takes a CPU from the tasks under test.
+/// The status a process ended with, or `None` if it has reached its limit. Nothing wakes up
+/// meanwhile: a real-time task that does takes a CPU from the tasks under test.
 fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || {

@@ -16,16 +16,20 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a guest may take until its agent is up: 64 CPUs on two cores need more than two minutes.
+/// How long a guest may take until its agent is up: 64 CPUs on two cores need more than two
+/// minutes.
 const BOOT_LIMIT: Duration = Duration::from_secs(400);
 
-/// How much longer than the agent the host waits for a test, so that a hang is the agent's to report if it can.
+/// How much longer than the agent the host waits for a test, so that a hang is the agent's to
+/// report if it can.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How long a guest lives at most, whatever happens to us. All rows of docs/reliability.md take about an hour.
+/// How long a guest lives at most, whatever happens to us. All rows of docs/reliability.md take
+/// about an hour.
 const LIFE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// What a guest has besides the agent and the scheduler, by their paths in the folder of what is built.
+/// What a guest has besides the agent and the scheduler, by their paths in the folder of what is
+/// built.
 const PROGRAMS: [&str; 3] = ["examples/fifo", "examples/newcomers", "examples/rules"];
 
 /// What every guest boots: a kernel, and a file system with the programs under test.
@@ -36,8 +40,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Gets the kernel and makes the file system, which holds the agent, the scheduler, some examples
-    /// and hackbench.
+    /// Gets the kernel and makes the file system, which holds the agent, the scheduler, some
+    /// examples and hackbench.
     pub fn make(folder: &Path) -> Result<Image> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -117,7 +121,8 @@ fn output_of(command: &mut Command) -> Result<String> {
 /// What became of a test.
 pub struct Outcome {
     pub result: Result<()>,
-    /// Whether the guest can run another test. After a hang, a panic or a warning of its kernel it cannot be trusted.
+    /// Whether the guest can run another test. After a hang, a panic or a warning of its kernel it
+    /// cannot be trusted.
     pub guest_is_well: bool,
 }
 
@@ -141,7 +146,8 @@ impl Guest {
         let errors = image.folder.join(format!("{}.qemu", machine.name));
         let _ = fs::remove_file(&console_log);
         let monitor = Monitor::new()?;
-        // tools/boot dies with the thread that starts it, and QEMU with tools/boot. The two are a group of their own.
+        // tools/boot dies with the thread that starts it, and QEMU with tools/boot. The two are a
+        // group of their own.
         let mut process = Command::new(tool("boot"))
             .arg("--kernel")
             .arg(&image.kernel)

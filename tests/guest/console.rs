@@ -46,12 +46,14 @@ pub fn trouble(text: &str) -> Option<String> {
     Some(lines[first..last].join("\n"))
 }
 
-/// Whether the kernel died of the emulator: a CPU ran into a breakpoint where there is none in memory.
+/// Whether the kernel died of the emulator: a CPU ran into a breakpoint where there is none in
+/// memory.
 ///
-/// Linux patches its branches (jump labels; attaching a scheduler flips some) through a breakpoint, which it takes away last.
-/// QEMU drops what it has translated of an instruction a moment before it stores the new byte; where another CPU translates
-/// anew in between, that CPU keeps the breakpoint for good. The kernel prints the bytes of its text around the place, with
-/// the one after the breakpoint in angle brackets, so the one before those tells: a breakpoint is 0xcc.
+/// Linux patches its branches (jump labels; attaching a scheduler flips some) through a breakpoint,
+/// which it takes away last. QEMU drops what it has translated of an instruction a moment before it
+/// stores the new byte; where another CPU translates anew in between, that CPU keeps the breakpoint
+/// for good. The kernel prints the bytes of its text around the place, with the one after the
+/// breakpoint in angle brackets, so the one before those tells: a breakpoint is 0xcc.
 pub fn emulator_fault(text: &str) -> bool {
     let mut lines = text.lines().skip_while(|line| !line.contains("Oops: int3"));
     let Some((before, _)) = lines.find_map(|line| line.split_once("Code: ")?.1.split_once(" <"))

@@ -1,8 +1,9 @@
 //! The host's role: each guest test is a trial, and the trials of one machine share a guest.
 //!
-//! A guest boots when the first of its tests is due, serves until a test of another machine is due, and is replaced when a
-//! test leaves it unwell. One guest runs at a time, for the tests measure times. A guest that was provably lost by the emulator
-//! says nothing about the test, which is run again in a new one.
+//! A guest boots when the first of its tests is due, serves until a test of another machine is due,
+//! and is replaced when a test leaves it unwell. One guest runs at a time, for the tests measure
+//! times. A guest that was provably lost by the emulator says nothing about the test, which is run
+//! again in a new one.
 
 use crate::boot::{Guest, Image};
 use crate::console;
@@ -64,7 +65,8 @@ struct Hall {
     /// Made once; that it could not be made fails every test.
     image: Option<Result<Image>>,
     guest: Option<(&'static Machine, Guest)>,
-    /// What is said of each failure once more at the end, where the last lines are all that is kept of a long output.
+    /// What is said of each failure once more at the end, where the last lines are all that is kept
+    /// of a long output.
     failures: Vec<String>,
 }
 
@@ -108,7 +110,8 @@ impl Hall {
         outcome.result
     }
 
-    /// Keeps the gist of why a test failed: what the guest's kernel complains of, or else what was said last.
+    /// Keeps the gist of why a test failed: what the guest's kernel complains of, or else what was
+    /// said last.
     fn note_failure(&mut self, test: &str, reason: String) -> String {
         const LINES: usize = 6;
         let gist: Vec<String> = match console::trouble(&reason) {

@@ -44,7 +44,8 @@ pub const L3X2: Machine = Machine {
     on_demand: false,
 };
 
-/// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of docs/reliability.md.
+/// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of
+/// docs/reliability.md.
 pub const FAULTS: Machine = Machine { name: "faults", memory_mib: 3072, swap_mib: 2048, ..L3X2 };
 
 /// The same on whatever kernel is asked for (`make test-kernels`).
@@ -65,7 +66,8 @@ pub const L3X4: Machine = Machine {
     on_demand: false,
 };
 
-/// Four L3s of sixteen CPUs, each on a NUMA node. It takes minutes, so its tests run when asked for (`make test-large`).
+/// Four L3s of sixteen CPUs, each on a NUMA node. It takes minutes, so its tests run when asked for
+/// (`make test-large`).
 pub const LARGE: Machine = Machine {
     name: "large",
     sockets: 4,

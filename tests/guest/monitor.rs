@@ -1,6 +1,7 @@
 //! QEMU's own port to a guest (its machine protocol, QMP): wakes a guest that has suspended itself.
 //!
-//! The guest could set an alarm instead, but on a busy host that may come before the guest sleeps, and then nothing wakes it.
+//! The guest could set an alarm instead, but on a busy host that may come before the guest sleeps,
+//! and then nothing wakes it.
 //!
 //! Invariant: a guest that suspends to memory goes on [`ASLEEP`] later.
 

@@ -1,9 +1,10 @@
 //! What the host and the agent in the guest say to each other, a line each, over the guest's port.
 //!
-//! The agent says `ready` once it is up. The host says `run NAME SECONDS [KEY=VALUE ...]`; the agent answers with the
-//! test's output, each line behind [`OUTPUT`], and then with [`PASS`] or [`FAIL`] and a reason. With a line [`STUTTER`] in its
-//! output a test asks the host to take the guest's CPUs away again and again, until it says [`STEADY`] or ends. The host says
-//! `bye` and the guest powers off.
+//! The agent says `ready` once it is up. The host says `run NAME SECONDS [KEY=VALUE ...]`; the
+//! agent answers with the test's output, each line behind [`OUTPUT`], and then with [`PASS`] or
+//! [`FAIL`] and a reason. With a line [`STUTTER`] in its output a test asks the host to take the
+//! guest's CPUs away again and again, until it says [`STEADY`] or ends. The host says `bye` and the
+//! guest powers off.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Asks for a test, with those of [`PASSED_ON`] that are set here. A value with a blank in it is left out.
+    /// Asks for a test, with those of [`PASSED_ON`] that are set here. A value with a blank in it
+    /// is left out.
     pub fn run(test: &str, limit: Duration) -> Request {
         let variables = PASSED_ON
             .iter()

@@ -1,4 +1,5 @@
-//! A host with too little for its guests: it takes all CPUs of a guest away again and again, and the guest's clock goes on.
+//! A host with too little for its guests: it takes all CPUs of a guest away again and again, and
+//! the guest's clock goes on.
 //!
 //! Invariant: the guest runs when a [`Stutter`] is gone.
 

@@ -18,8 +18,9 @@ pub struct Case {
     pub fails_with: Option<&'static str>,
 }
 
-/// Declares a module's tests: `NAME: SECONDS s on MACHINE ..., SECONDS s on MACHINE ...;`, and behind
-/// `=>` what its failure says, if it has to fail. The name is that of a function of the module.
+/// Declares a module's tests: `NAME: SECONDS s on MACHINE ..., SECONDS s on MACHINE ...;`, and
+/// behind `=>` what its failure says, if it has to fail. The name is that of a function of the
+/// module.
 macro_rules! tests {
     ($($name:ident:
         $($seconds:literal s on $($machine:ident)+),+

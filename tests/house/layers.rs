@@ -127,7 +127,8 @@ fn module(path: &str) -> Vec<String> {
     module
 }
 
-/// The paths that begin with `crate::` or `super::`, in full, each with its line. A group is several.
+/// The paths that begin with `crate::` or `super::`, in full, each with its line. A group is
+/// several.
 fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     let code = split(&source.text).code;
     let own = module(&source.path);

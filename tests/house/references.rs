@@ -148,7 +148,8 @@ fn tests_exist() {
             is_fenced ^= text.trim_start().starts_with("```");
             for word in text.split(|c: char| !is_of_a_name(c) && c != ':') {
                 let is_path = word.contains("::") && !word.starts_with(':');
-                // In a block of code such a name may be the reader's; in capitals it is the kernel's.
+                // In a block of code such a name may be the reader's; in capitals it is the
+                // kernel's.
                 let is_long = word.matches('_').count() >= 3 && !word.contains(':');
                 let is_long = is_long && !is_fenced && word.chars().any(char::is_lowercase);
                 let name = word.trim_end_matches(':').rsplit("::").next().unwrap_or_default();

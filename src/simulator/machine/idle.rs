@@ -164,8 +164,8 @@ impl Machine<'_> {
         }
     }
 
-    /// A kick arrives at its CPU, which schedules if it is idle or if a decision has ended the slice
-    /// of its task.
+    /// A kick arrives at its CPU, which schedules if it is idle or if a decision has ended the
+    /// slice of its task.
     pub(super) fn kicked(&mut self, cpu: CpuId) {
         self.cpus[cpu.index()].kick_pending = false;
         match self.cpus[cpu.index()].current {

@@ -1,5 +1,5 @@
-//! The scheduler's BPF side with a madman in place of each domain thread: it reads what tasks wait, and writes decisions of
-//! which any part may be wrong.
+//! The scheduler's BPF side with a madman in place of each domain thread: it reads what tasks wait,
+//! and writes decisions of which any part may be wrong.
 
 use super::scheduler::Scheduler;
 use crate::role;
@@ -161,7 +161,8 @@ struct Madman {
 }
 
 impl Madman {
-    /// Decides for a while, and answers how many decisions were submitted and how many found no room.
+    /// Decides for a while, and answers how many decisions were submitted and how many found no
+    /// room.
     fn round(&mut self) -> (u64, u64) {
         const KNOWN: usize = 256;
         let Self { notices, known, .. } = self;

@@ -1,8 +1,9 @@
 //! The scheduler on a guest whose cores are taken for different ones.
 //!
-//! QEMU has one kind of core, and the kernel's files that tell of kinds cannot be written. But the library schedules on
-//! a description of the machine as well ([`Builder::run_on`]), and hwloc's XML can name kinds. All else is as it is
-//! on a machine with kinds: the table, the BPF side and the domain threads do not ask where the ranks came from.
+//! QEMU has one kind of core, and the kernel's files that tell of kinds cannot be written. But the
+//! library schedules on a description of the machine as well ([`Builder::run_on`]), and hwloc's XML
+//! can name kinds. All else is as it is on a machine with kinds: the table, the BPF side and the
+//! domain threads do not ask where the ranks came from.
 
 use super::scheduler::Scheduler;
 use crate::role;

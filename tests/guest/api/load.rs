@@ -1,4 +1,5 @@
-//! Work for a scheduler: hogs and hackbench. All of it ends by itself, and is killed when its owner goes.
+//! Work for a scheduler: hogs and hackbench. All of it ends by itself, and is killed when its owner
+//! goes.
 
 use super::{cpus, process};
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A process that computes without a pause, and fails if it finds itself on a CPU that it may not use.
+/// A process that computes without a pause, and fails if it finds itself on a CPU that it may not
+/// use.
 pub struct Hog {
     process: Child,
 }

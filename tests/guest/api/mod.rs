@@ -27,7 +27,8 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     Ok(())
 }
 
-/// Whether a condition holds at nine in ten of so many looks, 10 ms apart: others may disturb it for moments.
+/// Whether a condition holds at nine in ten of so many looks, 10 ms apart: others may disturb it
+/// for moments.
 pub fn holds_mostly(looks: usize, mut condition: impl FnMut() -> bool) -> bool {
     let held = (0..looks).filter(|_| {
         thread::sleep(Duration::from_millis(10));

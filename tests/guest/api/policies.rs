@@ -1,4 +1,5 @@
-//! Policies that ask for what the shipped ones do not, in a program that uses the library as any other would.
+//! Policies that ask for what the shipped ones do not, in a program that uses the library as any
+//! other would.
 
 use super::scheduler::Scheduler;
 use crate::role;
@@ -19,7 +20,8 @@ pub const URGENT: &str = "urgent";
 /// The name of tasks at which [`Wish::Panic`] panics.
 pub const TERRIBLE: &str = "terrible";
 
-/// The folder of the cgroup whose tasks [`Wish::Group`] singles out; made before the scheduler starts.
+/// The folder of the cgroup whose tasks [`Wish::Group`] singles out; made before the scheduler
+/// starts.
 pub const GROUP: &str = "/sys/fs/cgroup/tried";
 
 /// How long [`Wish::Sleep`] takes: longer than any patience that is an option's default.

@@ -17,7 +17,8 @@ pub struct Thread {
     pub name: String,
 }
 
-/// A process with a program: not a kernel thread, and not one that has ended and was not waited for.
+/// A process with a program: not a kernel thread, and not one that has ended and was not waited
+/// for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     pub pid: i32,
@@ -60,7 +61,8 @@ pub fn threads(pid: i32) -> Result<Vec<Thread>> {
     Ok(threads)
 }
 
-/// The command lines of the processes that run a program, by the name of its file. One that has ended does not run.
+/// The command lines of the processes that run a program, by the name of its file. One that has
+/// ended does not run.
 pub fn running(program: &str) -> Result<Vec<Vec<String>>> {
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
@@ -153,7 +155,8 @@ pub fn renice(tid: i32, nice: i32) -> Result<()> {
     Ok(())
 }
 
-/// Puts this thread into the real-time class; the threads and processes that it starts are ordinary again.
+/// Puts this thread into the real-time class; the threads and processes that it starts are ordinary
+/// again.
 pub fn become_real_time() {
     let param = libc::sched_param { sched_priority: 1 };
     // SAFETY: `param` lives through the call, and 0 means the calling thread.

@@ -60,7 +60,8 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// The process that schedules. The program starts it, and another one whenever the machine has changed.
+    /// The process that schedules. The program starts it, and another one whenever the machine has
+    /// changed.
     pub fn pid(&self) -> i32 {
         let pids = self.pids();
         pids.iter().copied().find(|&pid| !domain_threads_of(pid).is_empty()).unwrap_or(pids[0])
@@ -88,14 +89,15 @@ impl Scheduler {
         self.output.stderr()
     }
 
-    /// Whether the last that it has said of an attachment is that there is one. It does not say so of one that a change of the machine
-    /// has already ended.
+    /// Whether the last that it has said of an attachment is that there is one. It does not say so
+    /// of one that a change of the machine has already ended.
     pub fn says_attached(&self) -> bool {
         let said = self.said();
         said.rfind("attached: ") > said.rfind("the machine has changed")
     }
 
-    /// Waits for so many lines of statistics more than there are now: the load of before is in them.
+    /// Waits for so many lines of statistics more than there are now: the load of before is in
+    /// them.
     pub fn await_stats(&self, more: usize) -> Result<Stats> {
         let wanted = self.stats()?.lines.len() + more;
         wait_until("statistics are printed", Duration::from_secs(60), || {
@@ -136,7 +138,8 @@ impl Scheduler {
         })
     }
 
-    /// Each domain decides, under a load that runs at this moment, for a scheduler started with [`STATS`].
+    /// Each domain decides, under a load that runs at this moment, for a scheduler started with
+    /// [`STATS`].
     pub fn decisions_resume(&self) -> Result<()> {
         self.await_stats(2)?;
         let stats = self.await_stats(2)?;
@@ -188,7 +191,8 @@ impl Scheduler {
         kill(Pid::from_raw(self.pid()), signal).context("cannot signal the scheduler")
     }
 
-    /// Kills it by a signal that it does not handle and waits until the kernel's own scheduler is back.
+    /// Kills it by a signal that it does not handle and waits until the kernel's own scheduler is
+    /// back.
     pub fn kill_with(mut self, signal: Signal) -> Result<()> {
         self.die_by(signal)?;
         wait_until("the kernel's own scheduler is back", Duration::from_secs(5), || {
@@ -196,12 +200,14 @@ impl Scheduler {
         })
     }
 
-    /// Kills the process that schedules by a signal that it does not handle; the program says so and fails.
+    /// Kills the process that schedules by a signal that it does not handle; the program says so
+    /// and fails.
     pub fn die_by(&mut self, signal: Signal) -> Result<()> {
         let deadline = Instant::now() + DETACH_LIMIT;
         let victim = Pid::from_raw(self.pid());
         let status = loop {
-            // Again, because Rust's runtime takes the first SIGSEGV to look for an overflow of the stack.
+            // Again, because Rust's runtime takes the first SIGSEGV to look for an overflow of the
+            // stack.
             let _ = kill(victim, signal);
             thread::sleep(Duration::from_millis(50));
             if let Some(status) = self.process.try_wait()? {

@@ -1,7 +1,9 @@
-//! Storms: processes of many tasks that do without a pause what schedulers stumble over. A storm ends by itself when its time is
-//! up, and only when every task that it started has ended: one that does not end has lost a task.
+//! Storms: processes of many tasks that do without a pause what schedulers stumble over. A storm
+//! ends by itself when its time is up, and only when every task that it started has ended: one that
+//! does not end has lost a task.
 //!
-//! Who drives a storm (starts, kills, moves) is a real-time task, or it would wait its turn among those that it drives.
+//! Who drives a storm (starts, kills, moves) is a real-time task, or it would wait its turn among
+//! those that it drives.
 
 use super::{cpus, process};
 use crate::role;
@@ -32,7 +34,8 @@ pub enum Kind {
     Affinity,
     /// NUMBER threads that wake up every few milliseconds.
     Wakeups,
-    /// NUMBER processes, one of which is killed at any moment, and replaced; born on CPUS, if any, and let go at once.
+    /// NUMBER processes, one of which is killed at any moment, and replaced; born on CPUS, if any,
+    /// and let go at once.
     Deaths,
     /// NUMBER threads whose niceness and scheduling class somebody changes all the time.
     Classes,
@@ -152,7 +155,8 @@ fn restless(end: Instant) {
 /// Between two things that the driver of a storm does.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// Runs `life` in so many threads (fewer if the time is up before) and `meanwhile` in this one, and waits for all to end.
+/// Runs `life` in so many threads (fewer if the time is up before) and `meanwhile` in this one, and
+/// waits for all to end.
 fn crowd(
     number: usize,
     end: Instant,

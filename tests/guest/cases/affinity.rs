@@ -17,7 +17,8 @@ tests! {
     tasks_bound_to_dedicated_cpus_run: 90 s on L3X2;
 }
 
-/// Tasks bound to one CPU, to a part of a domain, to a domain and across domains stay there, and all of them run.
+/// Tasks bound to one CPU, to a part of a domain, to a domain and across domains stay there, and
+/// all of them run.
 pub fn bound_tasks_stay_and_run(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     let hogs: Vec<(CpuSet, Hog)> = bindings()?
@@ -39,7 +40,8 @@ pub fn bound_tasks_stay_and_run(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Tasks that are bound elsewhere, mostly while they wait for a CPU, are from then on where they may be.
+/// Tasks that are bound elsewhere, mostly while they wait for a CPU, are from then on where they
+/// may be.
 pub fn tasks_moved_while_waiting_stay(_: &Machine) -> Result<()> {
     const FOR_EACH_CPU: usize = 3;
     let scheduler = Scheduler::start(&[])?;
@@ -79,8 +81,9 @@ pub fn tasks_moved_while_waiting_stay(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Tasks that are bound elsewhere in the very moment in which they are on their way to an idle CPU. Before Linux 7.0 the kernel ends
-/// a scheduler that sends tasks straight to the local queue of another CPU.
+/// Tasks that are bound elsewhere in the very moment in which they are on their way to an idle CPU.
+/// Before Linux 7.0 the kernel ends a scheduler that sends tasks straight to the local queue of
+/// another CPU.
 pub fn tasks_bound_anew_on_their_way_stay(_: &Machine) -> Result<()> {
     const BINDERS: usize = 2;
     let mut scheduler = Scheduler::start(&[])?;
@@ -113,7 +116,8 @@ pub fn tasks_bound_anew_on_their_way_stay(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Tasks that may use nothing but CPUs which domain threads keep to themselves run there all the same.
+/// Tasks that may use nothing but CPUs which domain threads keep to themselves run there all the
+/// same.
 pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&["--dedicate"])?;
     let dedicated = CpuSet::from_iter(cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()));

@@ -1,4 +1,5 @@
-//! `scx_manyland bench`: it compares all that it says it does, and leaves nothing behind however it ends.
+//! `scx_manyland bench`: it compares all that it says it does, and leaves nothing behind however it
+//! ends.
 
 use crate::api::scheduler::{self, Program, Scheduler};
 use crate::api::{process, sched_ext, wait_until};
@@ -45,7 +46,8 @@ fn bench<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["bench", "--format", "json"], &SMALL[..], args].concat()
 }
 
-/// Every workload, one round: each has its figures under both schedulers, and those of ours tell who decided.
+/// Every workload, one round: each has its figures under both schedulers, and those of ours tell
+/// who decided.
 pub fn compares_with_every_workload(_: &Machine) -> Result<()> {
     let all = "messages,requests,frames,build,spin";
     let args = [
@@ -99,8 +101,8 @@ pub fn compares_with_every_workload(_: &Machine) -> Result<()> {
     nothing_is_left()
 }
 
-/// Another scheduler is started by its command and stopped as by Ctrl-C; one that does not attach drops out, and the rest
-/// goes on.
+/// Another scheduler is started by its command and stopped as by Ctrl-C; one that does not attach
+/// drops out, and the rest goes on.
 pub fn compares_with_others(_: &Machine) -> Result<()> {
     let peers = [
         "--against",

@@ -1,4 +1,5 @@
-//! Cores of several CPUs (SMT): who has a CPU alone does not stay beside a busy sibling while a whole core is idle.
+//! Cores of several CPUs (SMT): who has a CPU alone does not stay beside a busy sibling while a
+//! whole core is idle.
 
 use crate::api::kinds::Kinds;
 use crate::api::load::Hog;
@@ -21,8 +22,9 @@ tests! {
 const LONG: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Two hogs that share a core part as soon as there are whole ones, at home or elsewhere. (They part sooner or later without that
-/// rule, as each chance task that takes a CPU for a moment has its hog look for another one.)
+/// Two hogs that share a core part as soon as there are whole ones, at home or elsewhere. (They
+/// part sooner or later without that rule, as each chance task that takes a CPU for a moment has
+/// its hog look for another one.)
 pub fn hogs_that_share_a_core_part(_: &Machine) -> Result<()> {
     for args in [&["--domain", "l3"][..], &["--domain", "machine", "--no-steal"]] {
         let scheduler = Scheduler::start(&[args, &STATS].concat())?;
@@ -46,8 +48,8 @@ pub fn hogs_share_the_core_that_is_their_home(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Where cores differ, a whole slow one goes before the second CPU of a fast one: four hogs that fill two fast cores have four
-/// in the end.
+/// Where cores differ, a whole slow one goes before the second CPU of a fast one: four hogs that
+/// fill two fast cores have four in the end.
 pub fn whole_slow_cores_go_before_fast_siblings(_: &Machine) -> Result<()> {
     let kinds = Kinds::fast_l3s_last()?;
     let scheduler = kinds.start_with("l3", "performance", &["stats"])?;
@@ -56,8 +58,8 @@ pub fn whole_slow_cores_go_before_fast_siblings(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Packs hogs onto CPUs, one on each, again and again, and lets them go: each time they settle on cores of their own, and most of the
-/// times at least one of them has climbed there.
+/// Packs hogs onto CPUs, one on each, again and again, and lets them go: each time they settle on
+/// cores of their own, and most of the times at least one of them has climbed there.
 fn hogs_climb(scheduler: &Scheduler, cpus: &CpuSet) -> Result<()> {
     const ROUNDS: u64 = 10;
     let hogs = cpus.iter().map(|_| Hog::anywhere(LIMIT)).collect::<Result<Vec<_>>>()?;

@@ -31,8 +31,8 @@ pub fn nice_shares_a_cpu_by_weight(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// The same within 30 % where a real-time task interrupts them two hundred times a second, for next to nothing: whose turn it
-/// was before, it is afterwards.
+/// The same within 30 % where a real-time task interrupts them two hundred times a second, for next
+/// to nothing: whose turn it was before, it is afterwards.
 pub fn interrupted_turns_go_on(_: &Machine) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(5);
     let scheduler = Scheduler::start(&STATS)?;
@@ -55,8 +55,9 @@ pub fn interrupted_turns_go_on(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Two hogs share a CPU while the scheduler is stopped, and use much there. When it goes on they have their turns beside two that
-/// came just before: they do not first make up for a time in which those were not there.
+/// Two hogs share a CPU while the scheduler is stopped, and use much there. When it goes on they
+/// have their turns beside two that came just before: they do not first make up for a time in which
+/// those were not there.
 pub fn the_time_in_which_the_scheduler_was_stopped_counts_for_all(_: &Machine) -> Result<()> {
     const LONG: Duration = Duration::from_secs(180);
     const ENOUGH: Duration = Duration::from_secs(1);

@@ -66,7 +66,8 @@ fn stop_and_continue(args: &[&str]) -> Result<()> {
     scheduler.stop()
 }
 
-/// One domain thread does not run for a while; the tasks of its domain do, and so do those of the others.
+/// One domain thread does not run for a while; the tasks of its domain do, and so do those of the
+/// others.
 pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
     let threads = scheduler.domain_threads()?;
@@ -95,8 +96,9 @@ pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Among many tasks on its CPU the lightest still has its turns, some seconds apart, with and without user space. By its
-/// weight alone a turn of a tick would keep it waiting for longer than the kernel's watchdog does.
+/// Among many tasks on its CPU the lightest still has its turns, some seconds apart, with and
+/// without user space. By its weight alone a turn of a tick would keep it waiting for longer than
+/// the kernel's watchdog does.
 pub fn the_lightest_task_has_its_turns(_: &Machine) -> Result<()> {
     const OTHERS: usize = 60;
     const WITHIN: Duration = Duration::from_secs(9);
@@ -123,8 +125,9 @@ pub fn the_lightest_task_has_its_turns(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// A real-time task takes a CPU: the tasks that ran there or were about to go on elsewhere. It pauses now and then, because
-/// before Linux 6.19 the kernel can leave a task in the CPU's local queue, out of reach, until then.
+/// A real-time task takes a CPU: the tasks that ran there or were about to go on elsewhere. It
+/// pauses now and then, because before Linux 6.19 the kernel can leave a task in the CPU's local
+/// queue, out of reach, until then.
 pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
     let all = cpus::online()?;
@@ -145,8 +148,9 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
     scheduler.stop()
 }
 
-/// Tasks are killed at any moment on their way from a busy domain to an idle one: with the owner's thread, in its deque,
-/// with the thief's, decided. What was a decision for them is dropped, and nobody waits for them.
+/// Tasks are killed at any moment on their way from a busy domain to an idle one: with the owner's
+/// thread, in its deque, with the thief's, decided. What was a decision for them is dropped, and
+/// nobody waits for them.
 pub fn tasks_die_on_their_way_to_another_domain(_: &Machine) -> Result<()> {
     const TASKS: usize = 20;
     let scheduler = Scheduler::start(&STATS)?;

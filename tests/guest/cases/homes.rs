@@ -26,7 +26,8 @@ tests! {
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Passes a byte to and fro until the other end is closed, and counts under which L3 it is each time.
+/// Passes a byte to and fro until the other end is closed, and counts under which L3 it is each
+/// time.
 fn talk(mut from: PipeReader, mut to: PipeWriter, l3s: &[CpuSet], turns: &[AtomicU64]) {
     let mut byte = [0];
     while from.read(&mut byte).is_ok_and(|n| n == 1) {
@@ -76,8 +77,8 @@ pub fn a_talking_pair_shares_a_cache(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Six hogs at home in one domain and two in the other, each with two CPUs, none of them idle: the homes are moved until
-/// all hogs get the same.
+/// Six hogs at home in one domain and two in the other, each with two CPUs, none of them idle: the
+/// homes are moved until all hogs get the same.
 pub fn uneven_loads_are_levelled(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
     let l3s = cpus::l3s()?;
@@ -87,7 +88,8 @@ pub fn uneven_loads_are_levelled(_: &Machine) -> Result<()> {
     wait_until("all hogs get the same", Duration::from_secs(60), || {
         let shares = shares(&hogs, Duration::from_secs(3)).unwrap_or_default();
         println!("shares of a CPU: {shares:.2?}");
-        // As they began, six have a third of what the two have. With one home moved, five have three fifths.
+        // As they began, six have a third of what the two have. With one home moved, five have
+        // three fifths.
         let most = shares.iter().copied().fold(0.0, f64::max);
         shares.iter().all(|share| *share > 0.75 * most)
     })?;
@@ -105,12 +107,13 @@ fn shares(hogs: &[Hog], time: Duration) -> Result<Vec<f64>> {
     Ok(before.iter().zip(after).map(|(b, a)| (a - *b).as_secs_f64() / took).collect())
 }
 
-/// A task that starts another program while its home is crowded and another domain has an idle CPU has its home there from
-/// its next wake-up on; one that starts none keeps it.
+/// A task that starts another program while its home is crowded and another domain has an idle CPU
+/// has its home there from its next wake-up on; one that starts none keeps it.
 pub fn another_program_may_have_another_home(_: &Machine) -> Result<()> {
     const MOVERS: u64 = 20;
     let l3s = cpus::l3s()?;
-    // Born in the other domain, a mover has changed its home once before it begins, and not into that one.
+    // Born in the other domain, a mover has changed its home once before it begins, and not into
+    // that one.
     process::bind(0, &l3s[1])?;
     let scheduler = Scheduler::start(&STATS)?;
     let _crowd =

@@ -36,7 +36,8 @@ pub fn a_cpu_goes_and_comes(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// A CPU goes and comes so quickly that it happens while the scheduler is attaching, and ends where it began.
+/// A CPU goes and comes so quickly that it happens while the scheduler is attaching, and ends where
+/// it began.
 pub fn a_cpu_goes_and_comes_again_and_again(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     let last = cpus::online()?.iter().last().context("no CPU is online")?;
@@ -65,8 +66,8 @@ pub fn a_domain_goes_and_comes(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Asked to end in the moment in which the machine changes, it ends: nobody asks twice. Each of its two processes in turn learns of
-/// both at once, having been stopped.
+/// Asked to end in the moment in which the machine changes, it ends: nobody asks twice. Each of its
+/// two processes in turn learns of both at once, having been stopped.
 pub fn it_ends_when_asked_while_the_machine_changes(_: &Machine) -> Result<()> {
     let last = cpus::online()?.iter().last().context("no CPU is online")?;
     for held in 0..2 {
@@ -90,7 +91,8 @@ pub fn it_ends_when_asked_while_the_machine_changes(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Changes the machine and waits until the scheduler is attached again, with a thread for each L3 that there is then.
+/// Changes the machine and waits until the scheduler is attached again, with a thread for each L3
+/// that there is then.
 fn after<T>(scheduler: &Scheduler, change: impl FnOnce() -> T) -> Result<T> {
     let before = sched_ext::attachments();
     let changed = change();

@@ -92,8 +92,8 @@ pub fn efficiency_starts_hogs_on_slow_cores(_: &Machine) -> Result<()> {
                 thread::sleep(Duration::from_millis(200));
             }
             println!("{domain}: {slow} of {HOGS} hogs began on slow cores");
-            // Without a preference it is none or half of them but for the first of the four. A slow core may be in use now
-            // and then, by this process for one.
+            // Without a preference it is none or half of them but for the first of the four. A slow
+            // core may be in use now and then, by this process for one.
             ensure!(slow >= HOGS * 6 / 10, "{domain}: {slow} of {HOGS} hogs began on slow cores");
             scheduler.stop()?;
         }
@@ -101,8 +101,8 @@ pub fn efficiency_starts_hogs_on_slow_cores(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A task that runs for less than a slice at a time gets the preferred kind whenever it wakes up, also outside of its
-/// home domain; without a preference it stays where it was.
+/// A task that runs for less than a slice at a time gets the preferred kind whenever it wakes up,
+/// also outside of its home domain; without a preference it stays where it was.
 pub fn a_waking_task_gets_the_preferred_kind(_: &Machine) -> Result<()> {
     const WAKE_UPS: usize = 200;
     let (dense_first, in_each) = (Kinds::dense_l3_first()?, Kinds::in_each_l3()?);
@@ -133,7 +133,8 @@ pub fn a_waking_task_gets_the_preferred_kind(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// With `--strict` only the home domain is looked through, with `--dedicate` no dedicated CPU is taken.
+/// With `--strict` only the home domain is looked through, with `--dedicate` no dedicated CPU is
+/// taken.
 pub fn strict_and_dedicate_are_kept(_: &Machine) -> Result<()> {
     let kinds = Kinds::in_each_l3()?;
     let scheduler = kinds.start_with("l3", "performance", &["strict"])?;
@@ -150,8 +151,8 @@ pub fn strict_and_dedicate_are_kept(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// One hog more than there are fast cores: the fast ones are taken, the last hog has a slow one, and none waits. When a
-/// fast core becomes free, that one moves up.
+/// One hog more than there are fast cores: the fast ones are taken, the last hog has a slow one,
+/// and none waits. When a fast core becomes free, that one moves up.
 pub fn hogs_spill_to_slow_cores_and_come_back(_: &Machine) -> Result<()> {
     for domain in ["l3", "kind"] {
         let kinds = Kinds::dense_l3_first()?;
@@ -240,8 +241,8 @@ fn spread(hogs: &[Hog], kinds: &Kinds) -> Result<()> {
     })
 }
 
-/// The hog is on these CPUs, and there it stays but for the moments in which others want them. A host that lets the guest's
-/// CPUs wait makes those longer, so it may take some attempts.
+/// The hog is on these CPUs, and there it stays but for the moments in which others want them. A
+/// host that lets the guest's CPUs wait makes those longer, so it may take some attempts.
 fn settles(hog: &Hog, cpus: &CpuSet) -> Result<()> {
     let there = || process::processor(hog.pid()).is_ok_and(|cpu| cpus.contains(cpu));
     wait_until(&format!("a lone hog stays on {cpus}"), LONG, || holds_mostly(50, there))

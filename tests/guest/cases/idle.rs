@@ -15,8 +15,8 @@ tests! {
 /// What is allowed of an idle system's load average.
 const LOAD: f64 = 0.2;
 
-/// With nothing to schedule for two minutes, the load falls to that of an idle system, the domain threads sleep and
-/// the process does not run.
+/// With nothing to schedule for two minutes, the load falls to that of an idle system, the domain
+/// threads sleep and the process does not run.
 pub fn idle_system_stays_idle(_: &Machine) -> Result<()> {
     const LOOKS: u32 = 71;
     // Out of step with the kernel, which takes its samples for the load average every 5 s.

@@ -42,7 +42,8 @@ fn cpu(number: u32) -> CpuSet {
     CpuSet::from_iter([CpuId(number)])
 }
 
-/// The example that the documentation begins with decides for what waits, and takes the options of the command line.
+/// The example that the documentation begins with decides for what waits, and takes the options of
+/// the command line.
 pub fn the_shortest_policy_decides(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::spawn(Command::new("/bin/fifo").args(STATS))?;
     load::hackbench(2, 200, LONG)?;
@@ -53,8 +54,9 @@ pub fn the_shortest_policy_decides(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Under `newcomers` the turns of young tasks are shorter than those of old ones on the same CPU. There are several young ones,
-/// because a host that lets the guest's CPUs wait makes a turn longer than its slice now and then.
+/// Under `newcomers` the turns of young tasks are shorter than those of old ones on the same CPU.
+/// There are several young ones, because a host that lets the guest's CPUs wait makes a turn longer
+/// than its slice now and then.
 pub fn newcomers_run_briefly(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::spawn(Command::new("newcomers").args(["--slice-us", "50000"]))?;
     let old = [Hog::on(&cpu(1), LONG)?, Hog::on(&cpu(1), LONG)?];
@@ -104,7 +106,8 @@ impl Account {
     }
 }
 
-/// `rules` shares a CPU by the weights in its file, and otherwise as soon as the file says otherwise.
+/// `rules` shares a CPU by the weights in its file, and otherwise as soon as the file says
+/// otherwise.
 pub fn rules_weigh_and_change(_: &Machine) -> Result<()> {
     const FILE: &str = "/tmp/rules";
     let first = "light-* 10\nheavy-* 1000\n";
@@ -123,8 +126,8 @@ pub fn rules_weigh_and_change(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Waits until one of two tasks runs four times as much as the other. What they have run before their weights changed is
-/// still to be made up for.
+/// Waits until one of two tasks runs four times as much as the other. What they have run before
+/// their weights changed is still to be made up for.
 fn comes_to_run_most(more: &Hog, less: &Hog) -> Result<()> {
     let ran = || -> Result<(f64, f64)> {
         let before = (more.run_time()?, less.run_time()?);
@@ -144,8 +147,9 @@ fn said(scheduler: &Scheduler, what: &str) -> Result<()> {
     })
 }
 
-/// Three hogs for each CPU are on the CPU that their policy prefers for them, though they may run anywhere. Not always: where
-/// a virtual CPU does not run for a while, the tasks that are meant for it go elsewhere.
+/// Three hogs for each CPU are on the CPU that their policy prefers for them, though they may run
+/// anywhere. Not always: where a virtual CPU does not run for a while, the tasks that are meant for
+/// it go elsewhere.
 pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
     let online = cpus::online()?;
     for (wish, least, most) in [(Wish::Prefer, 0.5, 1.0), (Wish::None, 0.0, 0.45)] {
@@ -181,8 +185,8 @@ pub fn tasks_run_where_a_policy_prefers(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A policy is told which CPU a task ran on last, whichever CPU wakes it: a thread that the busy CPUs 0 and 1 wake in turn
-/// stays where the policy leaves it. Not always, as above.
+/// A policy is told which CPU a task ran on last, whichever CPU wakes it: a thread that the busy
+/// CPUs 0 and 1 wake in turn stays where the policy leaves it. Not always, as above.
 pub fn tasks_stay_where_a_policy_leaves_them(_: &Machine) -> Result<()> {
     const WAKEUPS: usize = 50;
     let online = cpus::online()?;
@@ -252,8 +256,8 @@ pub fn a_policy_sees_cgroups(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// A task that wakes up beside hogs with slices of a second runs at once if its decision preempts, and else when its turn
-/// comes.
+/// A task that wakes up beside hogs with slices of a second runs at once if its decision preempts,
+/// and else when its turn comes.
 pub fn a_decision_preempts_a_task(_: &Machine) -> Result<()> {
     let patient = Contest::run(Wish::None)?;
     let urgent = Contest::run(Wish::Preempt)?;
@@ -309,7 +313,8 @@ impl Contest {
     }
 }
 
-/// Neither a domain thread that spins on its own CPU nor a real-time task gives way to a decision that preempts.
+/// Neither a domain thread that spins on its own CPU nor a real-time task gives way to a decision
+/// that preempts.
 pub fn a_decision_preempts_no_domain_thread_and_no_higher_class(_: &Machine) -> Result<()> {
     let scheduler = Wish::Preempt.start(&[&STATS[..], &["--dedicate"]].concat())?;
     let dedicated = cpus::online()?.iter().last().context("there are no CPUs")?;
@@ -328,7 +333,8 @@ pub fn a_decision_preempts_no_domain_thread_and_no_higher_class(_: &Machine) -> 
     scheduler.stop()
 }
 
-/// A policy may name a CPU of its own domain only. Otherwise its decisions are bounced, and the tasks run all the same.
+/// A policy may name a CPU of its own domain only. Otherwise its decisions are bounced, and the
+/// tasks run all the same.
 pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
     let online = cpus::online()?;
     let scheduler = Wish::Prefer.start(&[&STATS[..], &["--no-steal"]].concat())?;
@@ -341,7 +347,8 @@ pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
     let stats = scheduler.await_stats(1)?;
     println!("{} bounced, {} decided", stats.sum("bounced")?, stats.sum("decided")?);
     ensure!(stats.sum("bounced")? > 0, "no decision was bounced");
-    // Those with a CPU of the other domain run when nothing is ready, and as starved ones every three seconds at least.
+    // Those with a CPU of the other domain run when nothing is ready, and as starved ones every
+    // three seconds at least.
     let before = hogs.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
     thread::sleep(Duration::from_secs(9));
     for (hog, before) in hogs.into_iter().zip(before) {
@@ -353,7 +360,8 @@ pub fn a_cpu_of_another_domain_is_refused(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Whom a policy never chooses runs every few seconds all the same, also in the CPU's own queue behind the domain's others.
+/// Whom a policy never chooses runs every few seconds all the same, also in the CPU's own queue
+/// behind the domain's others.
 pub fn whom_a_policy_never_chooses_runs(_: &Machine) -> Result<()> {
     let scheduler = Wish::Pid.start(&STATS)?;
     let _chosen =
@@ -374,7 +382,8 @@ pub fn whom_a_policy_never_chooses_runs(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Tasks do not wait for a policy that does what it must not: the safety net runs them, and they are counted.
+/// Tasks do not wait for a policy that does what it must not: the safety net runs them, and they
+/// are counted.
 pub fn under_a_policy_that_sleeps_tasks_run_late(_: &Machine) -> Result<()> {
     let scheduler = Wish::Sleep.start(&STATS)?;
     let hogs =

@@ -12,7 +12,8 @@ tests! {
     hackbench_runs_by_decisions: 120 s on L3X2;
 }
 
-/// Under hackbench at least 95 % of the tasks that found no idle CPU run by a decision, and no page fault is taken.
+/// Under hackbench at least 95 % of the tasks that found no idle CPU run by a decision, and no page
+/// fault is taken.
 pub fn hackbench_runs_by_decisions(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
     let end = Instant::now() + Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! A program that starts as `alloc` says takes no page faults.
 //!
-//! The test locks all memory of its process, which an ordinary user may not, and counts the faults of
-//! all of it; in a guest each test is a process.
+//! The test locks all memory of its process, which an ordinary user may not, and counts the faults
+//! of all of it; in a guest each test is a process.
 
 use crate::api::process;
 use crate::machine::Machine;

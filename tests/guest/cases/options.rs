@@ -21,8 +21,9 @@ tests! {
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU. With a patience that covers
-/// a host which lets a guest's CPU wait: how fast a domain thread comes is not what is asked here.
+/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU. With
+/// a patience that covers a host which lets a guest's CPU wait: how fast a domain thread comes is
+/// not what is asked here.
 pub fn each_policy_decides(_: &Machine) -> Result<()> {
     for policy in ["vruntime", "deadline", "fifo"] {
         let scheduler = Scheduler::start(
@@ -51,7 +52,8 @@ pub fn strict_runs_by_decisions_only(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Decisions stand for some of a task's next wake-ups, which need no activation of the thread then, or for none.
+/// Decisions stand for some of a task's next wake-ups, which need no activation of the thread then,
+/// or for none.
 pub fn decisions_stand_unless_told_not_to(_: &Machine) -> Result<()> {
     let stands = |wakeups: &str| -> Result<(u64, u64)> {
         let scheduler = Scheduler::start(&[&STATS[..], &["--standing", wakeups]].concat())?;
@@ -98,7 +100,8 @@ pub fn partial_leaves_the_others_alone(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// Its thread spins on that CPU, and nowhere else: driven from there, for one because the CPU goes offline, it sleeps among tasks.
+/// Its thread spins on that CPU, and nowhere else: driven from there, for one because the CPU goes
+/// offline, it sleeps among tasks.
 pub fn a_thread_that_lost_its_dedicated_cpu_sleeps(_: &Machine) -> Result<()> {
     const TIME: Duration = Duration::from_secs(4);
     let scheduler = Scheduler::start(&["--dedicate"])?;
@@ -118,7 +121,8 @@ pub fn a_thread_that_lost_its_dedicated_cpu_sleeps(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// With `--dedicate` the last CPU of each domain is its thread's, and nobody else's who is not bound to it.
+/// With `--dedicate` the last CPU of each domain is its thread's, and nobody else's who is not
+/// bound to it.
 pub fn dedicated_cpus_are_kept_free(_: &Machine) -> Result<()> {
     let dedicated: CpuSet = cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()).collect();
     let early =

@@ -24,8 +24,9 @@ tests! {
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// No thread of the process that schedules has a capability left or a way to get one, and all of them are filtered; statistics
-/// are printed all the same, and hotplug makes it attach again, after which the same holds.
+/// No thread of the process that schedules has a capability left or a way to get one, and all of
+/// them are filtered; statistics are printed all the same, and hotplug makes it attach again, after
+/// which the same holds.
 pub fn privileges_are_given_up(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&STATS)?;
     scheduler.await_stats(1)?;

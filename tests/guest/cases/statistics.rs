@@ -123,7 +123,8 @@ pub fn text_has_a_row_for_each_domain(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// When nobody reads the statistics any more the program detaches and ends quietly, like other programs.
+/// When nobody reads the statistics any more the program detaches and ends quietly, like other
+/// programs.
 pub fn ends_when_nobody_reads(_: &Machine) -> Result<()> {
     for output in ["2>/tmp/errors", "--stats-format json 2>/tmp/errors", "2>&1"] {
         fs::write("/tmp/errors", "")?;
@@ -143,8 +144,8 @@ pub fn ends_when_nobody_reads(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Where the host takes the CPUs away again and again, timers are late, and CPUs wait longer for their threads; no longer than
-/// that.
+/// Where the host takes the CPUs away again and again, timers are late, and CPUs wait longer for
+/// their threads; no longer than that.
 pub fn patience_is_as_long_as_timers_are_late(_: &Machine) -> Result<()> {
     const LONGER_US: u64 = 100_000;
     let scheduler = Scheduler::start(&STATS)?;

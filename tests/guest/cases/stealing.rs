@@ -33,8 +33,8 @@ fn busy_percent(time: Duration) -> Result<Vec<f64>> {
     Ok(before.iter().zip(after).map(|(b, a)| share(a.saturating_sub(*b))).collect())
 }
 
-/// The time from which a hog of a crowded L3 may run anywhere to that at which it is seen under another one. Who looks is
-/// a real-time thread, so that it does not have to wait for a CPU itself.
+/// The time from which a hog of a crowded L3 may run anywhere to that at which it is seen under
+/// another one. Who looks is a real-time thread, so that it does not have to wait for a CPU itself.
 fn first_help() -> Result<Duration> {
     let (crowded, online) = (cpus::l3s()?[0], cpus::online()?);
     let hogs = load::hogs_bound_to(&vec![crowded; 3 * crowded.len()])?;
@@ -77,7 +77,8 @@ pub fn an_idle_domain_helps(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// With stealing switched off the same load leaves the other domain idle, so the test above proves something.
+/// With stealing switched off the same load leaves the other domain idle, so the test above proves
+/// something.
 pub fn without_stealing_it_stays_idle(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&["--no-steal"])?;
     let hogs = hogs_of_one_domain()?;

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 /// For an attachment under load.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// A real-time task on the first CPU of each domain, and ordinary ones bound to the same CPU, which get what is left.
+/// A real-time task on the first CPU of each domain, and ordinary ones bound to the same CPU, which
+/// get what is left.
 pub fn real_time_hogs(scene: &mut Scene) -> Result<()> {
     const PERCENT: usize = 90;
     let hogged: CpuSet = cpus::l3s()?.iter().filter_map(|l3| l3.first()).collect();
@@ -81,7 +82,8 @@ fn off_and_on(scene: &Scene, cpus: &CpuSet) -> Result<()> {
     is_attached_again(scene, before)
 }
 
-/// CPUs that come and go make it attach again: waits until it has, so many attachments having been `before` the last change.
+/// CPUs that come and go make it attach again: waits until it has, so many attachments having been
+/// `before` the last change.
 fn is_attached_again(scene: &Scene, before: u64) -> Result<()> {
     let Some(scheduler) = &scene.scheduler else { return Ok(()) };
     let l3s = cpus::l3s()?.len();
@@ -94,8 +96,8 @@ fn is_attached_again(scene: &Scene, before: u64) -> Result<()> {
     .with_context(|| scheduler.plight())
 }
 
-/// Suspends to memory, which takes all CPUs but one off; the host wakes the machine. (In suspend to idle QEMU's clock does not
-/// wake it.)
+/// Suspends to memory, which takes all CPUs but one off; the host wakes the machine. (In suspend to
+/// idle QEMU's clock does not wake it.)
 pub fn suspend(scene: &mut Scene) -> Result<()> {
     const STATE: &str = "/sys/power/state";
     let (slept_at, before) = (Instant::now(), sched_ext::attachments());

@@ -1,4 +1,5 @@
-//! Row 3, and the end for want of memory: the scheduler's own memory is locked, so that nobody waits for it.
+//! Row 3, and the end for want of memory: the scheduler's own memory is locked, so that nobody
+//! waits for it.
 
 use super::Scene;
 use crate::api::process;
@@ -52,7 +53,8 @@ pub fn fill_the_cgroup(scene: &mut Scene) -> Result<()> {
     fs::write(format!("{CGROUP}/memory.max"), "max").context("cannot lift a limit of memory")
 }
 
-/// Writes to so much memory, from four processes, until some is swapped out and then for the scene's time.
+/// Writes to so much memory, from four processes, until some is swapped out and then for the
+/// scene's time.
 fn churn(scene: &mut Scene, mib: usize, begin: impl Fn(&Storm) -> Result<()>) -> Result<()> {
     const PROCESSES: usize = 4;
     const TO_FILL: Duration = Duration::from_secs(120);
@@ -68,7 +70,8 @@ fn churn(scene: &mut Scene, mib: usize, begin: impl Fn(&Storm) -> Result<()>) ->
     Ok(())
 }
 
-/// Lets another process of the scheduler's cgroup use up what both are allowed, without swap: all of the cgroup is killed.
+/// Lets another process of the scheduler's cgroup use up what both are allowed, without swap: all
+/// of the cgroup is killed.
 pub fn take_its_memory(scene: &mut Scene) -> Result<()> {
     const LIMIT_MIB: usize = 128;
     thread::sleep(scene.time / 2);

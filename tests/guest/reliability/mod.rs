@@ -1,11 +1,12 @@
 //! RULE 1 under faults: the rows of the table in docs/reliability.md.
 //!
-//! Each row is a fault under load. It runs first under the kernel's own scheduler and then under ours, in one boot, and
-//! tells what became of the tasks, of the scheduler, and of a task that wants to run every 10 ms. `make test` runs the rows
-//! that are [`Row::in_make_test`] for a short time under ours; `make reliability` runs all in full and writes the table.
+//! Each row is a fault under load. It runs first under the kernel's own scheduler and then under
+//! ours, in one boot, and tells what became of the tasks, of the scheduler, and of a task that
+//! wants to run every 10 ms. `make test` runs the rows that are [`Row::in_make_test`] for a short
+//! time under ours; `make reliability` runs all in full and writes the table.
 //!
-//! Invariant: a row fails if a task is lost, the scheduler is thrown out, or user space does not decide again. It never
-//! fails for a time; those are for the table.
+//! Invariant: a row fails if a task is lost, the scheduler is thrown out, or user space does not
+//! decide again. It never fails for a time; those are for the table.
 
 mod cpus;
 mod handling;
@@ -27,7 +28,8 @@ use std::time::Duration;
 
 /// A fault under load.
 pub struct Row {
-    /// The number of the fault in the issue that asked for the proof, and a letter where there are several.
+    /// The number of the fault in the issue that asked for the proof, and a letter where there are
+    /// several.
     pub number: &'static str,
     /// The name of its test.
     pub name: &'static str,
@@ -38,7 +40,8 @@ pub struct Row {
     pub end: End,
     /// Whether docs/reliability.md sets a bar for the delay.
     pub has_bar: bool,
-    /// Whether `make test` runs it. Where it does not, a test of `cases` covers the row or it takes too long.
+    /// Whether `make test` runs it. Where it does not, a test of `cases` covers the row or it takes
+    /// too long.
     pub in_make_test: bool,
     /// Whether `make soak` mixes it with others, on one attachment.
     pub mixes: bool,
@@ -90,7 +93,8 @@ fn ours() -> Result<Scheduler> {
     Scheduler::start(&STATS)
 }
 
-/// Attaching again takes seconds of an emulated CPU, and a minute if it has to take its turn among the load.
+/// Attaching again takes seconds of an emulated CPU, and a minute if it has to take its turn among
+/// the load.
 fn hasty() -> Result<Scheduler> {
     in_haste(ours)
 }

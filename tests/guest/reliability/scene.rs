@@ -65,11 +65,12 @@ impl Scene {
     }
 }
 
-/// How long tasks may take to end when they were told to, before they count as lost. Generous: a storm of thousands
-/// ends one by one, on emulated CPUs.
+/// How long tasks may take to end when they were told to, before they count as lost. Generous: a
+/// storm of thousands ends one by one, on emulated CPUs.
 const LAST_WAIT: Duration = Duration::from_secs(180);
 
-/// The bar for a row's delay: so many times that of the kernel's own scheduler, or so much if that is more.
+/// The bar for a row's delay: so many times that of the kernel's own scheduler, or so much if that
+/// is more.
 const BAR_RATIO: u32 = 2;
 const BAR_FLOOR: Duration = Duration::from_millis(50);
 
