@@ -30,7 +30,7 @@ test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minut
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
 	@tools/test-kernels
 
-reliability: ## All faults of docs/reliability.md in full, and its table from them (one to three hours)
+reliability: ## All faults of docs/reliability.md in full, and its table (1 to 3 hours)
 	@tools/reliability
 
 soak: ## All faults mixed at random: make soak MINUTES=30 SEED=1
@@ -42,22 +42,24 @@ fuzz: ## Fuzz what reads data from outside: make fuzz SECONDS=60 (needs nightly 
 deny: ## Licences, sources and known holes of all crates (needs cargo-deny)
 	@tools/deny
 
-compare: ## Compare the kernel's own scheduler and ours, alternately, in a guest (tools/compare says more)
+compare: ## Compare the kernel's own scheduler and ours in a guest (see tools/compare)
 	@tools/compare
 
 bench: ## What a decision costs on this machine, in time and in instructions, part by part
 	@tools/bench
 
-compare-simulator: ## Play a workload in a guest and in the simulator (tools/compare-simulator says more)
+compare-simulator: ## Play a workload in a guest and in the simulator
 	@tools/compare-simulator
 
 measure-costs: setup ## Measure on this machine what of the simulator's costs can be
 	@BPF_CLANG=$$(tools/clang) cargo run --release --package tools --bin measure_costs
 
 plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.svg
-	@BPF_CLANG=$$(tools/clang) cargo run --release --package tools --bin plot_scale -- docs/scale.svg $(TOPOLOGY)
+	@BPF_CLANG=$$(tools/clang) cargo run --release --package tools --bin plot_scale -- \
+		docs/scale.svg $(TOPOLOGY)
 
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build check compare compare-simulator deny format fuzz help measure-costs plot-scale reliability run run-here setup soak test test-kernels test-large try
+.PHONY: bench build check compare compare-simulator deny format fuzz help measure-costs plot-scale \
+	reliability run run-here setup soak test test-kernels test-large try

@@ -40,7 +40,7 @@ pub struct SimulateArgs {
     /// How far each run and sleep of a task may lie from its given length, in percent (0 to 100)
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
     jitter: f64,
-    /// Sets a cost of scheduling (may be given several times; --costs lists them)
+    /// Sets a cost of scheduling (may be repeated; --costs lists them)
     #[arg(long, value_name = "NAME=NS")]
     cost: Vec<String>,
     /// List the costs of scheduling and end

@@ -1,4 +1,4 @@
-//! The seam below the domain threads: where messages come from and where decisions go.
+//! The seam below the domain threads: where notices come from and where decisions go.
 //!
 //! On a real machine the seam is a pair of rings that BPF shares (`kernel::seam`); a simulated
 //! machine is another ([`queues`](super::queues)). Everything above it (placement, lookahead,

@@ -46,7 +46,7 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq, Args, Serialize)]
 #[command(about = None, long_about = None)]
 pub struct RunOptions {
-    /// What a domain, the CPUs that one scheduling thread serves, is made of
+    /// What a domain, the CPUs that one domain thread serves, is made of
     #[arg(long, value_name = "G", default_value_t, value_enum)]
     pub domain: Granularity,
     /// How long a task may run while none waits, in microseconds (100 to 1000000)
@@ -61,12 +61,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number::<u64>(10..=1_000_000))]
     pub patience_us: u64,
     /// For how many of a task's next wake-ups a decision may hold as well, if its policy says so:
-    /// the task then does not wait for its scheduling thread (0 to 1000; 0: each wake-up is decided
+    /// the task then does not wait for its domain thread (0 to 1000; 0: each wake-up is decided
     /// anew)
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::<u32>(0..=1000))]
     pub standing: u32,
     /// Run tasks by decisions only, in exactly the sequence of the policy: no safety net and no
-    /// stealing in the kernel until a scheduling thread stalls
+    /// stealing in the kernel until a domain thread stalls
     #[arg(long)]
     pub strict: bool,
     /// Domains do not help each other: no stealing, no use of another domain's idle CPUs, and tasks
@@ -76,7 +76,7 @@ pub struct RunOptions {
     /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves
     #[arg(long)]
     pub partial: bool,
-    /// Each scheduling thread keeps one CPU of its domain to itself, spinning: the lowest latency,
+    /// Each domain thread keeps one CPU of its domain to itself, spinning: the lowest latency,
     /// at the price of that CPU
     #[arg(long)]
     pub dedicate: bool,

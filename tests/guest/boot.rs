@@ -24,8 +24,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(400);
 /// report if it can.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How long a guest lives at most, whatever happens to us. All rows of docs/reliability.md take
-/// about an hour.
+/// How long a guest lives at most, whatever happens to us. The rows of docs/reliability.md
+/// share one.
 const LIFE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// What a guest has besides the agent and the scheduler, by their paths in the folder of what is

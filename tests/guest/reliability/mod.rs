@@ -267,7 +267,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "5",
         name: "real_time_hogs",
-        what: "real-time tasks that take 90 % of one CPU of each domain",
+        what: "real-time tasks that use 90 % of one CPU of each domain",
         fault: cpus::real_time_hogs,
         ..ROW
     },
