@@ -307,7 +307,7 @@ impl Machine<'_> {
             true => {
                 notice.flags |= abi::notice_flags_NOTICE_PART as u16;
                 let cpus = *self.tasks[task.index()].cpus.unwrap_or(self.online).words();
-                Sent::Part(Box::new(abi::notice_part { notice: notice, cpus }))
+                Sent::Part(Box::new(abi::notice_part { notice, cpus }))
             }
             false => Sent::Plain(notice),
         };
