@@ -81,7 +81,7 @@ impl Privileges {
 
 /// The system calls of an attached scheduler. Any other fails with EPERM. It does not kill the
 /// process, which may only want to print something, such as where it panicked.
-const CALLS: [i64; 38] = [
+const CALLS: [i64; 37] = [
     // Waiting, and waking.
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -121,7 +121,6 @@ const CALLS: [i64; 38] = [
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigreturn,
-    libc::SYS_tgkill,
     libc::SYS_fstat,
     libc::SYS_lseek,
     libc::SYS_fcntl,
@@ -136,6 +135,10 @@ fn filter() -> Result<SeccompFilter> {
     let mut rules: Vec<(i64, Vec<SeccompRule>)> =
         CALLS.iter().map(|&call| (call, Vec::new())).collect();
     rules.push((libc::SYS_bpf, vec![SeccompRule::new(vec![is_test_run])?]));
+    // abort() signals the own process. A process that is still root's could kill any other.
+    let this = u64::from(std::process::id());
+    let is_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, this)?;
+    rules.push((libc::SYS_tgkill, vec![SeccompRule::new(vec![is_own])?]));
     SeccompFilter::new(
         rules.into_iter().collect(),
         SeccompAction::Errno(libc::EPERM as u32),
@@ -150,16 +153,26 @@ mod tests {
     use super::*;
     use std::fs::File;
 
+    /// Whether this process may signal another. No signal is sent.
+    fn may_signal(pid: nix::unistd::Pid) -> bool {
+        // SAFETY: signal 0 only checks the permission.
+        unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), pid.as_raw(), 0) == 0 }
+    }
+
     /// In a child process, so that the test keeps its own privileges.
     #[test]
-    fn a_process_that_has_settled_can_open_nothing() {
+    fn a_process_that_has_settled_can_open_start_and_signal_nothing() {
+        let parent = nix::unistd::getpid();
         // SAFETY: the child only calls what the filter allows and `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 let settled = Privileges::GiveUp.settle_process().is_ok();
                 let opened = File::open("/proc/self/status").is_ok();
                 let started = std::process::Command::new("/bin/true").spawn().is_ok();
-                let code = i32::from(!settled) + 2 * i32::from(opened) + 4 * i32::from(started);
+                let signals = may_signal(parent);
+                let aborts = may_signal(nix::unistd::getpid());
+                let faults = [!settled, opened, started, signals, !aborts];
+                let code = faults.iter().rev().fold(0, |code, &fault| 2 * code + i32::from(fault));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(code) }
             }
