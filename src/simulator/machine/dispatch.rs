@@ -309,7 +309,7 @@ mod tests {
     use crate::simulator::workload::Workload;
     use crate::topology::{Granularity, Source, Topology};
 
-    /// `keep_running()` of `bpf/dispatch.bpf.h`: only a run by a decision goes on by that decision.
+    /// `goes_on()` of `bpf/dispatch.bpf.h`: only a run by a decision goes on by that decision.
     #[test]
     fn a_task_that_ran_undecided_does_not_go_on_by_an_old_decision() {
         let topology = Topology::load(&Source::Synthetic("L3Cache:1 PU:1".into())).unwrap();
