@@ -31,9 +31,9 @@ const MACHINE_CHANGED: i32 = 2;
 /// The longest line that is read from it, in bytes.
 const LINE_BYTES: u64 = 4096;
 
-/// The environment variables that a program with privileges heeds. They say how much to print of a
+/// The environment variables that a program with privileges honours. They say how much to print of a
 /// panic. Others would have hwloc read another machine's files, or load plugins.
-const HEEDED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+const HONOURED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
 
 /// [`Builder::run_confined`].
 pub fn run(builder: &Builder) -> Result<()> {
@@ -66,10 +66,10 @@ pub fn run(builder: &Builder) -> Result<()> {
     signals.thread_unblock().context("cannot let signals through")
 }
 
-/// Removes all variables that are not [`HEEDED`]. The process has one thread.
+/// Removes all variables that are not [`HONOURED`]. The process has one thread.
 fn forget_environment() {
     for (name, _) in std::env::vars_os() {
-        if !HEEDED.iter().any(|heeded| name == *heeded) {
+        if !HONOURED.iter().any(|honoured| name == *honoured) {
             // SAFETY: this process has one thread, so no other reads the environment.
             unsafe { std::env::remove_var(name) };
         }
