@@ -3,6 +3,8 @@
 
 #[path = "bpf/compiler.rs"]
 mod compiler;
+#[path = "src/simulator/shim/compile.rs"]
+mod native;
 
 use anyhow::Result;
 use compiler::Compiler;
@@ -15,6 +17,8 @@ const ABI: (&str, &str) = ("bpf/abi.h", "abi.rs");
 /// The scheduler. The name of the object names the types of the skeleton.
 const SCHEDULER: (&str, &str) = ("bpf/main.bpf.c", "bpf.bpf.o");
 const SKELETON: &str = "bpf_skel.rs";
+/// The Rust view of the same, compiled for the simulator.
+const NATIVE: &str = "native.rs";
 
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -26,6 +30,7 @@ fn main() -> Result<()> {
     compiler
         .object(Path::new(SCHEDULER.0), &out.join(SCHEDULER.1))?
         .generate(out.join(SKELETON))?;
+    native::build(compiler.clang(), &out, &out.join(NATIVE))?;
     println!("cargo:rustc-env=SCX_MANYLAND_BUILD_ID={}", build_id());
     println!("cargo:rustc-env=SCX_MANYLAND_FEATURES={}", features());
     Ok(())

@@ -43,6 +43,12 @@ impl Compiler {
         Ok(Compiler { clang, flags })
     }
 
+    /// The name of the compiler itself.
+    #[allow(dead_code, reason = "tests compile BPF programs only")]
+    pub fn clang(&self) -> &str {
+        &self.clang
+    }
+
     /// Compiles a program.
     pub fn object(&self, source: &Path, object: &Path) -> Result<SkeletonBuilder> {
         let mut builder = SkeletonBuilder::new();

@@ -9,24 +9,33 @@
 #ifndef MANYLAND_STATE_BPF_H
 #define MANYLAND_STATE_BPF_H
 
+/*
+ * How options and global state are declared. The simulator compiles this for a thread of each
+ * machine and says otherwise.
+ */
+#ifndef OPTION
+#define OPTION const volatile
+#define GLOBAL
+#endif
+
 /* Options. The loader sets every one of them before load (src/kernel/load.rs). */
-const volatile u32 nr_cpus; /* one more than the highest number of a CPU */
-const volatile u32 nr_domains;
-const volatile u32 nr_possible_cpus; /* a task with as many allowed CPUs may run everywhere */
-const volatile bool smt; /* some core has SMT siblings */
-const volatile bool by_kind; /* there are several kinds of core, and a table of preferences */
-const volatile bool prefer_slow; /* slower cores are the better ones */
-const volatile u32 nr_steps; /* steps of each domain's list in that table */
-const volatile u32 nr_sets; /* sets of CPUs that the steps name */
-const volatile u64 slice_ns; /* the slice of a task that runs without a decision */
-const volatile u64 slice_min_ns; /* the least slice of such a task while many wait */
-const volatile u64 patience_ns; /* how long a domain thread may keep a CPU waiting */
-const volatile u32 standing; /* for how many of a task's next wake-ups a decision may stand */
-const volatile bool strict; /* no safety net, no stealing */
-const volatile bool no_steal; /* domains do not help each other */
-const volatile bool partial; /* only tasks that chose SCHED_EXT are ours */
-const volatile s32 scheduler_tgid; /* our own process */
-const volatile s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
+OPTION u32 nr_cpus; /* one more than the highest number of a CPU */
+OPTION u32 nr_domains;
+OPTION u32 nr_possible_cpus; /* a task with as many allowed CPUs may run everywhere */
+OPTION bool smt; /* some core has SMT siblings */
+OPTION bool by_kind; /* there are several kinds of core, and a table of preferences */
+OPTION bool prefer_slow; /* slower cores are the better ones */
+OPTION u32 nr_steps; /* steps of each domain's list in that table */
+OPTION u32 nr_sets; /* sets of CPUs that the steps name */
+OPTION u64 slice_ns; /* the slice of a task that runs without a decision */
+OPTION u64 slice_min_ns; /* the least slice of such a task while many wait */
+OPTION u64 patience_ns; /* how long a domain thread may keep a CPU waiting */
+OPTION u32 standing; /* for how many of a task's next wake-ups a decision may stand */
+OPTION bool strict; /* no safety net, no stealing */
+OPTION bool no_steal; /* domains do not help each other */
+OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
+OPTION s32 scheduler_tgid; /* our own process */
+OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
 /*
  * The dispatch queues. All except THREAD are sorted by vtime. The number of the CPU or domain is in
@@ -206,7 +215,7 @@ struct {
 	__uint(max_entries, 4096);
 } exits SEC(".maps");
 
-struct exit_record exit_record;
+GLOBAL struct exit_record exit_record;
 
 /* The timer of the heartbeat (heartbeat.bpf.h), by the kernel's monotonic clock. */
 struct heartbeat {

@@ -16,7 +16,7 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId, Pid};
 use crate::kernel::options::RunOptions;
-use crate::topology::preference::{Prefer, Preferences};
+use crate::topology::preference::{Preferences, Step};
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result};
 use libbpf_rs::btf::types;
@@ -153,25 +153,13 @@ impl<'obj> Loaded<'obj> {
             describe(
                 &self.skeleton.maps.neighbours_of,
                 domain.id.0,
-                |neighbours: &mut abi::neighbours| {
-                    for (to, from) in neighbours.nearest.iter_mut().zip(&domain.nearest) {
-                        *to = from.0 as u16;
-                    }
-                },
+                |neighbours: &mut abi::neighbours| fill_neighbours(neighbours, domain),
             )
             .context("cannot describe the domains to the kernel")?;
         }
         for cpu in 0..cpu_count(domains) {
-            let domain = domains.domain_of(CpuId(cpu)).map(|id| &domains.as_slice()[id.index()]);
             describe(&self.skeleton.maps.cpus, cpu, |value: &mut abi::cpu_ctx| {
-                value.domain = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
-                value.dedicated = dedicated.contains(CpuId(cpu)).into();
-                if let Some((set, rank)) = preferences.set_of(CpuId(cpu)) {
-                    value.set = set as u32;
-                    value.rank = rank.into();
-                }
-                let sibling = domain.map_or(CpuId(cpu), |domain| domain.next_sibling(CpuId(cpu)));
-                value.sibling = sibling.0;
+                fill_cpu(value, CpuId(cpu), domains, dedicated, preferences);
             })
             .context("cannot describe the CPUs to the kernel")?;
         }
@@ -203,18 +191,46 @@ impl<'obj> Loaded<'obj> {
     fn describe_preferences(&self, domains: &Domains, preferences: &Preferences) -> Result<()> {
         let steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
         for (key, step) in (0_u32..).zip(steps) {
-            let set = preferences.set(step.set);
-            let describe_step = |value: &mut abi::preference| {
-                value.set = step.set as u32;
-                value.domain = set.domain.0 as u16;
-                value.rank = set.rank;
-                value.whole_core = step.whole_core.into();
-            };
-            describe(&self.skeleton.maps.preferences, key, describe_step)
+            let fill = |value: &mut abi::preference| fill_step(value, step, preferences);
+            describe(&self.skeleton.maps.preferences, key, fill)
                 .context("cannot describe the kinds of core to the kernel")?;
         }
         Ok(())
     }
+}
+
+/// Lists the other domains, nearest first.
+pub(crate) fn fill_neighbours(neighbours: &mut abi::neighbours, domain: &Domain) {
+    for (to, from) in neighbours.nearest.iter_mut().zip(&domain.nearest) {
+        *to = from.0 as u16;
+    }
+}
+
+/// Describes a CPU.
+pub(crate) fn fill_cpu(
+    value: &mut abi::cpu_ctx,
+    cpu: CpuId,
+    domains: &Domains,
+    dedicated: &CpuSet,
+    preferences: &Preferences,
+) {
+    let domain = domains.domain_of(cpu).map(|id| &domains.as_slice()[id.index()]);
+    value.domain = domain.map_or(abi::none_NO_DOMAIN, |domain| domain.id.0);
+    value.dedicated = dedicated.contains(cpu).into();
+    if let Some((set, rank)) = preferences.set_of(cpu) {
+        value.set = set as u32;
+        value.rank = rank.into();
+    }
+    value.sibling = domain.map_or(cpu, |domain| domain.next_sibling(cpu)).0;
+}
+
+/// Describes a step of the table of preferences.
+pub(crate) fn fill_step(value: &mut abi::preference, step: &Step, preferences: &Preferences) {
+    let set = preferences.set(step.set);
+    value.set = step.set as u32;
+    value.domain = set.domain.0 as u16;
+    value.rank = set.rank;
+    value.whole_core = step.whole_core.into();
 }
 
 /// The scheduler at work. Dropping it detaches.
@@ -296,10 +312,35 @@ fn describe<T: MapValue>(
 }
 
 /// One more than the highest CPU number of the machine.
-fn cpu_count(domains: &Domains) -> u32 {
+pub(crate) fn cpu_count(domains: &Domains) -> u32 {
     let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
     highest.map_or(1, |cpu| cpu.0 + 1)
 }
+
+/// Writes what follows from the options of a run and from the machine's domains into the options of
+/// the kernel's side: `data` is its read-only data, or the simulator's copy of it.
+macro_rules! write_options {
+    ($data:expr, $options:expr, $domains:expr, $preferences:expr) => {{
+        let (options, domains, preferences) = ($options, $domains, $preferences);
+        let slices = options.slices();
+        $data.slice_ns = slices.base.as_nanos() as u64;
+        $data.slice_min_ns = slices.min.as_nanos() as u64;
+        $data.patience_ns = options.patience().as_nanos() as u64;
+        $data.standing = options.standing;
+        $data.strict = options.strict;
+        $data.no_steal = options.no_steal;
+        $data.partial = options.partial;
+        $data.nr_cpus = $crate::kernel::load::cpu_count(domains);
+        $data.nr_domains = u32::try_from(domains.len())?;
+        $data.smt = domains.iter().any($crate::topology::Domain::has_smt);
+        $data.by_kind = preferences.by_kind();
+        $data.prefer_slow =
+            preferences.prefer() == $crate::topology::preference::Prefer::Efficiency;
+        $data.nr_steps = u32::try_from(preferences.steps($crate::ids::DomainId(0)).len())?;
+        $data.nr_sets = u32::try_from(preferences.set_count())?;
+    }};
+}
+pub(crate) use write_options;
 
 /// How many CPUs the kernel could have, counting those that are offline.
 fn possible_cpus() -> u32 {
@@ -335,17 +376,10 @@ fn set_options(
     preferences: &Preferences,
 ) -> Result<()> {
     let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
-    options.write_to(data);
-    data.nr_cpus = cpu_count(domains);
-    data.nr_domains = u32::try_from(domains.len())?;
+    write_options!(data, options, domains, preferences);
     data.nr_possible_cpus = possible_cpus();
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
-    data.smt = domains.iter().any(Domain::has_smt);
-    data.by_kind = preferences.by_kind();
-    data.prefer_slow = preferences.prefer() == Prefer::Efficiency;
-    data.nr_steps = u32::try_from(preferences.steps(DomainId(0)).len())?;
-    data.nr_sets = u32::try_from(preferences.set_count())?;
     Ok(())
 }
 

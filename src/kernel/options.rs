@@ -5,7 +5,6 @@
 
 pub use crate::topology::preference::Prefer;
 
-use super::skeleton::types::rodata;
 use crate::policy::Slices;
 use crate::topology::Granularity;
 use clap::builder::{RangedU64ValueParser, Resettable};
@@ -187,19 +186,6 @@ impl RunOptions {
             self.slice_min_us = self.slice_min_us.map(|min_us| min_us.min(self.slice_us));
         }
         Ok(())
-    }
-
-    /// Hands the BPF side the options that are its own.
-    pub(super) fn write_to(&self, data: &mut rodata) {
-        let ns = |duration: Duration| duration.as_nanos() as u64;
-        let Slices { base, min } = self.slices();
-        data.slice_ns = ns(base);
-        data.slice_min_ns = ns(min);
-        data.patience_ns = ns(self.patience());
-        data.standing = self.standing;
-        data.strict = self.strict;
-        data.no_steal = self.no_steal;
-        data.partial = self.partial;
     }
 }
 

@@ -65,7 +65,7 @@ costs! {
     lock = 20,
     /// A dispatch, without what it finds.
     dispatch = 120,
-    /// One more domain to scan in a dispatch that finds no task at home.
+    /// Looking up a DSQ, for its length or its tasks.
     look = 5,
     /// Moving a task over from the run queue of another CPU.
     take_over = 150,
@@ -73,7 +73,7 @@ costs! {
     switch = 1200,
     /// Waking up a task: the kernel's own part, and the CPU choice.
     wake = 800,
-    /// From a kick to the dispatch of the idle CPU.
+    /// From a kick, or a wake-up that is handed over, to what the other CPU does.
     kick = 1500,
     /// From the first notice to the wake-up of a sleeping domain thread.
     thread_wake = 500,
@@ -91,6 +91,8 @@ costs! {
     move_l3 = 5000,
     /// Refilling them after a move to another NUMA node.
     move_node = 10000,
+    /// How late the timer of the BPF side fires, by which it measures how late the machine is.
+    timer = 1000,
     /// Time between two ticks, at which slices end (CONFIG_HZ=250).
     tick = 4000000,
 }

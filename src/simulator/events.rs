@@ -19,10 +19,12 @@ pub enum Event {
     Due { cpu: CpuId, plan: u64 },
     /// A kick arrives at its CPU.
     Kicked(CpuId),
-    /// A domain thread that was asleep is woken.
-    ThreadWake(DomainId),
-    /// The BPF side's heartbeat.
-    Heartbeat,
+    /// A wake-up that another CPU has handed over reaches its CPU.
+    HandedOver { task: TaskId, cpu: CpuId },
+    /// A domain thread is woken by what a CPU has done.
+    ThreadWake { domain: DomainId, cpu: CpuId },
+    /// The timer of the BPF side fires.
+    Timer,
     /// The machine is checked for CPUs that are idle while tasks wait.
     Inspect,
 }

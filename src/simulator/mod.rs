@@ -13,9 +13,9 @@
 //! Invariant: a run depends on its inputs and its seed only; the same ones give the same bytes.
 
 pub mod costs;
-#[allow(missing_docs, reason = "the simulator's own parts; what a user needs is documented above")]
-mod dsq;
 mod events;
+#[allow(missing_docs, reason = "fields mirror those of the kernel, which explains them")]
+mod kernel;
 #[allow(missing_docs, reason = "fields mirror those of the BPF side, which explains them")]
 mod machine;
 #[allow(missing_docs, reason = "fields are what they are called")]
@@ -25,7 +25,6 @@ mod task;
 mod trace;
 pub mod workload;
 
-use crate::ids::DomainId;
 use crate::policy::kind::PolicyKind;
 use crate::run::builder::Builder;
 use crate::topology::Topology;
@@ -103,7 +102,7 @@ pub fn simulate(
     Ok(Report::of(&machine, &domains, workload, setup))
 }
 
-/// The number of a task in a run: how many were created before it.
+/// The number of a task in a run: those of the domain threads come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct TaskId(u32);
 
@@ -120,16 +119,4 @@ impl TaskId {
     fn of_pid(pid: u32) -> TaskId {
         TaskId(pid - 1)
     }
-}
-
-/// What can run on a CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Task(TaskId),
-    Thread(DomainId),
-}
-
-/// Whether `a` comes before `b`, of numbers that may wrap around.
-fn before(a: u64, b: u64) -> bool {
-    (a.wrapping_sub(b) as i64) < 0
 }

@@ -6,7 +6,7 @@
 use super::Setup;
 use super::machine::Machine;
 use super::measure::{Moves, Times, jain};
-use super::task::{SimTask, State};
+use super::task::{SimTask, State, THREADS};
 use super::workload::Workload;
 use crate::abi::domain_counts;
 use crate::abi::statistics::STATISTICS;
@@ -151,19 +151,15 @@ pub struct DomainReport {
     /// From the notice of a task to its carried-out decision.
     pub decision_us: RunDelay,
     /// What it counted.
-    #[serde(flatten, serialize_with = "simulated")]
+    #[serde(flatten, serialize_with = "by_name")]
     pub counts: domain_counts,
     /// Tasks whose home it was at the end.
     pub tasks: u32,
 }
 
-/// Counters of what is not simulated.
-const NOT_SIMULATED: [&str; 2] = ["climbed", "displaced"];
-
-fn simulated<S: Serializer>(counts: &domain_counts, serializer: S) -> Result<S::Ok, S::Error> {
+fn by_name<S: Serializer>(counts: &domain_counts, serializer: S) -> Result<S::Ok, S::Error> {
     let mut counters = Vec::with_capacity(STATISTICS.len());
     counts.for_each(|name, count| counters.push((name, count)));
-    counters.retain(|(name, _)| !NOT_SIMULATED.contains(name));
     serializer.collect_map(counters)
 }
 
@@ -196,7 +192,9 @@ impl Report {
             .filter(|task| {
                 let life_ns = (super::machine::START_NS + length_ns - task.account.born_ns) as f64;
                 let runnable_ns = (task.account.ran_ns + task.account.waited_ns) as f64;
-                task.cpus.is_none() && runnable_ns >= ALWAYS_RUNNABLE * life_ns
+                task.group != THREADS
+                    && task.cpus.is_none()
+                    && runnable_ns >= ALWAYS_RUNNABLE * life_ns
             })
             .map(share)
             .collect();
@@ -366,7 +364,7 @@ fn group_report(machine: &Machine<'_>, workload: &Workload, group: usize) -> Gro
 }
 
 fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> DomainReport {
-    let dom = &machine.domains[domain.id.index()];
+    let domc = machine.domain(domain.id.index());
     let measures = &machine.measures.domains[domain.id.index()];
     DomainReport {
         id: domain.id,
@@ -374,7 +372,7 @@ fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> Dom
         thread_busy: measures.thread_ns as f64 / machine.measures.length_ns.max(1) as f64,
         rounds: measures.rounds,
         decision_us: (&measures.decision).into(),
-        counts: dom.counts,
-        tasks: dom.tasks,
+        counts: domc.counts,
+        tasks: domc.tasks,
     }
 }

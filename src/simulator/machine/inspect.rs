@@ -3,8 +3,9 @@
 //!
 //! Invariant: it changes only its own record.
 
-use super::Machine;
+use super::{Machine, TaskId};
 use crate::simulator::events::Event;
+use crate::simulator::kernel::task::On;
 use crate::simulator::task::State;
 use std::time::Duration;
 
@@ -35,29 +36,29 @@ impl Idleness {
 impl Machine<'_> {
     pub(super) fn inspect(&mut self) {
         let Some(mut idleness) = self.idleness.take() else { return };
-        let now_ns = self.now_ns;
-        let idle: Vec<_> = self
-            .online
-            .iter()
-            .filter(|cpu| {
-                let c = &self.cpus[cpu.index()];
-                c.current.is_none() && c.local.is_empty()
-            })
-            .collect();
-        for task in self.tasks.iter().filter(|task| task.state == State::Runnable) {
-            let Some(_) = task.on else { continue };
+        let kernel = &self.kernel;
+        let now_ns = kernel.now_ns;
+        let is_idle = |cpu: &crate::ids::CpuId| {
+            let c = &kernel.cpus[cpu.index()];
+            c.current.is_none() && c.local.is_empty()
+        };
+        let idle: Vec<_> = kernel.online.iter().filter(is_idle).collect();
+        let ids = (0..).map(TaskId);
+        for (id, task) in ids.zip(&self.tasks).filter(|(_, task)| task.state == State::Runnable) {
+            let t = kernel.task(id);
+            let On::Dsq(..) = t.on else { continue };
             let waited_ns = now_ns.saturating_sub(task.account.runnable_since_ns);
-            for &cpu in idle.iter().filter(|&&cpu| task.may_use(cpu)) {
-                let c = &self.cpus[cpu.index()];
+            for &cpu in idle.iter().filter(|&&cpu| t.may_use(cpu)) {
+                let c = &kernel.cpus[cpu.index()];
                 let both_ns = waited_ns.min(now_ns.saturating_sub(c.idle_since_ns));
-                if c.domain == task.bpf.notified as usize {
+                if c.domain == t.ctx().notified as usize {
                     idleness.at_home_ns = idleness.at_home_ns.max(both_ns);
                 } else if task.cpus.is_none() {
                     idleness.elsewhere_ns = idleness.elsewhere_ns.max(both_ns);
                 }
             }
         }
-        self.events.at(now_ns + idleness.every_ns(), Event::Inspect);
+        self.kernel.events.at(now_ns + idleness.every_ns(), Event::Inspect);
         self.idleness = Some(idleness);
     }
 

@@ -1,63 +1,46 @@
-//! The simulated machine: its CPUs, the kernel's part of scheduling and the BPF side, in virtual
-//! time.
+//! The simulated machine: what its tasks and domain threads do, on the kernel of [`super::kernel`].
 //!
-//! The domains' schedulers are the real ones ([`crate::domains::scheduler`]). What lies below their
-//! seam is modelled here:
+//! The domains' schedulers are the real ones ([`crate::domains::scheduler`]), and so is the kernel's
+//! side below their seam (bpf/, which the kernel runs).
 //!
-//! | module | models |
+//! | module | what |
 //! |---|---|
-//! | [`enqueue`] | select_cpu.bpf.h, enqueue.bpf.h, standing.bpf.h, notify.bpf.h |
-//! | [`decisions`] | decisions.bpf.h |
-//! | [`dispatch`] | dispatch.bpf.h, safety_net.bpf.h, steal.bpf.h |
-//! | [`starved`] | the starved tasks of safety_net.bpf.h |
-//! | [`idle`] | idle.bpf.h |
-//! | [`home`] | home.bpf.h, balance.bpf.h |
-//! | [`heartbeat`] | heartbeat.bpf.h |
-//! | [`cpu`] | task.bpf.h, vtime.bpf.h, the kernel's `__schedule` |
-//! | [`thread`] | domain_thread.bpf.h, run/thread.rs, kernel/seam.rs |
+//! | [`cpu`] | runs: their ends, ticks, switches |
+//! | [`thread`] | domain threads: run/thread.rs and kernel/seam.rs |
+//! | [`program`] | what tasks do |
+//! | [`inspect`] | checks of the machine |
+//! | [`tracing`] | the trace |
 //!
-//! [`program`] is what tasks do, [`inspect`] checks the machine, [`tracing`] writes the trace.
-//!
-//! A path through the kernel, such as a wake-up or a dispatch, happens at one moment. Its costs add
-//! up in `spent_ns`, and its consequences happen that much later.
-//!
-//! Invariant: as in the kernel, every runnable task is on exactly one queue or CPU; time never goes
-//! back.
+//! Invariant: time never goes back; an event's path through the kernel is complete before the next
+//! event.
 
 mod cpu;
-mod decisions;
-mod dispatch;
-mod enqueue;
-mod heartbeat;
-mod home;
-mod idle;
 mod inspect;
 mod program;
-mod starved;
 mod thread;
 mod tracing;
 
-use super::costs::Costs;
-use super::dsq::{Dsq, DsqId};
-use super::events::{Event, Events};
+use super::events::Event;
+use super::kernel::schedule::Leaving;
+use super::kernel::seam::KernelSeam;
+use super::kernel::task::Birth;
+use super::kernel::{Happening, Kernel, SCHEDULER_TGID};
 use super::measure::Measures;
-use super::task::{SimTask, State};
+use super::task::{SimTask, State, THREADS};
 use super::trace::Trace;
 use super::workload::Workload;
-use super::{Setup, TaskId, Who};
+use super::{Setup, TaskId};
 use crate::abi;
-use crate::cpuset::{CpuSet, MAX_CPUS};
+use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
-use crate::domains::queues::Queues;
 use crate::domains::scheduler::Scheduler;
-use crate::ids::{CpuId, DomainId};
+use crate::ids::CpuId;
 use crate::policy;
 use crate::topology::dedicated::dedicated_cpus;
 use crate::topology::preference::{Prefer, Preferences};
 use crate::topology::{Domain, Domains, Topology};
 use anyhow::{Result, ensure};
-use cpu::Cpu;
-use idle::Idle;
+use cpu::Run;
 pub use inspect::Idleness;
 use program::Meetings;
 use thread::Thread;
@@ -65,85 +48,20 @@ use thread::Thread;
 /// When a run begins. Not 0, which stands for "never" in the notices.
 pub const START_NS: u64 = 1_000_000_000;
 
-/// The options that the paths through the kernel need.
-struct Limits {
-    slice_ns: u64,
-    /// The slices of tasks that run undecided.
-    slices: policy::Slices,
-    patience_ns: u64,
-    standing: u32,
-    strict: bool,
-    no_steal: bool,
-}
-
-/// What the BPF side keeps of a domain; the fields are those of `struct domain_ctx` in `bpf/abi.h`.
-pub(super) struct Dom {
-    cpus: CpuSet,
-    /// The CPUs that tasks may use: all except the one that is dedicated to its thread.
-    usable: CpuSet,
-    nearest: Box<[DomainId]>,
-    idle: CpuSet,
-    ready: usize,
-    carried_out: u32,
-    to_ready: u32,
-    starved_since_ns: u64,
-    ready_vtime: u64,
-    policy_vtime: u64,
-    keeps_vtime: bool,
-    /// The number of tasks from READY that run before all others.
-    ready_boosts: u32,
-    net_vtime: u64,
-    weight: u64,
-    queue_weight: u64,
-    nr_queued: usize,
-    load: u64,
-    move_to: usize,
-    moves: u32,
-    unnotified_since_ns: u64,
-    unnotified: u32,
-    pub(super) tasks: u32,
-    pub(super) counts: abi::domain_counts,
-    thread: Thread,
-}
-
-impl Dom {
-    /// A decided task begins to run: the policy's virtual time is not before its key.
-    fn advance_policy_vtime(&mut self, vtime: u64) {
-        if super::before(self.policy_vtime, vtime) {
-            self.policy_vtime = vtime;
-        }
-    }
-}
-
 /// The machine.
 pub struct Machine<'a> {
     workload: &'a Workload,
-    limits: Limits,
-    costs: Costs,
+    kernel: Box<Kernel>,
     random: fastrand::Rng,
     jitter: f64,
-    now_ns: u64,
-    /// What the current path through the kernel has cost so far.
-    spent_ns: u64,
-    /// The CPU of that path, where that matters.
-    here: Option<CpuId>,
-    events: Events,
-    cpus: Vec<Cpu>,
-    online: CpuSet,
-    idle: Idle,
-    pub(super) domains: Vec<Dom>,
-    /// The number of CPUs in each domain's `idle`.
-    idle_counts: Vec<usize>,
-    schedulers: Vec<Scheduler<Queues>>,
+    /// What runs on each CPU.
+    runs: Vec<Run>,
+    threads: Vec<Thread>,
+    schedulers: Vec<Scheduler<KernelSeam>>,
+    /// The domain threads, then the tasks of the workload.
     pub(super) tasks: Vec<SimTask>,
     /// The number of tasks that have not ended.
     alive: usize,
-    own: Vec<Dsq>,
-    bound: Vec<Dsq>,
-    ready: Vec<Dsq>,
-    waiting: Vec<Dsq>,
-    /// The number of insertions into DSQs.
-    inserted: u64,
     /// The number of waits on a queue, each of which is a flow in the trace.
     flows: u64,
     meetings: Meetings,
@@ -183,79 +101,64 @@ impl<'a> Machine<'a> {
         };
         let usable = |domain: &Domain| domain.cpus.difference(&dedicated);
         let preferences = Preferences::new(domains, Prefer::None, &dedicated);
+        let mut kernel = Kernel::new(
+            topology,
+            domains,
+            options,
+            &preferences,
+            &dedicated,
+            setup.costs.clone(),
+            START_NS,
+        )?;
         let schedulers = domains.iter().zip(deques).map(|(domain, deque)| {
             let places = preferences.within(domain);
             let policy = (setup.scheduler.make)(&policy::Setup::new(domain, options.slices()));
-            let queues = Queues { idle_elsewhere: vec![0; domains.len()], ..Queues::default() };
-            Scheduler::new(queues, domain, &places, usable(domain), policy, board.clone(), deque)
+            let d = domain.id.index();
+            let seam = KernelSeam::new(kernel.channel(d).clone(), kernel.memory(), d);
+            Scheduler::new(seam, domain, &places, usable(domain), policy, board.clone(), deque)
         });
+        let schedulers: Vec<_> = schedulers.collect();
+        let threads: Vec<_> = domains
+            .iter()
+            .map(|domain| Thread::new(domain.cpus.intersection(&dedicated).first()))
+            .collect();
         let tasks = workload.groups.iter().enumerate().flat_map(|(group, of)| {
             std::iter::repeat_with(move || SimTask::unborn(group)).take(of.instances as usize)
         });
-        let tasks: Vec<_> = tasks.collect();
-        let queues = |count| std::iter::repeat_with(Dsq::default).take(count).collect();
-        let dom = |domain: &Domain| Dom {
-            cpus: domain.cpus,
-            usable: usable(domain),
-            nearest: domain.nearest.clone().into(),
-            idle: usable(domain),
-            ready: 0,
-            carried_out: 0,
-            to_ready: 0,
-            starved_since_ns: 0,
-            ready_vtime: 0,
-            policy_vtime: 0,
-            keeps_vtime: false,
-            ready_boosts: 0,
-            net_vtime: 0,
-            weight: 0,
-            queue_weight: 0,
-            nr_queued: 0,
-            load: 0,
-            move_to: 0,
-            moves: 0,
-            unnotified_since_ns: 0,
-            unnotified: 0,
-            tasks: 0,
-            counts: abi::domain_counts::ZERO,
-            thread: Thread::new(domain, domain.cpus.intersection(&dedicated).first()),
-        };
-        let highest = topology.cpus().iter().last().map_or(0, CpuId::index);
-        debug_assert!(highest < MAX_CPUS);
-        let ns = |duration: std::time::Duration| duration.as_nanos() as u64;
+        let tasks: Vec<_> =
+            std::iter::repeat_with(SimTask::thread).take(domains.len()).chain(tasks).collect();
+        let alive = tasks.len() - domains.len();
+
+        let ids: Vec<_> = (0..domains.len() as u32).map(TaskId).collect();
+        kernel.attach(domains, &ids)?;
+        for (domain, &id) in domains.iter().zip(&ids) {
+            let cpus = match domain.cpus.intersection(&dedicated).first() {
+                Some(cpu) => [cpu].into_iter().collect(),
+                None => domain.cpus,
+            };
+            let birth = Birth {
+                tgid: SCHEDULER_TGID,
+                name: "manyland",
+                cpu: cpus.first().expect("a domain has a CPU"),
+                cpus: &cpus,
+                weight: policy::DEFAULT_WEIGHT,
+            };
+            kernel.create(id, &birth, false)?;
+            kernel.set_sleeping(domain.id.index(), !options.dedicate);
+        }
         Ok(Machine {
             workload,
-            limits: Limits {
-                slice_ns: ns(options.slices().base),
-                slices: options.slices(),
-                patience_ns: ns(options.patience()),
-                standing: options.standing,
-                strict: options.strict,
-                no_steal: options.no_steal,
-            },
-            costs: setup.costs.clone(),
             random: fastrand::Rng::with_seed(setup.seed),
             jitter: setup.jitter,
-            now_ns: START_NS,
-            spent_ns: 0,
-            here: None,
-            events: Events::default(),
-            cpus: Cpu::all(topology, domains, &dedicated, highest + 1),
-            online: *topology.cpus(),
-            idle: Idle::all(topology),
-            idle_counts: domains.iter().map(|domain| usable(domain).len()).collect(),
-            schedulers: schedulers.collect(),
-            alive: tasks.len(),
+            runs: kernel.cpus.iter().map(|_| Run::default()).collect(),
+            threads,
+            schedulers,
+            alive,
+            flows: 0,
             measures: Measures::new(domains.len(), workload.groups.len()),
             meetings: Meetings::new(workload),
-            domains: domains.iter().map(dom).collect(),
             tasks,
-            own: queues(highest + 1),
-            bound: queues(highest + 1),
-            ready: queues(domains.len()),
-            waiting: queues(domains.len()),
-            inserted: 0,
-            flows: 0,
+            kernel,
             trace,
             idleness: setup.inspect.map(Idleness::new),
         })
@@ -267,49 +170,87 @@ impl<'a> Machine<'a> {
     /// If the trace cannot be written.
     pub fn run(&mut self, length: std::time::Duration) -> Result<()> {
         let end_ns = START_NS + length.as_nanos() as u64;
-        self.events.at(START_NS + abi::HEARTBEAT_NS, Event::Heartbeat);
-        if !self.tasks.is_empty() {
-            self.events.at(START_NS, Event::Start(TaskId(0)));
+        self.kernel.enter_thread();
+        if self.alive > 0 {
+            let first = TaskId(self.threads.len() as u32);
+            self.kernel.events.at(START_NS, Event::Start(first));
         }
         self.start_dedicated_threads();
         if let Some(idleness) = &self.idleness {
-            self.events.at(START_NS + idleness.every_ns(), Event::Inspect);
+            self.kernel.events.at(START_NS + idleness.every_ns(), Event::Inspect);
         }
         while self.alive > 0
-            && let Some((time_ns, event)) = self.events.pop()
+            && let Some((time_ns, event)) = self.kernel.events.pop()
         {
             if time_ns >= end_ns {
                 break;
             }
-            debug_assert!(time_ns >= self.now_ns);
-            self.now_ns = time_ns;
-            self.spent_ns = 0;
-            self.here = None;
-            self.handle(event);
+            self.kernel.begin(time_ns);
+            self.handle(event)?;
+            self.note_happenings();
         }
-        let ended_ns = if self.alive > 0 { end_ns } else { self.now_ns };
+        let ended_ns = if self.alive > 0 { end_ns } else { self.kernel.now_ns };
         self.close(ended_ns)
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Start(task) => self.start(task),
+            Event::Start(task) => self.start(task)?,
             Event::Alarm(task) => self.alarm(task),
-            Event::Due { cpu, plan } => self.due(cpu, plan),
+            Event::Due { cpu, plan } => self.due(cpu, plan)?,
             Event::Kicked(cpu) => self.kicked(cpu),
-            Event::ThreadWake(domain) => self.wake_thread(domain),
-            Event::Heartbeat => self.heartbeat(),
+            Event::HandedOver { task, cpu } => self.handed_over(task, cpu),
+            Event::ThreadWake { domain, cpu } => self.wake_thread(domain, cpu),
+            Event::Timer => self.timer(),
             Event::Inspect => self.inspect(),
         }
+        Ok(())
+    }
+
+    /// The timer of the kernel's side interrupts the first CPU.
+    fn timer(&mut self) {
+        let cpu = self.kernel.online.first().expect("a machine has a CPU");
+        self.kernel.enter(cpu);
+        self.kernel.fire_timer();
+        self.end_interrupt(cpu);
+    }
+
+    /// Records what the last path through the kernel has done.
+    fn note_happenings(&mut self) {
+        if !self.kernel.has_happenings() {
+            return;
+        }
+        let happenings = self.kernel.take_happenings();
+        for happening in &happenings {
+            match *happening {
+                Happening::Notice { domain, task, from_ns, to_ns } => {
+                    let seq = self.kernel.task(task).ctx().seq;
+                    let account = &mut self.tasks[task.index()].account;
+                    if account.flow_seq != seq {
+                        account.flow_seq = seq;
+                        self.flows += 1;
+                        account.flow = self.flows;
+                        self.trace_notice(task, from_ns, to_ns);
+                    }
+                    self.interrupt_spin(domain, to_ns);
+                }
+                Happening::CarriedOut { domain, task, begun_ns, latency_ns } => {
+                    self.measures.domains[domain].decision.record(latency_ns);
+                    self.trace_carried_out(domain, task, begun_ns);
+                }
+            }
+        }
+        self.kernel.recycle(happenings);
     }
 
     /// Accounts for the tasks that still run or wait at the end.
     fn close(&mut self, ended_ns: u64) -> Result<()> {
-        self.now_ns = ended_ns;
-        self.spent_ns = 0;
-        for cpu in self.online.iter().collect::<Vec<_>>() {
+        self.kernel.begin(ended_ns);
+        for cpu in self.kernel.online.iter().collect::<Vec<_>>() {
             self.account(cpu);
-            self.trace_run(cpu);
+            if let Some(task) = self.kernel.cpus[cpu.index()].current {
+                self.trace_run(cpu, task);
+            }
         }
         for task in &mut self.tasks {
             if task.state == State::Runnable {
@@ -317,88 +258,26 @@ impl<'a> Machine<'a> {
             }
         }
         self.measures.length_ns = ended_ns - START_NS;
+        self.measures.scheduling_events += self.kernel.scheduling_events;
         match &mut self.trace {
             Some(trace) => trace.finish(),
             None => Ok(()),
         }
     }
 
-    /// The moment at which the current path through the kernel is.
-    fn at(&self) -> u64 {
-        self.now_ns + self.spent_ns
+    fn is_thread(&self, task: TaskId) -> bool {
+        task.index() < self.threads.len()
     }
 
-    /// A path through the kernel begins on a CPU, after the one that the CPU is in already.
-    fn enter(&mut self, cpu: CpuId) {
-        let c = &self.cpus[cpu.index()];
-        let running_ns = if c.current.is_some() { c.since_ns } else { 0 };
-        self.spent_ns = c.in_kernel_until_ns.max(running_ns).saturating_sub(self.now_ns);
-        self.here = Some(cpu);
+    /// The memory of a domain at the end.
+    pub(super) fn domain(&self, domain: usize) -> &abi::domain_ctx {
+        self.kernel.domain(domain)
     }
 
-    fn spend(&mut self, cost_ns: u64) {
-        self.spent_ns += cost_ns;
-    }
-
-    fn dsq(&self, id: DsqId) -> &Dsq {
-        match id {
-            DsqId::Own(cpu) => &self.own[cpu as usize],
-            DsqId::Bound(cpu) => &self.bound[cpu as usize],
-            DsqId::Ready(domain) => &self.ready[domain as usize],
-            DsqId::Waiting(domain) => &self.waiting[domain as usize],
-        }
-    }
-
-    fn has_tasks(&self, id: DsqId) -> bool {
-        !self.dsq(id).is_empty()
-    }
-
-    fn dsq_mut(&mut self, id: DsqId) -> &mut Dsq {
-        match id {
-            DsqId::Own(cpu) => &mut self.own[cpu as usize],
-            DsqId::Bound(cpu) => &mut self.bound[cpu as usize],
-            DsqId::Ready(domain) => &mut self.ready[domain as usize],
-            DsqId::Waiting(domain) => &mut self.waiting[domain as usize],
-        }
-    }
-
-    /// Waits for the lock of a queue and holds it for one task.
-    fn lock(&mut self, id: DsqId) {
-        let (at_ns, hold_ns) = (self.at(), self.costs.lock);
-        let dsq = self.dsq_mut(id);
-        let wait_ns = dsq.locked_until_ns.saturating_sub(at_ns);
-        dsq.locked_until_ns = at_ns + wait_ns + hold_ns;
-        self.spend(wait_ns + hold_ns);
-    }
-
-    fn insert(&mut self, task: TaskId, id: DsqId, vtime: u64) {
-        self.lock(id);
-        self.inserted += 1;
-        let inserted = self.inserted;
-        let position = self.dsq_mut(id).insert(task, vtime, inserted);
-        let task = &mut self.tasks[task.index()];
-        debug_assert!(task.on.is_none());
-        task.on = Some((id, position));
-    }
-
-    fn remove(&mut self, task: TaskId) {
-        if let Some((id, position)) = self.tasks[task.index()].on.take() {
-            self.lock(id);
-            self.dsq_mut(id).remove(task, position);
-        }
-    }
-
-    fn domain_of(&self, cpu: CpuId) -> usize {
-        self.cpus[cpu.index()].domain
-    }
-
-    fn name(&self, who: Who) -> String {
-        match who {
-            Who::Task(task) => {
-                let group = &self.workload.groups[self.tasks[task.index()].group];
-                format!("{} {}", group.name, task.pid())
-            }
-            Who::Thread(domain) => format!("manyland/{domain}"),
+    fn name(&self, task: TaskId) -> String {
+        match self.tasks[task.index()].group {
+            THREADS => format!("manyland/{}", task.0),
+            group => format!("{} {}", self.workload.groups[group].name, task.pid()),
         }
     }
 }

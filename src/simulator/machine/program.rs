@@ -5,13 +5,17 @@
 //!
 //! Invariant: a blocked task has an alarm, or stands in exactly one line of [`Meetings`].
 
-use super::Machine;
-use super::cpu::Leaving;
+use super::{Leaving, Machine};
 use crate::ids::CpuId;
+use crate::simulator::TaskId;
 use crate::simulator::events::Event;
-use crate::simulator::task::{Program, State, passes_left};
+use crate::simulator::kernel::OTHER_TGID;
+use crate::simulator::kernel::native;
+use crate::simulator::kernel::task::Birth;
+use crate::simulator::kernel::wakeup::Wake;
+use crate::simulator::task::{Program, SimTask, State, passes_left};
 use crate::simulator::workload::{Meeting, Phase, Step, Timer, TimerStep, Workload};
-use crate::simulator::{TaskId, Who};
+use anyhow::Result;
 use std::collections::VecDeque;
 
 /// The cost up to which steps without a run happen at one moment.
@@ -84,28 +88,56 @@ enum After {
 impl Machine<'_> {
     /// Creates the next of the initial tasks on the first CPU, where the program that starts them
     /// runs.
-    pub(super) fn start(&mut self, task: TaskId) {
-        let cpu = self.online.first().expect("a machine has a CPU");
-        self.enter(cpu);
-        self.create(task, cpu, self.domain_of(cpu));
+    pub(super) fn start(&mut self, task: TaskId) -> Result<()> {
+        let cpu = self.kernel.online.first().expect("a machine has a CPU");
+        self.kernel.enter(cpu);
+        self.create(task, cpu)?;
         let next = TaskId(task.0 + 1);
         let initial =
             self.workload.groups.iter().map(|group| u64::from(group.instances)).sum::<u64>();
-        if u64::from(next.0) < initial {
-            self.events.at(self.now_ns + self.costs.fork, Event::Start(next));
+        if u64::from(next.0) < initial + self.threads.len() as u64 {
+            let at_ns = self.kernel.now_ns + self.kernel.costs.fork;
+            self.kernel.events.at(at_ns, Event::Start(next));
         }
         self.end_interrupt(cpu);
+        Ok(())
+    }
+
+    /// Creates a task on a CPU; what runs there is its parent.
+    fn create(&mut self, task: TaskId, cpu: CpuId) -> Result<()> {
+        let group = self.tasks[task.index()].group;
+        let phase = &self.workload.groups[group].phases[0];
+        let online = self.kernel.online;
+        let cpus = phase.cpus.map_or(online, |cpus| cpus.intersection(&online));
+        let cpu = if cpus.contains(cpu) { cpu } else { cpus.first().unwrap_or(cpu) };
+        let weight = phase.priority.map_or(crate::policy::DEFAULT_WEIGHT, |it| it.weight());
+        let name = &self.workload.groups[group].name;
+        let birth = Birth { tgid: OTHER_TGID, name, cpu, cpus: &cpus, weight };
+        self.kernel.create(task, &birth, true)?;
+        self.tasks[task.index()].account.born_ns = self.kernel.at();
+        self.prepare_program(task);
+        self.wake(task, Wake::New);
+        Ok(())
+    }
+
+    /// A task that sleeps, or is new, becomes runnable.
+    fn wake(&mut self, task: TaskId, wake: Wake) {
+        if wake == Wake::Up {
+            debug_assert_eq!(self.tasks[task.index()].state, State::Blocked);
+            self.kernel.spend(self.kernel.costs.wake);
+        }
+        let at_ns = self.kernel.at();
+        let t = &mut self.tasks[task.index()];
+        t.state = State::Runnable;
+        t.account.runnable_since_ns = at_ns;
+        self.kernel.wake_up(task, wake);
     }
 
     /// A task's sleep ends, by an interrupt on the CPU where it ran last.
     pub(super) fn alarm(&mut self, task: TaskId) {
-        let cpu = self.tasks[task.index()].cpu;
-        self.enter(cpu);
-        let waker = match self.cpus[cpu.index()].current {
-            Some(Who::Task(task)) => Some(task),
-            _ => None,
-        };
-        self.wake(task, waker);
+        let cpu = self.kernel.task(task).cpu();
+        self.kernel.enter(cpu);
+        self.wake(task, Wake::Up);
         self.end_interrupt(cpu);
     }
 
@@ -129,16 +161,22 @@ impl Machine<'_> {
     /// Sets the CPUs and the priority of a phase. True if the task may remain on its CPU.
     fn enter_phase(&mut self, task: TaskId) -> bool {
         let (cpus, priority) = (self.phase(task).cpus, self.phase(task).priority);
-        let online = self.online;
+        let online = self.kernel.online;
+        let cpus = cpus.map_or(online, |cpus| cpus.intersection(&online));
         let t = &mut self.tasks[task.index()];
         t.program.entered = true;
+        // On a machine of one CPU every task is bound to it.
+        let restricted = (cpus != online || cpus.len() == 1).then_some(cpus);
+        let moves = std::mem::replace(&mut t.cpus, restricted) != restricted;
         if let Some(priority) = priority {
             t.weight = priority.weight();
         }
-        let cpus = cpus.map_or(online, |cpus| cpus.intersection(&online));
-        // On a machine of one CPU every task is bound to it.
-        t.cpus = (cpus != online || cpus.len() == 1).then_some(cpus);
-        t.may_use(t.cpu)
+        if t.state == State::Unborn {
+            return true;
+        }
+        let weight = t.weight;
+        self.kernel.set_weight(task, weight);
+        !moves || self.kernel.set_cpus_allowed(task, &cpus)
     }
 
     /// Moves on to the next step; false if the task has ended.
@@ -175,42 +213,49 @@ impl Machine<'_> {
     }
 
     /// The program of a task goes on, on its CPU.
-    pub(super) fn go_on(&mut self, task: TaskId, cpu: CpuId) {
-        let who = Who::Task(task);
+    ///
+    /// # Errors
+    /// If the kernel's side refuses a task that it forks.
+    pub(super) fn go_on(&mut self, task: TaskId, cpu: CpuId) -> Result<()> {
         loop {
             if self.tasks[task.index()].program.ended {
-                self.exit(task);
-                return self.schedule(cpu, Leaving::Blocked(who));
+                self.exit(task, cpu);
+                return Ok(());
             }
             if !self.tasks[task.index()].program.entered && !self.enter_phase(task) {
-                self.set_cpumask(task);
-                self.schedule(cpu, Leaving::Runnable(who));
-                return;
+                self.migrate(task, cpu);
+                return Ok(());
             }
-            if self.spent_ns >= AT_ONCE_NS {
-                return self.run_for(task, cpu, 0);
+            if self.kernel.spent_ns >= AT_ONCE_NS {
+                self.run_for(task, cpu, 0);
+                return Ok(());
             }
             let t = &self.tasks[task.index()];
             let step = self.workload.groups[t.group].phases[t.program.phase].steps[t.program.step];
-            let after = self.do_step(task, step);
+            let after = self.do_step(task, step)?;
             if !self.next_step(task) {
                 self.tasks[task.index()].program.ended = true;
             }
             match after {
                 After::GoOn => (),
-                After::Run(ns) => return self.run_for(task, cpu, ns),
+                After::Run(ns) => {
+                    self.run_for(task, cpu, ns);
+                    return Ok(());
+                }
                 After::SleepUntil(time_ns) => {
-                    self.block(task);
-                    self.events.at(time_ns.max(self.at()), Event::Alarm(task));
-                    return self.schedule(cpu, Leaving::Blocked(who));
+                    let at_ns = time_ns.max(self.kernel.at());
+                    self.kernel.events.at(at_ns, Event::Alarm(task));
+                    self.block(task, cpu);
+                    return Ok(());
                 }
                 After::Block => {
-                    self.block(task);
-                    return self.schedule(cpu, Leaving::Blocked(who));
+                    self.block(task, cpu);
+                    return Ok(());
                 }
                 After::Yield => {
-                    self.tasks[task.index()].slice_left_ns = 0;
-                    return self.schedule(cpu, Leaving::Runnable(who));
+                    self.kernel.task_mut(task).c.scx.slice = 0;
+                    self.schedule(cpu, Leaving::Runnable(task));
+                    return Ok(());
                 }
             }
         }
@@ -218,33 +263,31 @@ impl Machine<'_> {
 
     /// Uses the CPU for a time and for the costs of the steps before.
     fn run_for(&mut self, task: TaskId, cpu: CpuId, ns: u64) {
-        self.tasks[task.index()].left_ns = ns + self.spent_ns;
+        self.tasks[task.index()].left_ns = ns + self.kernel.spent_ns;
         self.plan(cpu);
     }
 
-    fn block(&mut self, task: TaskId) {
-        let t = &mut self.tasks[task.index()];
-        t.account.switches += 1;
-        t.state = State::Blocked;
+    fn block(&mut self, task: TaskId, cpu: CpuId) {
+        self.kernel.task_mut(task).c.nvcsw += 1;
+        self.tasks[task.index()].state = State::Blocked;
+        self.schedule(cpu, Leaving::Blocked(task));
     }
 
-    /// A task ends: ops.exit_task.
-    fn exit(&mut self, task: TaskId) {
-        self.settle_unnotified(task);
-        let t = &mut self.tasks[task.index()];
-        t.state = State::Dead;
-        self.domains[t.bpf.home as usize].tasks -= 1;
+    /// A task ends.
+    fn exit(&mut self, task: TaskId, cpu: CpuId) {
+        self.kernel.task_mut(task).c.flags |= native::PF_EXITING as u32;
+        self.tasks[task.index()].state = State::Dead;
+        self.schedule(cpu, Leaving::Blocked(task));
+        self.kernel.exit(task);
         self.alive -= 1;
     }
 
-    /// The affinity has changed: ops.set_cpumask.
-    fn set_cpumask(&mut self, task: TaskId) {
-        let t = &self.tasks[task.index()];
-        if !self.may_run_in(task, t.bpf.home as usize)
-            && let Some(cpu) = t.cpus.as_ref().and_then(|cpus| cpus.first())
-        {
-            self.set_home(task, self.domain_of(cpu));
-        }
+    /// A task leaves a CPU that it may no longer use, by the kernel's migration thread.
+    fn migrate(&mut self, task: TaskId, cpu: CpuId) {
+        self.kernel.migrate(task);
+        self.trace_run(cpu, task);
+        self.leave(task);
+        self.schedule(cpu, Leaving::Other);
     }
 
     fn jittered(&mut self, ns: u64) -> u64 {
@@ -252,48 +295,50 @@ impl Machine<'_> {
         (ns as f64 * by) as u64
     }
 
-    fn do_step(&mut self, task: TaskId, step: Step) -> After {
+    fn do_step(&mut self, task: TaskId, step: Step) -> Result<After> {
         if let Step::Run(ns) = step {
-            return After::Run(self.jittered(ns));
+            return Ok(After::Run(self.jittered(ns)));
         }
-        self.spend(self.costs.step);
+        self.kernel.spend(self.kernel.costs.step);
         match step {
-            Step::Run(ns) => return After::Run(ns),
-            Step::Sleep(ns) => return After::SleepUntil(self.at() + self.jittered(ns)),
-            Step::Timer(timer) => return self.wait_for_timer(task, timer),
-            Step::Lock(mutex) => return self.lock_mutex(task, mutex),
-            Step::Unlock(mutex) => self.unlock_mutex(task, mutex),
-            Step::Wait(meeting) => return self.wait_at(task, meeting),
-            Step::Sync(meeting) => {
-                self.signal(task, meeting.condition);
-                return self.wait_at(task, meeting);
+            Step::Run(ns) => return Ok(After::Run(ns)),
+            Step::Sleep(ns) => {
+                return Ok(After::SleepUntil(self.kernel.at() + self.jittered(ns)));
             }
-            Step::Signal(condition) => drop(self.signal(task, condition)),
-            Step::Broadcast(condition) => while self.signal(task, condition) {},
+            Step::Timer(timer) => return Ok(self.wait_for_timer(task, timer)),
+            Step::Lock(mutex) => return Ok(self.lock_mutex(task, mutex)),
+            Step::Unlock(mutex) => self.unlock_mutex(task, mutex),
+            Step::Wait(meeting) => return Ok(self.wait_at(task, meeting)),
+            Step::Sync(meeting) => {
+                self.signal(meeting.condition);
+                return Ok(self.wait_at(task, meeting));
+            }
+            Step::Signal(condition) => drop(self.signal(condition)),
+            Step::Broadcast(condition) => while self.signal(condition) {},
             Step::Suspend(condition) => {
                 self.meetings.conditions[condition].line.push_back((task, None));
-                return After::Block;
+                return Ok(After::Block);
             }
-            Step::Barrier(barrier) => return self.meet(task, barrier),
-            Step::Post(semaphore) => self.post(task, semaphore),
+            Step::Barrier(barrier) => return Ok(self.meet(task, barrier)),
+            Step::Post(semaphore) => self.post(semaphore),
             Step::Take(semaphore) => {
                 let semaphore = &mut self.meetings.semaphores[semaphore];
                 if semaphore.count == 0 {
                     semaphore.line.push_back(task);
-                    return After::Block;
+                    return Ok(After::Block);
                 }
                 semaphore.count -= 1;
             }
-            Step::Yield => return After::Yield,
-            Step::Fork(group) => self.fork(task, group),
+            Step::Yield => return Ok(After::Yield),
+            Step::Fork(group) => self.fork(task, group)?,
         }
-        After::GoOn
+        Ok(After::GoOn)
     }
 
     /// As rt-app: the first use sets the timer's first beat one period ahead; a relative timer that
     /// was missed goes on from now.
     fn wait_for_timer(&mut self, task: TaskId, step: TimerStep) -> After {
-        let at_ns = self.at();
+        let at_ns = self.kernel.at();
         let first_ns = self.tasks[task.index()].account.born_ns;
         let beat = match step.timer {
             Timer::Shared(timer) => &mut self.meetings.timers[timer],
@@ -327,7 +372,7 @@ impl Machine<'_> {
         }
         mutex.owner = mutex.line.pop_front();
         if let Some(next) = mutex.owner {
-            self.wake(next, Some(task));
+            self.wake(next, Wake::Up);
         }
     }
 
@@ -339,7 +384,7 @@ impl Machine<'_> {
 
     /// Wakes the first task that waits for a condition, or puts it in line for its mutex if another
     /// task holds that. False if no task waits.
-    fn signal(&mut self, task: TaskId, condition: usize) -> bool {
+    fn signal(&mut self, condition: usize) -> bool {
         let Some((next, mutex)) = self.meetings.conditions[condition].line.pop_front() else {
             return false;
         };
@@ -351,7 +396,7 @@ impl Machine<'_> {
             }
             mutex.owner = Some(next);
         }
-        self.wake(next, Some(task));
+        self.wake(next, Wake::Up);
         true
     }
 
@@ -362,28 +407,24 @@ impl Machine<'_> {
             return After::Block;
         }
         for other in std::mem::take(&mut barrier.line) {
-            self.wake(other, Some(task));
+            self.wake(other, Wake::Up);
         }
         After::GoOn
     }
 
-    fn post(&mut self, task: TaskId, number: usize) {
+    fn post(&mut self, number: usize) {
         let semaphore = &mut self.meetings.semaphores[number];
         match semaphore.line.pop_front() {
-            Some(next) => self.wake(next, Some(task)),
+            Some(next) => self.wake(next, Wake::Up),
             None => semaphore.count += 1,
         }
     }
 
-    fn fork(&mut self, parent: TaskId, group: usize) {
-        self.spend(self.costs.fork);
+    fn fork(&mut self, parent: TaskId, group: usize) -> Result<()> {
+        self.kernel.spend(self.kernel.costs.fork);
         let child = TaskId(self.tasks.len() as u32);
-        self.tasks.push(crate::simulator::task::SimTask::unborn(group));
+        self.tasks.push(SimTask::unborn(group));
         self.alive += 1;
-        let (cpu, home) = {
-            let t = &self.tasks[parent.index()];
-            (t.cpu, t.bpf.home as usize)
-        };
-        self.create(child, cpu, home);
+        self.create(child, self.kernel.task(parent).cpu())
     }
 }

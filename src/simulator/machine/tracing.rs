@@ -1,10 +1,9 @@
 //! What the machine writes into its trace, if there is one.
 
-use super::Machine;
+use super::{Machine, TaskId};
 use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::trace::{Trace, cpu_track, thread_track};
-use crate::simulator::{TaskId, Who};
 use std::ops::Range;
 
 impl Machine<'_> {
@@ -16,11 +15,11 @@ impl Machine<'_> {
         }
     }
 
-    /// A CPU has written a notice, from `from_ns` until now.
-    pub(super) fn trace_notice(&mut self, task: TaskId, from_ns: u64) {
-        let (Some(cpu), to_ns) = (self.here, self.at()) else { return };
+    /// A CPU has written a notice.
+    pub(super) fn trace_notice(&mut self, task: TaskId, from_ns: u64, to_ns: u64) {
+        let cpu = self.kernel.here;
         self.with_trace(|machine, trace| {
-            let name = format!("queue {}", machine.name(Who::Task(task)));
+            let name = format!("queue {}", machine.name(task));
             trace.slice(cpu_track(cpu), &name, from_ns, to_ns);
             trace.flow(cpu_track(cpu), 's', from_ns, machine.tasks[task.index()].account.flow);
         });
@@ -39,7 +38,7 @@ impl Machine<'_> {
         self.with_trace(|machine, trace| {
             trace.slice(thread_track(d), "round", round_ns.start, round_ns.end);
             for (decision, n) in decided.iter().zip(0..) {
-                let task = Who::Task(TaskId::of_pid(decision.pid));
+                let task = TaskId::of_pid(decision.pid);
                 let from_ns = first_ns + n * decide_ns;
                 let name = format!("decide {}", machine.name(task));
                 trace.slice(thread_track(d), &name, from_ns, from_ns + decide_ns);
@@ -55,17 +54,14 @@ impl Machine<'_> {
     }
 
     /// A task or thread leaves its CPU, or the simulation ends.
-    pub(super) fn trace_run(&mut self, cpu: CpuId) {
-        let c = &self.cpus[cpu.index()];
-        let (Some(who), from_ns, flow, to_ns) = (c.current, c.started_ns, c.flow, self.now_ns)
-        else {
-            return;
-        };
+    pub(super) fn trace_run(&mut self, cpu: CpuId, task: TaskId) {
+        let run = &self.runs[cpu.index()];
+        let (from_ns, flow, to_ns) = (run.started_ns, run.flow, self.kernel.now_ns);
         if from_ns > to_ns {
             return;
         }
         self.with_trace(|machine, trace| {
-            trace.slice(cpu_track(cpu), &machine.name(who), from_ns, to_ns);
+            trace.slice(cpu_track(cpu), &machine.name(task), from_ns, to_ns);
             if let Some(flow) = flow {
                 trace.flow(cpu_track(cpu), 'f', from_ns, flow);
             }

@@ -1,0 +1,541 @@
+//! The kernel as bpf/ sees it: sched_ext's dispatch queues, idle CPUs, kicks, wake-ups and slices,
+//! ring buffers, task storage and a timer, in virtual time.
+//!
+//! The scheduler that runs on it is bpf/ itself, compiled for this machine (`src/simulator/shim/`).
+//! [`Kernel`] calls its callbacks; they call the functions of [`calls`], which work on the kernel
+//! that made the call.
+//!
+//! | module | the kernel's |
+//! |---|---|
+//! | [`wakeup`] | `try_to_wake_up()`, `do_enqueue_task()`, changes of affinity and weight |
+//! | [`schedule`] | `__schedule()`, `balance_one()`, the picking of a task |
+//! | [`dsq`] | dispatch queues |
+//! | [`idle`] | `scx_select_cpu_dfl()` and the masks of idle CPUs, kicks |
+//! | [`rings`], [`seam`] | ring buffers; what user space sees of them |
+//! | [`task`] | `task_struct` |
+//!
+//! A path through the kernel, such as a wake-up or a dispatch, happens at one moment. Its costs add
+//! up in `spent_ns`, and its consequences happen that much later.
+//!
+//! Invariant: while a callback runs, only the functions of [`calls`] use the kernel. Virtual time
+//! never goes back.
+
+mod calls;
+pub mod dsq;
+pub mod idle;
+pub mod native;
+pub mod rings;
+pub mod schedule;
+pub mod seam;
+pub mod task;
+pub mod wakeup;
+
+use super::TaskId;
+use super::costs::Costs;
+use super::events::{Event, Events};
+use crate::abi;
+use crate::cpuset::CpuSet;
+use crate::ids::{CpuId, DomainId};
+use crate::kernel::load::{
+    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, write_options,
+};
+use crate::kernel::options::RunOptions;
+use crate::topology::preference::Preferences;
+use crate::topology::{Domains, Topology};
+use anyhow::{Result, ensure};
+use dsq::Dsq;
+use idle::Idle;
+use native::{cgroup, css_set, kernfs_node, sim_map, sim_options, task_struct};
+use rings::{Decisions, Notices};
+use schedule::Cpu;
+use seam::{Channel, Memory};
+use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use task::{Birth, Task};
+
+/// The version of the simulated kernel: 6.18.
+const KERNEL: u32 = 6 << 16 | 18;
+
+/// The process of the scheduler, and that of all other tasks.
+pub const SCHEDULER_TGID: i32 = i32::MAX;
+pub const OTHER_TGID: i32 = i32::MAX - 1;
+
+/// What a path through the kernel has done that others record.
+pub enum Happening {
+    /// A CPU has written a notice into the ring of a domain.
+    Notice { domain: usize, task: TaskId, from_ns: u64, to_ns: u64 },
+    /// A CPU has carried out a decision, which the thread began to make at `begun_ns`.
+    CarriedOut { domain: usize, task: TaskId, begun_ns: u64, latency_ns: u64 },
+}
+
+/// An array of values that C reads and writes as well.
+struct Shared<T>(Box<[T]>);
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// All zeros are a value of `T`.
+    unsafe fn zeroed(count: usize) -> Shared<T> {
+        // SAFETY: the caller says that zeros are a value.
+        Shared((0..count).map(|_| unsafe { std::mem::zeroed() }).collect())
+    }
+
+    fn map(&mut self) -> sim_map {
+        sim_map {
+            memory: self.0.as_mut_ptr().cast(),
+            entries: self.0.len() as u32,
+            size: size_of::<T>() as u32,
+        }
+    }
+}
+
+/// The memory of the maps.
+struct Maps {
+    domains: Shared<abi::domain_ctx>,
+    neighbours: Shared<abi::neighbours>,
+    cpus: Shared<abi::cpu_ctx>,
+    masks: Shared<native::domain_mask>,
+    preferences: Shared<abi::preference>,
+    set_masks: Shared<native::domain_mask>,
+    /// A ring is known by the address of its entry.
+    notice_rings: Shared<u64>,
+    decision_rings: Shared<u64>,
+    heartbeats: Shared<native::heartbeat>,
+}
+
+/// The timer of bpf/.
+#[derive(Default)]
+struct Timer {
+    /// The address of the value that it is in.
+    value: usize,
+    callback: usize,
+}
+
+/// The cgroup of all tasks.
+struct Root {
+    _node: Box<kernfs_node>,
+    _cgroup: Box<cgroup>,
+    set: Box<css_set>,
+}
+
+/// The kernel.
+pub struct Kernel {
+    pub costs: Costs,
+    pub events: Events,
+    pub now_ns: u64,
+    /// What the current path through the kernel has cost so far.
+    pub spent_ns: u64,
+    /// The CPU of that path.
+    pub here: CpuId,
+    /// The clock of the run queue that it has locked.
+    rq_clock_ns: u64,
+    pub cpus: Vec<Cpu>,
+    pub online: CpuSet,
+    idle: Idle,
+    tasks: Vec<Option<NonNull<Task>>>,
+    /// The queues of each kind, by number.
+    dsqs: Vec<Vec<Dsq>>,
+    channels: Vec<Rc<Channel>>,
+    memory: Memory,
+    /// Domains with decisions that the kernel cannot see yet, and when it sees the next.
+    unpublished: Vec<usize>,
+    next_publication_ns: u64,
+    /// The task whose ops.select_cpu or ops.enqueue may insert it.
+    inserting: Option<TaskId>,
+    timer: Timer,
+    flags: u64,
+    /// Calls of the scheduler's callbacks, and decisions carried out.
+    pub scheduling_events: u64,
+    happenings: Vec<Happening>,
+    options: sim_options,
+    maps: Box<Maps>,
+    masks: Vec<NonNull<native::bpf_cpumask>>,
+    /// What runs on an idle CPU.
+    swapper: NonNull<Task>,
+    root: Root,
+}
+
+thread_local! {
+    /// The kernel whose callback runs on this thread.
+    static CURRENT: Cell<*mut Kernel> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+fn no_options() -> sim_options {
+    // SAFETY: they are numbers and booleans.
+    unsafe { std::mem::zeroed() }
+}
+
+impl Kernel {
+    /// The kernel of a machine with bpf/ loaded; [`Kernel::attach`] starts that.
+    ///
+    /// # Errors
+    /// If there are more domains or CPUs than bpf/ has numbers for.
+    pub fn new(
+        topology: &Topology,
+        domains: &Domains,
+        options: &RunOptions,
+        preferences: &Preferences,
+        dedicated: &CpuSet,
+        costs: Costs,
+        now_ns: u64,
+    ) -> Result<Box<Kernel>> {
+        let count = cpu_count(domains) as usize;
+        let mut data = no_options();
+        write_options!(data, options, domains, preferences);
+        data.nr_possible_cpus = topology.cpus().len() as u32;
+        data.scheduler_tgid = SCHEDULER_TGID;
+        let climbs = data.smt || data.by_kind;
+        let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE | native::SCX_OPS_ALLOW_QUEUED_WAKEUP;
+        if climbs {
+            flags |= native::SCX_OPS_ENQ_LAST;
+        }
+        let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
+        // SAFETY: the values of all maps are made of integers and of pointers that may be null.
+        let mut maps = unsafe {
+            Box::new(Maps {
+                domains: Shared::zeroed(domains.len()),
+                neighbours: Shared::zeroed(domains.len()),
+                cpus: Shared::zeroed(count),
+                masks: Shared::zeroed(domains.len()),
+                preferences: Shared::zeroed(steps.max(1)),
+                set_masks: Shared::zeroed(preferences.set_count().max(1)),
+                notice_rings: Shared::zeroed(domains.len()),
+                decision_rings: Shared::zeroed(domains.len()),
+                heartbeats: Shared::zeroed(1),
+            })
+        };
+        for (domain, value) in domains.iter().zip(&mut maps.neighbours.0) {
+            fill_neighbours(value, domain);
+        }
+        for (cpu, value) in (0..).zip(&mut maps.cpus.0) {
+            fill_cpu(value, CpuId(cpu), domains, dedicated, preferences);
+        }
+        let all_steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
+        for (step, value) in all_steps.zip(&mut maps.preferences.0) {
+            fill_step(value, step, preferences);
+        }
+        let channels = domains.iter().map(|domain| {
+            let bytes = |record| ring_bytes(domain.cpus.len(), record);
+            let notices = Notices::new(bytes(size_of::<abi::notice>()), domain.id.0);
+            let decisions = Decisions::new(bytes(size_of::<abi::decision>()));
+            Rc::new(Channel {
+                notices: RefCell::new(notices),
+                decisions: RefCell::new(decisions),
+                now_ns: Cell::new(0),
+                drained: Cell::new(0),
+                called: RefCell::default(),
+            })
+        });
+        let channels = channels.collect();
+        let first = maps.domains.0.as_mut_ptr();
+        let memory = Memory::new(NonNull::new(first).expect("a box is not null"));
+        let mut node = Box::new(kernfs_node { id: 1 });
+        let mut cgroup = Box::new(cgroup { kn: &raw mut *node });
+        let mut set = Box::new(css_set { dfl_cgrp: &raw mut *cgroup });
+        let birth = Birth {
+            tgid: 0,
+            name: "swapper",
+            cpu: CpuId(0),
+            cpus: topology.cpus(),
+            weight: crate::policy::DEFAULT_WEIGHT,
+        };
+        let swapper = Task::create(TaskId(u32::MAX - 1), &birth, &raw mut *set);
+        Ok(Box::new(Kernel {
+            costs,
+            events: Events::default(),
+            now_ns,
+            spent_ns: 0,
+            here: topology.cpus().first().expect("a machine has a CPU"),
+            rq_clock_ns: now_ns,
+            cpus: Cpu::all(topology, domains, count, now_ns),
+            online: *topology.cpus(),
+            idle: Idle::all(topology),
+            tasks: Vec::new(),
+            dsqs: Vec::new(),
+            channels,
+            memory,
+            unpublished: Vec::new(),
+            next_publication_ns: u64::MAX,
+            inserting: None,
+            timer: Timer::default(),
+            flags,
+            scheduling_events: 0,
+            happenings: Vec::new(),
+            options: data,
+            maps,
+            masks: Vec::new(),
+            swapper,
+            root: Root { _node: node, _cgroup: cgroup, set },
+        }))
+    }
+
+    /// Makes this thread's C side that of this machine.
+    pub fn enter_thread(&mut self) {
+        let maps = &mut *self.maps;
+        let all = [
+            (native::SIM_DOMAINS, maps.domains.map()),
+            (native::SIM_NEIGHBOURS, maps.neighbours.map()),
+            (native::SIM_CPUS, maps.cpus.map()),
+            (native::SIM_MASKS, maps.masks.map()),
+            (native::SIM_PREFERENCES, maps.preferences.map()),
+            (native::SIM_SET_MASKS, maps.set_masks.map()),
+            (native::SIM_NOTICE_RINGS, maps.notice_rings.map()),
+            (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
+            (native::SIM_HEARTBEATS, maps.heartbeats.map()),
+        ];
+        debug_assert!(all.len() == native::SIM_MAPS as usize);
+        debug_assert!((0..).zip(&all).all(|(number, (of, _))| number == *of));
+        let maps = all.map(|(_, map)| map);
+        // SAFETY: the options and the maps are complete; they are copied, and the memory of the
+        // maps is the kernel's, which outlives every callback.
+        unsafe { native::sim_enter(&raw const self.options, maps.as_ptr(), KERNEL) };
+    }
+
+    /// Attaches bpf/: its threads are there, and the CPUs become idle. `threads` are the tasks of
+    /// the domain threads.
+    ///
+    /// # Errors
+    /// If bpf/ refuses.
+    pub fn attach(&mut self, domains: &Domains, threads: &[TaskId]) -> Result<()> {
+        self.enter_thread();
+        for (domain, thread) in domains.iter().zip(threads) {
+            let mut domc = self.memory.domain(domain.id.index());
+            // SAFETY: no other reference to the memory exists.
+            let domc = unsafe { domc.as_mut() };
+            domc.thread_pid = thread.pid() as i32;
+            domc.nr_cpus = domain.cpus.len() as u32;
+        }
+        let err = self.call(|ops| {
+            let init = ops.init.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call().
+            unsafe { init() }
+        });
+        ensure!(err == 0, "the kernel side cannot be initialised: error {}", -err);
+        for cpu in self.online.iter().collect::<Vec<_>>() {
+            self.here = cpu;
+            self.update_idle(cpu, true);
+        }
+        Ok(())
+    }
+
+    /// Calls a callback of bpf/.
+    fn call<R>(&mut self, callback: impl FnOnce(&native::sched_ext_ops) -> R) -> R {
+        let outer = CURRENT.replace(self);
+        // SAFETY: the table is constant. The callback uses this kernel through CURRENT only, while
+        // `self` is not used.
+        let result = callback(unsafe { &native::manyland_ops });
+        CURRENT.set(outer);
+        result
+    }
+
+    /// A new event: a path through the kernel begins at `now_ns`.
+    pub fn begin(&mut self, now_ns: u64) {
+        debug_assert!(now_ns >= self.now_ns);
+        self.now_ns = now_ns;
+        self.spent_ns = 0;
+        self.rq_clock_ns = now_ns;
+        self.publish();
+    }
+
+    /// A path through the kernel begins on a CPU, after the one that the CPU is in already.
+    pub fn enter(&mut self, cpu: CpuId) {
+        let c = &self.cpus[cpu.index()];
+        let running_ns = if c.current.is_some() { c.since_ns } else { 0 };
+        self.spent_ns = c.in_kernel_until_ns.max(running_ns).saturating_sub(self.now_ns);
+        self.here = cpu;
+        self.rq_clock_ns = self.at();
+        self.publish();
+    }
+
+    /// The moment at which the current path through the kernel is.
+    pub fn at(&self) -> u64 {
+        self.now_ns + self.spent_ns
+    }
+
+    /// Costs time.
+    pub fn spend(&mut self, cost_ns: u64) {
+        self.spent_ns += cost_ns;
+        if self.at() >= self.next_publication_ns {
+            self.publish();
+        }
+    }
+
+    /// Lets the kernel's side see the decisions that are made by now.
+    fn publish(&mut self) {
+        let at_ns = self.at();
+        if at_ns < self.next_publication_ns {
+            return;
+        }
+        let (channels, memory) = (&self.channels, self.memory);
+        let mut next_ns = u64::MAX;
+        self.unpublished.retain(|&domain| {
+            let mut decisions = channels[domain].decisions.borrow_mut();
+            // SAFETY: no reference to the memory exists.
+            unsafe { (*memory.domain(domain).as_ptr()).submitted += decisions.publish(at_ns) };
+            next_ns = next_ns.min(decisions.next_ns().unwrap_or(u64::MAX));
+            decisions.next_ns().is_some()
+        });
+        self.next_publication_ns = next_ns;
+    }
+
+    /// After the times of a domain's fresh decisions were set.
+    pub fn submitted(&mut self, domain: usize) {
+        let next_ns = self.channels[domain].decisions.borrow().next_ns();
+        if let Some(next_ns) = next_ns {
+            if !self.unpublished.contains(&domain) {
+                self.unpublished.push(domain);
+            }
+            self.next_publication_ns = self.next_publication_ns.min(next_ns);
+        }
+    }
+
+    /// What has happened since the last call.
+    pub fn take_happenings(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.happenings)
+    }
+
+    /// Gives the list back, so that it need not grow again.
+    pub fn recycle(&mut self, mut happenings: Vec<Happening>) {
+        happenings.clear();
+        if self.happenings.is_empty() {
+            self.happenings = happenings;
+        }
+    }
+
+    /// Whether something has happened.
+    pub fn has_happenings(&self) -> bool {
+        !self.happenings.is_empty()
+    }
+
+    /// The rings of a domain.
+    pub fn channel(&self, domain: usize) -> &Rc<Channel> {
+        &self.channels[domain]
+    }
+
+    /// The memory that bpf/ shares with user space.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// A domain's part of it.
+    pub fn domain(&self, domain: usize) -> &abi::domain_ctx {
+        assert!(domain < self.channels.len());
+        // SAFETY: the memory is an array of so many domains, and C runs only while `self` is
+        // borrowed for writing.
+        unsafe { self.memory.domain(domain).as_ref() }
+    }
+
+    /// A domain thread says whether it is about to sleep.
+    pub fn set_sleeping(&mut self, domain: usize, sleeping: bool) {
+        assert!(domain < self.channels.len());
+        // SAFETY: as above; no reference to the memory exists.
+        unsafe { (*self.memory.domain(domain).as_ptr()).sleeping = sleeping.into() };
+    }
+
+    /// A task, which must have been created.
+    pub fn task(&self, id: TaskId) -> &Task {
+        let task = self.tasks[id.index()].expect("the task was created");
+        // SAFETY: tasks live as long as the kernel. C writes to them only while `self` is borrowed
+        // for writing.
+        unsafe { task.as_ref() }
+    }
+
+    /// A task.
+    pub fn task_mut(&mut self, id: TaskId) -> &mut Task {
+        let mut task = self.tasks[id.index()].expect("the task was created");
+        // SAFETY: as above, and `self` is borrowed for writing.
+        unsafe { task.as_mut() }
+    }
+
+    /// What C is given for a task.
+    fn pointer(&self, id: TaskId) -> *mut task_struct {
+        self.tasks[id.index()].expect("the task was created").as_ptr().cast()
+    }
+
+    /// The number of the task that C means.
+    ///
+    /// # Safety
+    /// `p` came from [`Kernel::pointer`].
+    unsafe fn id_of(p: *const task_struct) -> TaskId {
+        // SAFETY: the caller says that it is a task.
+        TaskId::of_pid(unsafe { (*p).pid } as u32)
+    }
+
+    /// Creates a task, and lets bpf/ know of it. What runs on this CPU is its parent if it is
+    /// forked.
+    ///
+    /// # Errors
+    /// If bpf/ refuses.
+    pub fn create(&mut self, id: TaskId, birth: &Birth<'_>, forked: bool) -> Result<()> {
+        if self.tasks.len() <= id.index() {
+            self.tasks.resize(id.index() + 1, None);
+        }
+        assert!(self.tasks[id.index()].is_none(), "{id:?} was created before");
+        self.tasks[id.index()] = Some(Task::create(id, birth, &raw mut *self.root.set));
+        let p = self.pointer(id);
+        let mut args = native::scx_init_task_args { fork: forked };
+        let err = self.call(|ops| {
+            let (init, enable) = (ops.init_task, ops.enable);
+            let (init, enable) = init.zip(enable).expect("bpf/main.bpf.c has them");
+            // SAFETY: as in call(); the task and the arguments outlive the callbacks.
+            unsafe {
+                let err = init(p, &raw mut args);
+                if err == 0 {
+                    enable(p);
+                }
+                err
+            }
+        });
+        ensure!(err == 0, "the kernel side refuses a task: error {}", -err);
+        Ok(())
+    }
+
+    /// A task that has ended leaves bpf/.
+    pub fn exit(&mut self, id: TaskId) {
+        self.task_mut(id).alive = false;
+        let p = self.pointer(id);
+        let mut args = native::scx_exit_task_args { cancelled: false };
+        self.call(|ops| {
+            let exit = ops.exit_task.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task and the arguments outlive the callback.
+            unsafe { exit(p, &raw mut args) }
+        });
+    }
+
+    /// The timer of bpf/ fires.
+    pub fn fire_timer(&mut self) {
+        let (callback, value) = (self.timer.callback, self.timer.value);
+        assert!(callback != 0 && value != 0, "bpf/ has set its timer");
+        let mut key = 0;
+        self.call(|_| {
+            type Callback =
+                extern "C" fn(*mut std::ffi::c_void, *mut u32, *mut std::ffi::c_void) -> i32;
+            // SAFETY: it is the address of such a function, which bpf/ has named for the timer.
+            let callback: Callback = unsafe { std::mem::transmute(callback) };
+            callback(
+                std::ptr::null_mut(),
+                &raw mut key,
+                std::ptr::with_exposed_provenance_mut(value),
+            );
+        });
+    }
+
+    /// Plans the wake-up of a domain's thread by what this CPU does.
+    pub fn wake_thread_at(&mut self, at_ns: u64, domain: usize) {
+        let cpu = self.here;
+        self.events.at(at_ns, Event::ThreadWake { domain: DomainId(domain as u32), cpu });
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        for task in self.tasks.drain(..).flatten().chain([self.swapper]) {
+            // SAFETY: no callback runs, so nothing points to tasks.
+            unsafe { Task::free(task) };
+        }
+        for mask in self.masks.drain(..) {
+            // SAFETY: it came from a box (sim_create_cpumask), and no callback runs.
+            drop(unsafe { Box::from_raw(mask.as_ptr()) });
+        }
+    }
+}

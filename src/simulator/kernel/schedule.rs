@@ -1,0 +1,266 @@
+//! What a CPU does when it schedules: the kernel's `__schedule()` with sched_ext's `balance_one()`
+//! and `put_prev_task_scx()`.
+//!
+//! A task whose slice is used up is still on the CPU when ops.dispatch is called. Only if that
+//! finds another task does the first one stop and go to ops.enqueue.
+//!
+//! Invariant: after [`Kernel::schedule`] the CPU's `current` is what it runs, and all callbacks of
+//! the change were called in the kernel's sequence.
+
+use super::Kernel;
+use super::native;
+use super::task::On;
+use crate::cpuset::CpuSet;
+use crate::ids::CpuId;
+use crate::simulator::TaskId;
+use crate::topology::{Domains, Topology};
+use std::collections::VecDeque;
+
+/// A CPU.
+pub struct Cpu {
+    /// Its domain.
+    pub domain: usize,
+    /// It and its SMT siblings.
+    pub siblings: CpuSet,
+    /// The CPUs under its L3; without one, those of its domain.
+    pub l3: CpuSet,
+    /// The CPUs of its NUMA node.
+    pub node: CpuSet,
+    /// The task that runs.
+    pub current: Option<TaskId>,
+    /// The generation of the wait that led to its run; `None`: it found a CPU without waiting.
+    pub waited: Option<u64>,
+    /// The moment up to which its run is accounted for.
+    pub since_ns: u64,
+    /// When its current path through the kernel ends, if nothing runs.
+    pub in_kernel_until_ns: u64,
+    /// When it last became idle.
+    pub idle_since_ns: u64,
+    /// The kernel's local queue.
+    pub local: VecDeque<TaskId>,
+    /// The runnable tasks whose run queue is this CPU's.
+    pub nr_running: u32,
+    /// A kick is on its way.
+    pub(super) kicked: bool,
+    /// It is not only for an idle CPU.
+    pub(super) kicked_anyway: bool,
+    /// It is in the middle of [`Kernel::schedule`].
+    pub(super) in_balance: bool,
+    /// The last CPU that a search from here has found.
+    pub(super) distributed: u32,
+}
+
+impl Cpu {
+    /// The CPUs below number `count`, on which nothing runs.
+    pub fn all(topology: &Topology, domains: &Domains, count: usize, now_ns: u64) -> Vec<Cpu> {
+        let around = |sets: &[CpuSet], cpu| sets.iter().find(|set| set.contains(cpu)).copied();
+        let nodes: Vec<_> = topology.numa_nodes().iter().map(|node| node.cpus).collect();
+        let cpu = |number| {
+            let cpu = CpuId(number);
+            let domain = domains.domain_of(cpu);
+            let own = domain.map_or(CpuSet::EMPTY, |domain| domains[domain].cpus);
+            let alone = [cpu].into_iter().collect();
+            Cpu {
+                domain: domain.map_or(usize::MAX, |domain| domain.index()),
+                siblings: around(topology.cores(), cpu).unwrap_or(alone),
+                l3: around(topology.l3_caches(), cpu).unwrap_or(own),
+                node: around(&nodes, cpu).unwrap_or(*topology.cpus()),
+                current: None,
+                waited: None,
+                since_ns: 0,
+                in_kernel_until_ns: 0,
+                idle_since_ns: now_ns,
+                local: VecDeque::new(),
+                nr_running: 0,
+                kicked: false,
+                kicked_anyway: false,
+                in_balance: false,
+                distributed: number,
+            }
+        };
+        (0..count as u32).map(cpu).collect()
+    }
+}
+
+/// What has the CPU when it schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Nothing: it was idle.
+    Idle,
+    /// A thread of the kernel's own that is done.
+    Other,
+    /// A task that blocks or ends.
+    Blocked(TaskId),
+    /// A task that could go on.
+    Runnable(TaskId),
+}
+
+/// What it has afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The same task.
+    Same,
+    /// Another task, or the same one anew.
+    Task(TaskId),
+    /// Nothing.
+    Idle,
+}
+
+impl Kernel {
+    /// Accounts for what runs on a CPU, up to this moment: the time that it has run since the last
+    /// call.
+    pub fn update_current(&mut self, cpu: CpuId) -> u64 {
+        let now_ns = self.now_ns;
+        let c = &mut self.cpus[cpu.index()];
+        let Some(current) = c.current else { return 0 };
+        let ran_ns = now_ns.saturating_sub(c.since_ns);
+        c.since_ns = c.since_ns.max(now_ns);
+        let slice = &mut self.task_mut(current).c.scx.slice;
+        *slice = slice.saturating_sub(ran_ns);
+        ran_ns
+    }
+
+    /// Finds what a CPU runs next, and switches to that.
+    pub fn schedule(&mut self, cpu: CpuId, leaving: Leaving) -> Next {
+        self.here = cpu;
+        self.rq_clock_ns = self.at();
+        self.cpus[cpu.index()].in_balance = true;
+        if let Leaving::Blocked(task) = leaving {
+            self.stopping(task, false);
+            self.dequeue(task);
+        }
+        let next = self.pick(cpu, leaving);
+        self.cpus[cpu.index()].in_balance = false;
+        match next {
+            Next::Same => (),
+            Next::Task(task) => self.switch_to(cpu, task, leaving),
+            Next::Idle => self.go_idle(cpu, leaving),
+        }
+        next
+    }
+
+    /// As `balance_one()`, then `put_prev_task_scx()`.
+    fn pick(&mut self, cpu: CpuId, leaving: Leaving) -> Next {
+        let runnable = match leaving {
+            Leaving::Runnable(task) => Some(task),
+            Leaving::Idle | Leaving::Other | Leaving::Blocked(_) => None,
+        };
+        if runnable.is_some_and(|task| self.task(task).c.scx.slice > 0) {
+            return Next::Same;
+        }
+        if self.cpus[cpu.index()].local.is_empty() {
+            self.dispatch(cpu, leaving);
+            if runnable.is_some_and(|task| self.task(task).c.scx.slice > 0) {
+                return Next::Same;
+            }
+        }
+        let next = self.cpus[cpu.index()].local.front().copied();
+        if let Some(task) = runnable {
+            if next.is_none() && self.flags & native::SCX_OPS_ENQ_LAST == 0 {
+                self.task_mut(task).c.scx.slice = native::SCX_SLICE_DFL;
+                return Next::Same;
+            }
+            self.put_previous(task, next.is_none());
+        }
+        next.map_or(Next::Idle, Next::Task)
+    }
+
+    /// A runnable task leaves its CPU, which has nothing else to run if it is the `last`.
+    pub(super) fn put_previous(&mut self, task: TaskId, last: bool) {
+        self.stopping(task, true);
+        if self.task(task).c.scx.slice > 0 {
+            let cpu = self.task(task).cpu();
+            self.cpus[cpu.index()].local.push_front(task);
+            self.task_mut(task).on = On::Local;
+        } else {
+            self.enqueue(task, if last { native::SCX_ENQ_LAST } else { 0 });
+        }
+    }
+
+    fn dispatch(&mut self, cpu: CpuId, leaving: Leaving) {
+        self.scheduling_events += 1;
+        self.spend(self.costs.dispatch);
+        let previous = match leaving {
+            Leaving::Idle | Leaving::Other => std::ptr::null_mut(),
+            Leaving::Blocked(task) | Leaving::Runnable(task) => self.pointer(task),
+        };
+        self.call(|ops| {
+            let dispatch = ops.dispatch.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { dispatch(cpu.0 as i32, previous) }
+        });
+    }
+
+    /// ops.running.
+    pub(super) fn running(&mut self, task: TaskId) {
+        self.scheduling_events += 1;
+        let p = self.pointer(task);
+        self.call(|ops| {
+            let running = ops.running.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { running(p) }
+        });
+    }
+
+    /// ops.stopping.
+    pub(super) fn stopping(&mut self, task: TaskId, runnable: bool) {
+        self.scheduling_events += 1;
+        let p = self.pointer(task);
+        self.call(|ops| {
+            let stopping = ops.stopping.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { stopping(p, runnable) }
+        });
+    }
+
+    /// The CPU is done with the task that it leaves.
+    fn leave(&mut self, leaving: Leaving) {
+        let at_ns = self.at();
+        if let Leaving::Blocked(task) | Leaving::Runnable(task) = leaving {
+            let task = self.task_mut(task);
+            task.c.on_cpu = false;
+            task.leaves_cpu_ns = at_ns;
+        }
+    }
+
+    fn go_idle(&mut self, cpu: CpuId, leaving: Leaving) {
+        self.leave(leaving);
+        let c = &mut self.cpus[cpu.index()];
+        c.current = None;
+        if leaving == Leaving::Idle {
+            // It was idle all along, so only the kernel's masks change: it may have been claimed.
+            self.mark_idle(cpu, true);
+        } else {
+            self.update_idle(cpu, true);
+        }
+        let at_ns = self.at();
+        let c = &mut self.cpus[cpu.index()];
+        c.in_kernel_until_ns = at_ns;
+        if leaving != Leaving::Idle {
+            c.idle_since_ns = at_ns;
+        }
+    }
+
+    fn switch_to(&mut self, cpu: CpuId, task: TaskId, leaving: Leaving) {
+        self.leave(leaving);
+        if leaving == Leaving::Idle {
+            self.update_idle(cpu, false);
+        }
+        let c = &mut self.cpus[cpu.index()];
+        let first = c.local.pop_front();
+        debug_assert_eq!(first, Some(task));
+        c.current = Some(task);
+        let ctx = self.task(task).ctx();
+        self.cpus[cpu.index()].waited = (ctx.waits_on != 0).then_some(ctx.seq);
+        let t = self.task_mut(task);
+        t.on = On::Nothing;
+        t.c.on_cpu = true;
+        if t.c.scx.slice == 0 {
+            t.c.scx.slice = native::SCX_SLICE_DFL;
+        }
+        self.running(task);
+        self.spend(self.costs.switch);
+        let at_ns = self.at();
+        self.cpus[cpu.index()].since_ns = at_ns;
+    }
+}

@@ -1,0 +1,134 @@
+//! A task as the kernel knows it: its `task_struct`, which bpf/ reads, and where it is.
+//!
+//! Invariant: a runnable task that does not run is on exactly one queue.
+
+use super::dsq::Position;
+use super::native::{self, cpumask, css_set, sched_ext_entity, task_struct};
+use crate::cpuset::CpuSet;
+use crate::ids::CpuId;
+use crate::simulator::TaskId;
+use std::ptr::NonNull;
+
+/// The queue that a task is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// None: it sleeps or runs.
+    Nothing,
+    /// The local queue of its CPU.
+    Local,
+    /// The DSQ of this number, at this position.
+    Dsq(u64, Position),
+}
+
+/// A task. The C side has pointers to its first field.
+#[repr(C)]
+pub struct Task {
+    pub c: task_struct,
+    pub on: On,
+    /// When the CPU that it left last is done with it.
+    pub leaves_cpu_ns: u64,
+    /// Whether it may not leave its CPU for now.
+    pub migration_disabled: bool,
+    /// Whether it is still there.
+    pub alive: bool,
+    storage: Vec<u64>,
+}
+
+/// How a task begins.
+pub struct Birth<'a> {
+    pub tgid: i32,
+    pub name: &'a str,
+    pub cpu: CpuId,
+    pub cpus: &'a CpuSet,
+    pub weight: u32,
+}
+
+impl Task {
+    /// A task that sleeps. It stays where it is in memory, and [`Task::free`] ends it.
+    pub fn create(id: TaskId, birth: &Birth<'_>, cgroups: *mut css_set) -> NonNull<Task> {
+        let mut comm = [0; 16];
+        for (to, byte) in comm[..15].iter_mut().zip(birth.name.bytes()) {
+            *to = byte as _;
+        }
+        let task = NonNull::from(Box::leak(Box::new(Task {
+            c: task_struct {
+                pid: id.pid() as i32,
+                tgid: birth.tgid,
+                flags: 0,
+                prio: 120,
+                policy: 0,
+                nr_cpus_allowed: 0,
+                cpus_ptr: std::ptr::null(),
+                cpus_mask: cpumask { bits: [0; _] },
+                nvcsw: 0,
+                cgroups,
+                scx: sched_ext_entity {
+                    slice: native::SCX_SLICE_DFL,
+                    dsq_vtime: 0,
+                    ddsp_dsq_id: native::SCX_DSQ_INVALID,
+                    weight: birth.weight,
+                    flags: 0,
+                },
+                comm,
+                cpu: birth.cpu.0 as i32,
+                on_cpu: false,
+                storage: std::ptr::null_mut(),
+            },
+            on: On::Nothing,
+            leaves_cpu_ns: 0,
+            migration_disabled: false,
+            alive: true,
+            storage: Vec::new(),
+        })));
+        // SAFETY: the task was just created, and no reference to it exists.
+        unsafe {
+            (*task.as_ptr()).c.cpus_ptr = &raw const (*task.as_ptr()).c.cpus_mask;
+            (*task.as_ptr()).set_cpus(birth.cpus);
+        }
+        task
+    }
+
+    /// Frees a task.
+    ///
+    /// # Safety
+    /// It was created by [`Task::create`], and nothing points to it.
+    pub unsafe fn free(task: NonNull<Task>) {
+        // SAFETY: the caller says that it came from a box and that this is its end.
+        drop(unsafe { Box::from_raw(task.as_ptr()) });
+    }
+
+    /// Allocates what bpf/ keeps of it, zeroed.
+    pub fn create_storage(&mut self, bytes: u64) -> *mut std::ffi::c_void {
+        self.storage = vec![0; bytes.div_ceil(8) as usize];
+        self.storage.as_mut_ptr().cast()
+    }
+
+    /// The CPUs that it may use.
+    pub fn set_cpus(&mut self, cpus: &CpuSet) {
+        self.c.cpus_mask.bits = *cpus.words();
+        self.c.nr_cpus_allowed = cpus.len() as i32;
+    }
+
+    pub fn may_use(&self, cpu: CpuId) -> bool {
+        self.c.cpus_mask.bits[cpu.index() / 64] & (1 << (cpu.index() % 64)) != 0
+    }
+
+    /// The CPU that it is on or was on last.
+    pub fn cpu(&self) -> CpuId {
+        CpuId(self.c.cpu as u32)
+    }
+
+    /// Whether it is runnable.
+    pub fn set_queued(&mut self, queued: bool) {
+        let flag = native::SCX_TASK_QUEUED as u32;
+        self.c.scx.flags = if queued { self.c.scx.flags | flag } else { self.c.scx.flags & !flag };
+    }
+
+    /// What bpf/ keeps of it; it has joined.
+    pub fn ctx(&self) -> &native::task_ctx {
+        assert!(!self.c.storage.is_null(), "bpf/task.bpf.h has not seen the task");
+        // SAFETY: the storage is a task_ctx, whose size bpf/ has named; nothing writes to it while
+        // Rust reads.
+        unsafe { &*self.c.storage.cast() }
+    }
+}

@@ -1,0 +1,244 @@
+//! A task becomes runnable: the kernel's `try_to_wake_up()`, `wake_up_new_task()` and
+//! `do_enqueue_task()`; and what changes a task that is runnable.
+//!
+//! Invariant: a task whose wake-up is handed over to another CPU is on no queue until that CPU has
+//! carried it out.
+
+use super::Kernel;
+use super::native;
+use super::task::On;
+use crate::cpuset::CpuSet;
+use crate::ids::CpuId;
+use crate::simulator::TaskId;
+use crate::simulator::events::Event;
+
+/// How a task comes to be runnable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// It has slept.
+    Up,
+    /// It is new.
+    New,
+}
+
+impl Kernel {
+    /// A task that sleeps, or is new, becomes runnable by what this CPU does.
+    pub fn wake_up(&mut self, id: TaskId, wake: Wake) {
+        let (cpu, leaves_ns) = (self.task(id).cpu(), self.task(id).leaves_cpu_ns);
+        if leaves_ns > self.at() && cpu != self.here && wake == Wake::Up {
+            // It is still on its way off its CPU, which wakes it up itself, or is waited for.
+            if self.hands_over(cpu) {
+                return self.events.at(leaves_ns, Event::HandedOver { task: id, cpu });
+            }
+            self.spend(leaves_ns - self.at());
+        }
+        self.rq_clock_ns = self.at();
+        let flags = match wake {
+            Wake::Up => native::SCX_WAKE_TTWU,
+            Wake::New => native::SCX_WAKE_FORK,
+        };
+        let (cpu, selected) = self.select_run_queue(id, flags);
+        self.task_mut(id).c.cpu = cpu.0 as i32;
+        if wake == Wake::New {
+            return self.activate(id, 0);
+        }
+        if self.hands_over(cpu) {
+            let at_ns = self.at() + self.costs.kick;
+            return self.events.at(at_ns, Event::HandedOver { task: id, cpu });
+        }
+        let selected = if selected { native::SCX_ENQ_CPU_SELECTED } else { 0 };
+        self.activate(id, native::SCX_ENQ_WAKEUP | selected);
+    }
+
+    /// Whether a wake-up for a CPU is carried out there, by an interrupt: `ttwu_queue_cond()`.
+    fn hands_over(&self, cpu: CpuId) -> bool {
+        if self.flags & native::SCX_OPS_ALLOW_QUEUED_WAKEUP == 0 {
+            return false;
+        }
+        let c = &self.cpus[cpu.index()];
+        !c.l3.contains(self.here) || cpu != self.here && c.nr_running == 0
+    }
+
+    /// A wake-up that was handed over reaches its CPU.
+    pub fn receive_wake_up(&mut self, id: TaskId) {
+        self.activate(id, native::SCX_ENQ_WAKEUP);
+    }
+
+    /// The CPU on whose run queue a task goes, and whether ops.select_cpu has said so.
+    fn select_run_queue(&mut self, id: TaskId, wake_flags: u64) -> (CpuId, bool) {
+        let task = self.task(id);
+        let prev = task.cpu();
+        if task.c.nr_cpus_allowed == 1 {
+            let allowed = task.c.cpus_mask;
+            let only = super::idle::cpus_of(&allowed).first();
+            return (only.expect("a task may use a CPU"), false);
+        }
+        if task.migration_disabled {
+            return (prev, false);
+        }
+        self.scheduling_events += 1;
+        self.inserting = Some(id);
+        let p = self.pointer(id);
+        let chosen = self.call(|ops| {
+            let select_cpu = ops.select_cpu.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { select_cpu(p, prev.0 as i32, wake_flags) }
+        });
+        self.inserting = None;
+        let chosen = CpuId(chosen as u32);
+        if self.online.contains(chosen) && self.task(id).may_use(chosen) {
+            return (chosen, true);
+        }
+        let allowed = self.task(id).c.cpus_mask;
+        (self.distribute(&allowed, &allowed).expect("a task may use a CPU"), true)
+    }
+
+    /// Puts a task on the run queue of its CPU: `activate_task()`, `wakeup_preempt()`.
+    fn activate(&mut self, id: TaskId, enq_flags: u64) {
+        let cpu = self.task(id).cpu();
+        self.task_mut(id).set_queued(true);
+        self.cpus[cpu.index()].nr_running += 1;
+        self.enqueue(id, enq_flags);
+        if self.cpus[cpu.index()].current.is_none() {
+            self.kick(cpu, false);
+        }
+    }
+
+    /// Takes a task off its run queue.
+    pub(super) fn dequeue(&mut self, id: TaskId) {
+        self.unlink(id);
+        let cpu = self.task(id).cpu();
+        let task = self.task_mut(id);
+        task.set_queued(false);
+        task.c.scx.ddsp_dsq_id = native::SCX_DSQ_INVALID;
+        self.cpus[cpu.index()].nr_running -= 1;
+    }
+
+    /// Takes a task off the queue that it is on.
+    pub(super) fn unlink(&mut self, id: TaskId) {
+        let cpu = self.task(id).cpu();
+        match std::mem::replace(&mut self.task_mut(id).on, On::Nothing) {
+            On::Nothing => (),
+            On::Local => self.cpus[cpu.index()].local.retain(|&other| other != id),
+            On::Dsq(dsq, position) => {
+                self.lock(dsq);
+                self.dsq_mut(dsq).remove(id, position);
+            }
+        }
+    }
+
+    /// As `do_enqueue_task()`: ops.enqueue says on which queue the task goes, and the insertion
+    /// comes after it.
+    pub(super) fn enqueue(&mut self, id: TaskId, enq_flags: u64) {
+        let task = self.task(id);
+        let is_exiting = task.c.flags & native::PF_EXITING as u32 != 0;
+        let is_decided = task.c.scx.ddsp_dsq_id != native::SCX_DSQ_INVALID;
+        if !is_decided {
+            if is_exiting || task.migration_disabled {
+                self.task_mut(id).c.scx.slice = native::SCX_SLICE_DFL;
+                return self.insert_local(id);
+            }
+            self.scheduling_events += 1;
+            self.inserting = Some(id);
+            let p = self.pointer(id);
+            self.call(|ops| {
+                let enqueue = ops.enqueue.expect("bpf/main.bpf.c has it");
+                // SAFETY: as in call(); the task outlives the callback.
+                unsafe { enqueue(p, enq_flags) }
+            });
+            self.inserting = None;
+        }
+        let scx = &mut self.task_mut(id).c.scx;
+        let dsq = std::mem::replace(&mut scx.ddsp_dsq_id, native::SCX_DSQ_INVALID);
+        let vtime = scx.dsq_vtime;
+        match dsq {
+            native::SCX_DSQ_INVALID => panic!("bpf/enqueue.bpf.h puts every task on a queue"),
+            native::SCX_DSQ_LOCAL => self.insert_local(id),
+            _ => self.insert(id, dsq, vtime),
+        }
+    }
+
+    fn insert_local(&mut self, id: TaskId) {
+        let cpu = self.task(id).cpu();
+        self.task_mut(id).on = On::Local;
+        let c = &mut self.cpus[cpu.index()];
+        c.local.push_back(id);
+        if c.current.is_none() && !c.in_balance {
+            self.kick(cpu, false);
+        }
+    }
+
+    /// Puts a task on a DSQ, which orders it by `vtime`.
+    pub(super) fn insert(&mut self, id: TaskId, dsq: u64, vtime: u64) {
+        self.lock(dsq);
+        let position = self.dsq_mut(dsq).insert(id, vtime);
+        let task = self.task_mut(id);
+        debug_assert_eq!(task.on, On::Nothing);
+        task.on = On::Dsq(dsq, position);
+    }
+
+    /// A task may use other CPUs from now on. If it runs it remains where it is for now, as the
+    /// answer says.
+    pub fn set_cpus_allowed(&mut self, id: TaskId, cpus: &CpuSet) -> bool {
+        let runs = self.take_aside(id);
+        self.task_mut(id).set_cpus(cpus);
+        let p = self.pointer(id);
+        let mask = &raw const self.task(id).c.cpus_mask;
+        self.call(|ops| {
+            let set_cpumask = ops.set_cpumask.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task and its mask outlive the callback.
+            unsafe { set_cpumask(p, mask) }
+        });
+        self.put_back(id, runs);
+        self.task(id).may_use(self.task(id).cpu())
+    }
+
+    /// A task has another weight from now on.
+    pub fn set_weight(&mut self, id: TaskId, weight: u32) {
+        if self.task(id).c.scx.weight == weight {
+            return;
+        }
+        let runs = self.take_aside(id);
+        self.task_mut(id).c.scx.weight = weight;
+        self.put_back(id, runs);
+    }
+
+    /// Takes a task that runs off its run queue for a change; whether it runs.
+    fn take_aside(&mut self, id: TaskId) -> bool {
+        let runs = self.task(id).c.on_cpu;
+        if runs {
+            self.rq_clock_ns = self.at();
+            self.stopping(id, false);
+            self.dequeue(id);
+        }
+        runs
+    }
+
+    fn put_back(&mut self, id: TaskId, runs: bool) {
+        if runs {
+            let cpu = self.task(id).cpu();
+            self.task_mut(id).set_queued(true);
+            self.cpus[cpu.index()].nr_running += 1;
+            self.running(id);
+        }
+    }
+
+    /// The kernel's migration thread takes a running task off a CPU that it may no longer use.
+    pub fn migrate(&mut self, id: TaskId) {
+        self.rq_clock_ns = self.at();
+        let from = self.task(id).cpu();
+        self.here = from;
+        self.put_previous(id, false);
+        self.cpus[from.index()].current = None;
+        self.dequeue(id);
+        let allowed = self.task(id).c.cpus_mask;
+        let to = self.distribute(&allowed, &allowed).expect("a task may use a CPU");
+        self.spend(self.costs.take_over);
+        let at_ns = self.at();
+        let task = self.task_mut(id);
+        task.c.cpu = to.0 as i32;
+        task.c.on_cpu = false;
+        task.leaves_cpu_ns = at_ns;
+        self.activate(id, 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! Compiles bpf/ for the simulator, for `build.rs`.
+//!
+//! Invariant: the files of bpf/ are compiled as they are. The options of `bpf/state.bpf.h` are the
+//! only list of options: a struct with the same names is made from it.
+
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+
+const SHIM: &str = "src/simulator/shim";
+const OPTIONS: &str = "bpf/state.bpf.h";
+
+/// What the Rust side uses of `native.h`.
+const TYPES: &str = "task_struct|task_ctx|cpumask|bpf_cpumask|css_set|cgroup|kernfs_node|heartbeat|\
+    bpf_timer|bpf_dynptr|bpf_iter_scx_dsq|domain_mask|sim_map|sim_map_number|sim_options|\
+    scx_number|sched_ext_ops|scx_init_task_args|scx_exit_task_args|scx_exit_info|scx_cpu_release_args|run_kind|dsq_kind";
+const VARIABLES: &str = "manyland_ops|PF_.*|SCX_.*|BPF_RB_.*";
+const FUNCTIONS: &str = "sim_enter|note_exec";
+
+/// Compiles the kernel side into a static library, and writes its Rust view to `bindings`.
+pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
+    println!("cargo:rerun-if-changed={SHIM}");
+    write_options(out)?;
+    let folders = [PathBuf::from(SHIM), PathBuf::from("bpf"), out.to_owned()];
+    cc::Build::new()
+        .compiler(clang)
+        .file(Path::new(SHIM).join("native.c"))
+        .includes(&folders)
+        .std("gnu2x")
+        .opt_level(2)
+        .pic(true)
+        .warnings(false)
+        .flags(["-fno-strict-aliasing", "-fwrapv", "-fvisibility=hidden", "-fno-builtin-exit"])
+        .try_compile("manyland_native")
+        .context("cannot compile the kernel side for the simulator")?;
+    bindgen::Builder::default()
+        .clang_args(folders.iter().map(|folder| format!("-I{}", folder.display())))
+        .clang_arg("-std=gnu2x")
+        .header(format!("{SHIM}/native.h"))
+        .allowlist_recursively(false)
+        .allowlist_type(TYPES)
+        .allowlist_type("u8|u16|u32|s32|u64|s64|sched_ext_entity|carried")
+        .blocklist_type("carried")
+        .allowlist_var(VARIABLES)
+        .allowlist_function(FUNCTIONS)
+        .prepend_enum_name(false)
+        .derive_default(false)
+        .generate()
+        .context("cannot generate bindings of the kernel side")?
+        .write_to_file(bindings)
+        .with_context(|| format!("cannot write {}", bindings.display()))
+}
+
+/// Makes a struct of the options, and a function that sets them from it.
+fn write_options(out: &Path) -> Result<()> {
+    let source = std::fs::read_to_string(OPTIONS)?;
+    let options: Vec<(&str, &str)> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("OPTION ")?.split_once(';')?.0.split_once(' '))
+        .collect();
+    ensure!(!options.is_empty(), "{OPTIONS} declares no options");
+    let fields: String = options.iter().map(|(kind, name)| format!("\t{kind} {name};\n")).collect();
+    let set: String =
+        options.iter().map(|(_, name)| format!("\t{name} = options->{name};\n")).collect();
+    let text = format!(
+        "struct sim_options {{\n{fields}}};\n\n\
+         static inline void set_options(const struct sim_options *options)\n{{\n{set}}}\n"
+    );
+    std::fs::write(out.join("sim_options.h"), text)?;
+    Ok(())
+}
