@@ -44,6 +44,12 @@ fn a_timer_keeps_its_beat_and_a_sleep_does_not() {
 }
 
 #[test]
+fn a_delay_comes_before_the_first_run() {
+    let report = run(r#""hog": {"delay": 400000, "run": 1000}"#, 1.0);
+    assert!((0.599..=0.601).contains(&group(&report, "hog").cpu_s), "{:?}", report.groups);
+}
+
+#[test]
 fn an_absolute_timer_makes_up_for_the_beats_it_missed_and_a_relative_one_does_not() {
     // The first pass takes ten periods, the others hardly any time.
     let task = |mode: &str| {

@@ -51,6 +51,8 @@ pub struct Program {
     pub loops_left: Option<u64>,
     /// Whether the phase's CPUs and priority have been set.
     pub entered: bool,
+    /// How long it sleeps before it begins.
+    pub delay_ns: u64,
     /// Whether its last step is done.
     pub ended: bool,
     /// The next beat of each of its own timers.

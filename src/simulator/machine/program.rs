@@ -148,6 +148,7 @@ impl Machine<'_> {
             phase_left: passes_left(group.phases[0].loops),
             loops_left: passes_left(group.loops),
             timers: vec![None; group.own_timers],
+            delay_ns: group.delay_ns,
             ..Program::default()
         };
         self.enter_phase(task);
@@ -220,6 +221,13 @@ impl Machine<'_> {
         loop {
             if self.tasks[task.index()].program.ended {
                 self.exit(task, cpu);
+                return Ok(());
+            }
+            let delay_ns = std::mem::take(&mut self.tasks[task.index()].program.delay_ns);
+            if delay_ns > 0 {
+                let at_ns = self.kernel.at() + delay_ns;
+                self.kernel.events.at(at_ns, Event::Alarm(task));
+                self.block(task, cpu);
                 return Ok(());
             }
             if !self.tasks[task.index()].program.entered && !self.enter_phase(task) {

@@ -1,0 +1,162 @@
+//! Rules of the kernel's side (bpf/) that a second copy of it would easily have otherwise, each seen from outside in the simulator.
+
+use scx_manyland::Builder;
+use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::policy::{Choice, Context, Policy, Task};
+use scx_manyland::simulator::report::{GroupReport, Report};
+use scx_manyland::simulator::workload::Workload;
+use scx_manyland::simulator::{Setup, simulate};
+use scx_manyland::topology::{Source, Topology};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn run(machine: &str, tasks: &str, setup: &Setup) -> Report {
+    let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
+    simulate(&machine, &workload, setup, None).unwrap()
+}
+
+fn setup(seconds: f64) -> Setup {
+    Setup { jitter: 0.0, length: Some(Duration::from_secs_f64(seconds)), ..Setup::default() }
+}
+
+fn group<'a>(report: &'a Report, name: &str) -> &'a GroupReport {
+    report.groups.iter().find(|group| group.name == name).unwrap()
+}
+
+/// Decides for each task as a function says, or never.
+struct Scripted<F> {
+    decided: VecDeque<Choice>,
+    decide: F,
+}
+
+impl<F: FnMut(Task, &Context) -> Option<Choice> + Send> Policy for Scripted<F> {
+    fn enqueue(&mut self, task: Task, context: &Context) {
+        self.decided.extend((self.decide)(task, context));
+    }
+
+    fn next(&mut self, _: &Context) -> Option<Choice> {
+        self.decided.pop_front()
+    }
+
+    fn waiting(&self) -> usize {
+        self.decided.len()
+    }
+}
+
+fn scripted<F>(decide: F) -> Builder
+where
+    F: FnMut(Task, &Context) -> Option<Choice> + Clone + Send + Sync + 'static,
+{
+    Builder::new(move |_| Scripted { decided: VecDeque::new(), decide: decide.clone() })
+}
+
+const SLICE: Duration = Duration::from_millis(5);
+
+/// A task whose second decision never comes runs once it is starved, at a key far before all others.
+#[test]
+fn a_task_that_runs_undecided_gives_way_at_the_end_of_its_slice() {
+    let scheduler = scripted(|task, _| match task.name() {
+        "late" if task.voluntary_switches > 0 => None,
+        "late" => Some(task.run_for(SLICE).at_virtual_time(0)),
+        _ => Some(task.run_for(SLICE).at_virtual_time(1 << 60)),
+    });
+    let tasks = r#""hog": {"instance": 4, "run": 1000},
+        "late": {"phases": {"short": {"loop": 1, "run": 1000, "sleep": 1000}, "long": {"loop": -1, "run": 1000}}}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &Setup { scheduler, ..setup(10.0) });
+    let late = group(&report, "late");
+    assert!((0.004..0.05).contains(&late.cpu_s), "{late:?}");
+}
+
+/// A thread that needs 50 ms to wake up is stopped for 49 of them, in which no task may pass those that wait for it.
+#[test]
+fn no_decision_stands_while_the_thread_is_stopped() {
+    let scheduler = Builder::from(PolicyKind::Vruntime);
+    let mut setup = Setup { scheduler, ..setup(5.0) };
+    setup.costs.set("thread_wake=50000000").unwrap();
+    let tasks = r#""service": {"instance": 12, "run": 300, "sleep": 200}, "hog": {"instance": 2, "run": 1000}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup);
+    let counts = &report.domains[0].counts;
+    assert!(counts.standing * 20 < counts.late, "{counts:?}");
+}
+
+/// A preempted task that finds an idle CPU goes there by that CPU's own queue, so that CPU moves it from another run queue.
+#[test]
+fn an_idle_cpu_that_is_found_late_moves_the_task_itself() {
+    let mut setup = setup(2.0);
+    setup.costs.set("take_over=1000000").unwrap();
+    let tasks = r#""hog": {"run": 1000}, "bound": {"instance": 2, "cpus": [0], "run": 20000}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup);
+    let hog = group(&report, "hog");
+    assert!(hog.cpu_s > 1.5 && hog.run_delay_us.max > 1000.0, "{hog:?}");
+}
+
+/// A task that wakes up beside busy CPUs waits on the run queue of its waker, which is about to sleep and needs not move it.
+#[test]
+fn a_task_waits_on_the_run_queue_of_its_waker() {
+    let mut setup = setup(2.0);
+    setup.costs.set("take_over=100000").unwrap();
+    let tasks = r#""hog": {"instance": 6, "run": 1000},
+        "ping": {"instance": 4, "run": 100, "sem_post": "a", "sem_wait": "b"},
+        "pong": {"instance": 4, "sem_wait": "a", "run": 100, "sem_post": "b"}"#;
+    let report = run("L3Cache:1 Core:4 PU:1", tasks, &setup);
+    assert!(report.overhead < 0.1, "{report:?}");
+}
+
+/// Timers that come 2 ms late make the CPUs wait 16 ms longer for a decision.
+#[test]
+fn patience_grows_with_the_lateness_of_timers() {
+    let late = |timer_ns: u64| {
+        let scheduler = Builder::from(PolicyKind::Fifo).with(|options| options.patience_us = 100);
+        let mut setup = Setup { scheduler, ..setup(3.0) };
+        setup.costs.set(&format!("timer={timer_ns}")).unwrap();
+        setup.costs.set("decide=600000").unwrap();
+        run(
+            "L3Cache:1 Core:4 PU:1",
+            r#""t": {"instance": 12, "delay": 300000, "run": 200, "sleep": 300}"#,
+            &setup,
+        )
+        .late()
+    };
+    // The first heartbeat, after 0.2 s, comes before the tasks.
+    let (prompt, lazy) = (late(1000), late(2_000_000));
+    assert!(
+        prompt > 1000 && lazy * 10 < prompt,
+        "{prompt} late with prompt timers, {lazy} with late ones"
+    );
+}
+
+/// What the safety net runs moves the policy's virtual time on by a millisecond of a CPU's time at a time.
+#[test]
+fn service_counts_in_milliseconds() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let scheduler = scripted(move |task: Task, context: &Context| {
+        record.lock().unwrap().push(context.vtime);
+        let first = record.lock().unwrap().len() <= 4;
+        first.then(|| task.run_for(SLICE).at_virtual_time(1))
+    });
+    let tasks = r#""t": {"instance": 12, "run": 300, "sleep": 100}"#;
+    run("L3Cache:1 Core:2 PU:1", tasks, &Setup { scheduler, ..setup(3.0) });
+    let seen = seen.lock().unwrap();
+    let steps: Vec<u64> =
+        seen.windows(2).map(|two| two[1] - two[0]).filter(|&step| step > 0).collect();
+    let least = steps.iter().skip(10).min().copied();
+    // Twelve tasks of nice 0: a millisecond is a twelfth of that for each, and fewer tasks have more of it.
+    assert!(steps.len() > 50 && least.is_some_and(|step| step >= 1_000_000 / 12), "{least:?}");
+}
+
+/// Two of four tasks that are left on one core move apart; which of them have shared it, chance says.
+#[test]
+fn a_task_alone_on_its_cpu_leaves_a_shared_core_for_a_whole_one() {
+    let climbed = |names: [&str; 4]| {
+        let loops = |name: &str| if name.starts_with("long") { -1 } else { 1 };
+        let task = |name: &&str| format!(r#""{name}": {{"loop": {}, "run": 30000}}"#, loops(name));
+        let tasks: Vec<_> = names.iter().map(task).collect();
+        run("L3Cache:1 Core:2 PU:2", &tasks.join(", "), &setup(1.0)).domains[0].counts.climbed
+    };
+    let climbed = climbed(["long1", "short1", "long2", "short2"])
+        + climbed(["long1", "short1", "short2", "long2"]);
+    assert_eq!(climbed, 1);
+}
