@@ -67,6 +67,7 @@ fn a_task_that_runs_undecided_gives_way_at_the_end_of_its_slice() {
     let report = run("L3Cache:1 Core:2 PU:1", tasks, &Setup { scheduler, ..setup(10.0) });
     let late = group(&report, "late");
     assert!((0.004..0.05).contains(&late.cpu_s), "{late:?}");
+    assert_eq!(report.domains[0].counts.extended, 0);
 }
 
 /// A thread that needs 50 ms to wake up is stopped for 49 of them, in which no task may pass those that wait for it.
@@ -78,7 +79,7 @@ fn no_decision_stands_while_the_thread_is_stopped() {
     let tasks = r#""service": {"instance": 12, "run": 300, "sleep": 200}, "hog": {"instance": 2, "run": 1000}"#;
     let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup);
     let counts = &report.domains[0].counts;
-    assert!(counts.standing * 20 < counts.late, "{counts:?}");
+    assert!(counts.standing * 500 < counts.late, "{counts:?}");
 }
 
 /// A preempted task that finds an idle CPU goes there by that CPU's own queue, so that CPU moves it from another run queue.
@@ -101,7 +102,7 @@ fn a_task_waits_on_the_run_queue_of_its_waker() {
         "ping": {"instance": 4, "run": 100, "sem_post": "a", "sem_wait": "b"},
         "pong": {"instance": 4, "sem_wait": "a", "run": 100, "sem_post": "b"}"#;
     let report = run("L3Cache:1 Core:4 PU:1", tasks, &setup);
-    assert!(report.overhead < 0.1, "{report:?}");
+    assert!(report.overhead < 0.05, "{report:?}");
 }
 
 /// Timers that come 2 ms late make the CPUs wait 16 ms longer for a decision.
