@@ -4,8 +4,11 @@
 //! only list of options: a struct with the same names is made from it.
 
 use anyhow::{Context, Result, ensure};
+use std::env;
 use std::path::{Path, PathBuf};
 
+/// Names what the kernel side is checked for while it is simulated, in clang's words; a fault traps.
+const SANITIZE: &str = "SCX_MANYLAND_SANITIZE";
 const SHIM: &str = "src/simulator/shim";
 const OPTIONS: &str = "bpf/state.bpf.h";
 
@@ -21,6 +24,11 @@ pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
     println!("cargo:rerun-if-changed={SHIM}");
     write_options(out)?;
     let folders = [PathBuf::from(SHIM), PathBuf::from("bpf"), out.to_owned()];
+    println!("cargo:rerun-if-env-changed={SANITIZE}");
+    let checks = env::var(SANITIZE)
+        .ok()
+        .into_iter()
+        .flat_map(|checks| [format!("-fsanitize={checks}"), format!("-fsanitize-trap={checks}")]);
     cc::Build::new()
         .compiler(clang)
         .file(Path::new(SHIM).join("native.c"))
@@ -30,6 +38,7 @@ pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
         .pic(true)
         .warnings(false)
         .flags(["-fno-strict-aliasing", "-fwrapv", "-fvisibility=hidden", "-fno-builtin-exit"])
+        .flags(checks)
         .try_compile("manyland_native")
         .context("cannot compile the kernel side for the simulator")?;
     bindgen::Builder::default()
