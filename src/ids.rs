@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::fmt;
 
 /// The operating system's number of a logical CPU (`cpuN` in `/sys/devices/system/cpu`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CpuId(pub u32);
 

@@ -43,6 +43,9 @@ pub struct SimulateArgs {
     /// Sets a cost of scheduling (may be repeated; --costs lists them)
     #[arg(long, value_name = "NAME=NS")]
     cost: Vec<String>,
+    /// Let paths through the kernel overlap, as the seed says, rather than happen at one moment each
+    #[arg(long)]
+    interleave: bool,
     /// List the costs of scheduling and end
     #[arg(long)]
     costs: bool,
@@ -122,6 +125,7 @@ impl SimulateArgs {
                 length: self.seconds.map(Duration::from_secs_f64),
                 seed: self.seed,
                 jitter: self.jitter / 100.0,
+                interleave: self.interleave,
                 inspect: None,
             },
             trace: self.trace,

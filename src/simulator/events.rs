@@ -25,6 +25,8 @@ pub enum Event {
     ThreadWake { domain: DomainId, cpu: CpuId },
     /// The timer of the BPF side fires.
     Timer,
+    /// A path through the kernel that has paused goes on.
+    Resume(usize),
     /// The machine is checked for CPUs that are idle while tasks wait.
     Inspect,
 }

@@ -54,6 +54,8 @@ pub struct Setup {
     pub seed: u64,
     /// How far each run and sleep may lie from its given length, as a share of it: 0 to 1.
     pub jitter: f64,
+    /// Whether paths through the kernel overlap, as the seed says, or happen at one moment each.
+    pub interleave: bool,
     /// The time between two checks for CPUs that are idle while a task waits; `None`: no checks.
     pub inspect: Option<Duration>,
 }
@@ -66,6 +68,7 @@ impl Default for Setup {
             length: None,
             seed: 1,
             jitter: 0.05,
+            interleave: false,
             inspect: None,
         }
     }

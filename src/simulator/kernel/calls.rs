@@ -12,7 +12,7 @@ use super::native::{
 };
 use super::rings::Notices;
 use super::task::{On, Task};
-use super::{CURRENT, Happening, Kernel};
+use super::{Happening, K, Kernel};
 use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
@@ -21,11 +21,7 @@ use std::ptr::{NonNull, null_mut};
 
 /// Lends the kernel whose callback runs.
 fn with<R>(work: impl FnOnce(&mut Kernel) -> R) -> R {
-    let kernel = CURRENT.get();
-    debug_assert!(!kernel.is_null());
-    // SAFETY: Kernel::call() has set it, does not use the kernel until its callback returns, and
-    // these functions lend it one after the other.
-    work(unsafe { &mut *kernel })
+    work(&mut K::current())
 }
 
 fn is_local(dsq: u64) -> bool {
@@ -65,46 +61,6 @@ impl Kernel {
         scx.slice = slice.max(1);
         scx.dsq_vtime = vtime.unwrap_or(0);
         scx.ddsp_dsq_id = dsq;
-    }
-
-    /// As `consume_dispatch_q()`.
-    fn move_to_local(&mut self, number: u64) -> bool {
-        self.spend(self.costs.look);
-        let here = self.here;
-        let may_run = |id: &TaskId| {
-            let task = self.task(*id);
-            task.cpu() == here || !task.migration_disabled && task.may_use(here)
-        };
-        let Some(id) = self.dsq(number).iter().find(may_run) else { return false };
-        self.unlink(id);
-        let from = self.task(id).cpu();
-        if from != here {
-            self.spend(self.costs.take_over);
-            self.cpus[from.index()].nr_running -= 1;
-            self.cpus[here.index()].nr_running += 1;
-            self.task_mut(id).c.cpu = here.0 as i32;
-        }
-        self.task_mut(id).on = On::Local;
-        self.cpus[here.index()].local.push_back(id);
-        true
-    }
-
-    /// As `scx_dsq_move()`: not if the task has left, or came after the iterator was opened.
-    fn move_vtime(&mut self, it: &mut bpf_iter_scx_dsq, id: TaskId, to: u64) -> bool {
-        let (slice, vtime) =
-            (it.sets_slice.then_some(it.slice_to_set), it.sets_vtime.then_some(it.vtime_to_set));
-        (it.sets_slice, it.sets_vtime) = (false, false);
-        match self.task(id).on {
-            On::Dsq(from, position) if from == it.dsq && position.seq <= it.opened_seq => (),
-            On::Dsq(..) | On::Local | On::Nothing => return false,
-        }
-        let scx = &mut self.task_mut(id).c.scx;
-        scx.slice = slice.unwrap_or(scx.slice);
-        scx.dsq_vtime = vtime.unwrap_or(scx.dsq_vtime);
-        let vtime = scx.dsq_vtime;
-        self.unlink(id);
-        self.insert(id, to, vtime);
-        true
     }
 
     fn iterate(&self, it: &mut bpf_iter_scx_dsq) -> *mut task_struct {
@@ -161,7 +117,10 @@ fn drain(ring: *const c_void, callback: *const c_void, context: *mut c_void) -> 
     let (domain, channel, is_busy) = with(|kernel| {
         let domain = Kernel::ring_domain(&kernel.maps.decision_rings.0, ring);
         let channel = kernel.channels[domain].clone();
-        let is_busy = channel.decisions.borrow().draining_until_ns > kernel.at();
+        let mut decisions = channel.decisions.borrow_mut();
+        let is_busy = decisions.draining || decisions.draining_until_ns > kernel.at();
+        decisions.draining |= !is_busy;
+        drop(decisions);
         (domain, channel, is_busy)
     });
     if is_busy {
@@ -187,7 +146,10 @@ fn drain(ring: *const c_void, callback: *const c_void, context: *mut c_void) -> 
         with(|kernel| kernel.note_carried_out(domain, pid, made.begun_ns, decided));
         drained += 1;
     }
-    with(|kernel| channel.decisions.borrow_mut().draining_until_ns = kernel.at());
+    let mut decisions = channel.decisions.borrow_mut();
+    decisions.draining = false;
+    decisions.draining_until_ns = K::current().at();
+    drop(decisions);
     drained
 }
 
@@ -233,6 +195,7 @@ calls! {
     }
 
     fn sim_task_from_pid(pid: i32) -> *mut task_struct {
+        K::current().pause();
         with(|kernel| {
             let id = TaskId((pid as u32).wrapping_sub(1));
             let is_alive = kernel.tasks.get(id.index()).is_some_and(Option::is_some)
@@ -271,14 +234,17 @@ calls! {
     }
 
     fn sim_ringbuf_reserve(ring: *const c_void, size: u64) -> *mut c_void {
+        K::current().pause();
         with(|kernel| kernel.reserve(ring, size))
     }
 
     fn sim_ringbuf_submit(record: *const c_void, flags: u64) {
+        K::current().pause();
         with(|kernel| kernel.submit(record, flags));
     }
 
     fn sim_ringbuf_pending(ring: *const c_void) -> u64 {
+        K::current().pause();
         with(|kernel| {
             let domain = Kernel::ring_domain(&kernel.maps.notice_rings.0, ring);
             kernel.channels[domain].notices.borrow().bytes()
@@ -320,16 +286,19 @@ calls! {
     }
 
     fn sim_dsq_move_to_local(dsq: u64) -> bool {
-        with(|kernel| kernel.move_to_local(dsq))
+        K::current().pause();
+        K::current().move_to_local(dsq)
     }
 
     fn sim_dsq_move_vtime(it: *mut bpf_iter_scx_dsq, p: *mut task_struct, dsq: u64) -> bool {
+        K::current().pause();
         // SAFETY: bpf/ passes an iterator that it has opened, and a task that it was given.
         let (it, id) = unsafe { (&mut *it, Kernel::id_of(p)) };
-        with(|kernel| kernel.move_vtime(it, id, dsq))
+        K::current().move_vtime(it, id, dsq)
     }
 
     fn sim_dsq_nr_queued(dsq: u64) -> i32 {
+        K::current().pause();
         with(|kernel| {
             if is_local(dsq) {
                 return kernel.cpus[kernel.here.index()].local.len() as i32;
@@ -340,6 +309,7 @@ calls! {
     }
 
     fn sim_iter_new(it: *mut bpf_iter_scx_dsq, dsq: u64, flags: u64) -> i32 {
+        K::current().pause();
         with(|kernel| {
             kernel.spend(kernel.costs.look);
             let opened = bpf_iter_scx_dsq {
@@ -361,13 +331,14 @@ calls! {
     }
 
     fn sim_iter_next(it: *mut bpf_iter_scx_dsq) -> *mut task_struct {
+        K::current().pause();
         // SAFETY: bpf/ passes an iterator that it has opened.
         let it = unsafe { &mut *it };
         with(|kernel| kernel.iterate(it))
     }
 
     fn sim_reenqueue_local() -> u32 {
-        with(Kernel::reenqueue_local)
+        K::current().reenqueue_local()
     }
 
     fn sim_idle_cpumask() -> *const cpumask {
@@ -379,6 +350,7 @@ calls! {
     }
 
     fn sim_test_and_clear_cpu_idle(cpu: i32) -> bool {
+        K::current().pause();
         with(|kernel| {
             let cpu = CpuId(cpu as u32);
             cpu.index() < kernel.cpus.len() && kernel.claim(cpu)
@@ -386,6 +358,7 @@ calls! {
     }
 
     fn sim_pick_idle_cpu(mask: *const cpumask, flags: u64) -> i32 {
+        K::current().pause();
         // SAFETY: bpf/ passes a mask.
         let mask = unsafe { *mask };
         let whole_core = flags & native::SCX_PICK_IDLE_CORE != 0;
@@ -399,6 +372,7 @@ calls! {
         mask: *const cpumask,
         _flags: u64,
     ) -> i32 {
+        K::current().pause();
         // SAFETY: bpf/ passes a task that it was given, and a mask.
         let (id, mask) = unsafe { (Kernel::id_of(p), *mask) };
         let prev = CpuId(prev_cpu as u32);
@@ -407,6 +381,7 @@ calls! {
     }
 
     fn sim_kick_cpu(cpu: i32, flags: u64) {
+        K::current().pause();
         with(|kernel| kernel.kick(CpuId(cpu as u32), flags & native::SCX_KICK_IDLE == 0));
     }
 }
@@ -420,11 +395,91 @@ impl Kernel {
         let at_ns = self.at() + ns + self.costs.timer;
         self.events.at(at_ns, crate::simulator::events::Event::Timer);
     }
+}
+
+impl K {
+    /// Locks the run queue of another CPU instead of that of the CPU that schedules, if one does.
+    /// Whether it has locked it.
+    fn lock_other(self, cpu: CpuId) -> bool {
+        let here = self.here;
+        let holds_own = self.cpus[here.index()].in_balance;
+        if holds_own && cpu != here {
+            self.unlock_run_queue(here);
+        }
+        if !holds_own || cpu != here {
+            self.lock_run_queue(cpu);
+        }
+        holds_own
+    }
+
+    fn unlock_other(self, cpu: CpuId, held_own: bool) {
+        let here = self.here;
+        if !held_own || cpu != here {
+            self.unlock_run_queue(cpu);
+        }
+        if held_own && cpu != here {
+            self.lock_run_queue(here);
+        }
+    }
+
+    /// As `consume_dispatch_q()`.
+    fn move_to_local(mut self, number: u64) -> bool {
+        self.spend(self.costs.look);
+        let here = self.here;
+        loop {
+            let may_run = |id: &TaskId| {
+                let task = self.task(*id);
+                task.cpu() == here || !task.migration_disabled && task.may_use(here)
+            };
+            let Some(id) = self.dsq(number).iter().find(may_run) else { return false };
+            let from = self.task(id).cpu();
+            let held_own = self.lock_other(from);
+            let is_there = self.task(id).cpu() == from
+                && matches!(self.task(id).on, On::Dsq(dsq, _) if dsq == number);
+            if is_there {
+                self.unlink(id);
+                if from != here {
+                    self.spend(self.costs.take_over);
+                    self.cpus[from.index()].nr_running -= 1;
+                    self.cpus[here.index()].nr_running += 1;
+                    self.task_mut(id).c.cpu = here.0 as i32;
+                }
+                self.task_mut(id).on = On::Local;
+                self.cpus[here.index()].local.push_back(id);
+            }
+            self.unlock_other(from, held_own);
+            if is_there {
+                return true;
+            }
+        }
+    }
+
+    /// As `scx_dsq_move()`: not if the task has left, or came after the iterator was opened.
+    fn move_vtime(mut self, it: &mut bpf_iter_scx_dsq, id: TaskId, to: u64) -> bool {
+        let slice = it.sets_slice.then_some(it.slice_to_set);
+        let vtime = it.sets_vtime.then_some(it.vtime_to_set);
+        (it.sets_slice, it.sets_vtime) = (false, false);
+        let cpu = self.task(id).cpu();
+        let held_own = self.lock_other(cpu);
+        let is_there = matches!(self.task(id).on, On::Dsq(from, position)
+            if from == it.dsq && position.seq <= it.opened_seq);
+        if is_there {
+            let scx = &mut self.task_mut(id).c.scx;
+            scx.slice = slice.unwrap_or(scx.slice);
+            scx.dsq_vtime = vtime.unwrap_or(scx.dsq_vtime);
+            let vtime = scx.dsq_vtime;
+            self.unlink(id);
+            self.insert(id, to, vtime);
+        }
+        self.unlock_other(cpu, held_own);
+        is_there
+    }
 
     /// As `scx_bpf_reenqueue_local()`: the tasks of this CPU's local queue go to ops.enqueue again.
-    fn reenqueue_local(&mut self) -> u32 {
+    fn reenqueue_local(mut self) -> u32 {
         let inserting = self.inserting.take();
-        let tasks = std::mem::take(&mut self.cpus[self.here.index()].local);
+        let here = self.here;
+        let tasks = std::mem::take(&mut self.cpus[here.index()].local);
         let count = tasks.len() as u32;
         for task in tasks {
             self.task_mut(task).on = On::Nothing;

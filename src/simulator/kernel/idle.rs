@@ -4,8 +4,8 @@
 //! Invariant: `cores` holds CPUs of cores that were idle when the last of their CPUs became so, and
 //! of which no CPU has been claimed or left since.
 
-use super::Kernel;
 use super::native::{self, cpumask};
+use super::{K, Kernel};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
@@ -99,16 +99,6 @@ impl Kernel {
             true => self.idle.insert(cpu, siblings),
             false => drop(self.idle.remove(cpu, siblings)),
         }
-    }
-
-    /// A CPU goes idle or leaves that state: ops.update_idle comes before the kernel's masks.
-    pub(super) fn update_idle(&mut self, cpu: CpuId, idle: bool) {
-        self.call(|ops| {
-            let update_idle = ops.update_idle.expect("bpf/main.bpf.c has it");
-            // SAFETY: as in call().
-            unsafe { update_idle(cpu.0 as i32, idle) }
-        });
-        self.mark_idle(cpu, idle);
     }
 
     /// Claims a CPU if it is idle.
@@ -215,6 +205,18 @@ impl Kernel {
         c.kicked = false;
         let anyway = std::mem::take(&mut c.kicked_anyway);
         c.current.is_none() || anyway
+    }
+}
+
+impl K {
+    /// A CPU goes idle or leaves that state: ops.update_idle comes before the kernel's masks.
+    pub(super) fn update_idle(mut self, cpu: CpuId, idle: bool) {
+        self.call(|ops| {
+            let update_idle = ops.update_idle.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call().
+            unsafe { update_idle(cpu.0 as i32, idle) }
+        });
+        self.mark_idle(cpu, idle);
     }
 }
 

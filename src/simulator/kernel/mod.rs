@@ -23,6 +23,7 @@
 mod calls;
 pub mod dsq;
 pub mod idle;
+pub mod interleave;
 pub mod native;
 pub mod rings;
 pub mod schedule;
@@ -45,11 +46,13 @@ use crate::topology::{Domains, Topology};
 use anyhow::{Result, ensure};
 use dsq::Dsq;
 use idle::Idle;
+use interleave::Interleaving;
 use native::{cgroup, css_set, kernfs_node, sim_map, sim_options, task_struct};
 use rings::{Decisions, Notices};
 use schedule::Cpu;
 use seam::{Channel, Memory};
 use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use task::{Birth, Task};
@@ -127,8 +130,12 @@ pub struct Kernel {
     pub spent_ns: u64,
     /// The CPU of that path.
     pub here: CpuId,
+    /// When that path began.
+    pub path_ns: u64,
     /// The clock of the run queue that it has locked.
     rq_clock_ns: u64,
+    /// How paths overlap, if they do.
+    pub interleaving: Option<Interleaving>,
     pub cpus: Vec<Cpu>,
     pub online: CpuSet,
     idle: Idle,
@@ -157,7 +164,7 @@ pub struct Kernel {
 
 thread_local! {
     /// The kernel whose callback runs on this thread.
-    static CURRENT: Cell<*mut Kernel> = const { Cell::new(std::ptr::null_mut()) };
+    static CURRENT: Cell<Option<K>> = const { Cell::new(None) };
 }
 
 fn no_options() -> sim_options {
@@ -170,7 +177,7 @@ impl Kernel {
     ///
     /// # Errors
     /// If there are more domains or CPUs than bpf/ has numbers for.
-    pub fn new(
+    pub fn load(
         topology: &Topology,
         domains: &Domains,
         options: &RunOptions,
@@ -178,7 +185,7 @@ impl Kernel {
         dedicated: &CpuSet,
         costs: Costs,
         now_ns: u64,
-    ) -> Result<Box<Kernel>> {
+    ) -> Result<K> {
         let count = cpu_count(domains) as usize;
         let mut data = no_options();
         write_options!(data, options, domains, preferences);
@@ -240,13 +247,15 @@ impl Kernel {
             weight: crate::policy::DEFAULT_WEIGHT,
         };
         let swapper = Task::create(TaskId(u32::MAX - 1), &birth, &raw mut *set);
-        Ok(Box::new(Kernel {
+        Ok(K(NonNull::from(Box::leak(Box::new(Kernel {
             costs,
             events: Events::default(),
             now_ns,
             spent_ns: 0,
             here: topology.cpus().first().expect("a machine has a CPU"),
+            path_ns: now_ns,
             rq_clock_ns: now_ns,
+            interleaving: None,
             cpus: Cpu::all(topology, domains, count, now_ns),
             online: *topology.cpus(),
             idle: Idle::all(topology),
@@ -266,7 +275,7 @@ impl Kernel {
             masks: Vec::new(),
             swapper,
             root: Root { _node: node, _cgroup: cgroup, set },
-        }))
+        })))))
     }
 
     /// Makes this thread's C side that of this machine.
@@ -291,54 +300,18 @@ impl Kernel {
         unsafe { native::sim_enter(&raw const self.options, maps.as_ptr(), KERNEL) };
     }
 
-    /// Attaches bpf/: its threads are there, and the CPUs become idle. `threads` are the tasks of
-    /// the domain threads.
-    ///
-    /// # Errors
-    /// If bpf/ refuses.
-    pub fn attach(&mut self, domains: &Domains, threads: &[TaskId]) -> Result<()> {
-        self.enter_thread();
-        for (domain, thread) in domains.iter().zip(threads) {
-            let mut domc = self.memory.domain(domain.id.index());
-            // SAFETY: no other reference to the memory exists.
-            let domc = unsafe { domc.as_mut() };
-            domc.thread_pid = thread.pid() as i32;
-            domc.nr_cpus = domain.cpus.len() as u32;
-        }
-        let err = self.call(|ops| {
-            let init = ops.init.expect("bpf/main.bpf.c has it");
-            // SAFETY: as in call().
-            unsafe { init() }
-        });
-        ensure!(err == 0, "the kernel side cannot be initialised: error {}", -err);
-        for cpu in self.online.iter().collect::<Vec<_>>() {
-            self.here = cpu;
-            self.update_idle(cpu, true);
-        }
-        Ok(())
-    }
-
-    /// Calls a callback of bpf/.
-    fn call<R>(&mut self, callback: impl FnOnce(&native::sched_ext_ops) -> R) -> R {
-        let outer = CURRENT.replace(self);
-        // SAFETY: the table is constant. The callback uses this kernel through CURRENT only, while
-        // `self` is not used.
-        let result = callback(unsafe { &native::manyland_ops });
-        CURRENT.set(outer);
-        result
-    }
-
     /// A new event: a path through the kernel begins at `now_ns`.
     pub fn begin(&mut self, now_ns: u64) {
         debug_assert!(now_ns >= self.now_ns);
         self.now_ns = now_ns;
         self.spent_ns = 0;
+        self.path_ns = now_ns;
         self.rq_clock_ns = now_ns;
         self.publish();
     }
 
     /// A path through the kernel begins on a CPU, after the one that the CPU is in already.
-    pub fn enter(&mut self, cpu: CpuId) {
+    pub fn enter_cpu(&mut self, cpu: CpuId) {
         let c = &self.cpus[cpu.index()];
         let running_ns = if c.current.is_some() { c.since_ns } else { 0 };
         self.spent_ns = c.in_kernel_until_ns.max(running_ns).saturating_sub(self.now_ns);
@@ -461,12 +434,107 @@ impl Kernel {
         TaskId::of_pid(unsafe { (*p).pid } as u32)
     }
 
+    /// Plans the wake-up of a domain's thread by what this CPU does.
+    pub fn wake_thread_at(&mut self, at_ns: u64, domain: usize) {
+        let cpu = self.here;
+        self.events.at(at_ns, Event::ThreadWake { domain: DomainId(domain as u32), cpu });
+    }
+}
+
+/// The kernel as paths through it use it: its address.
+///
+/// A path calls bpf/, which calls back, and other paths go on meanwhile. So no path keeps a
+/// reference to the kernel over a call: each use of a handle lends the kernel for one expression.
+#[derive(Clone, Copy)]
+pub struct K(NonNull<Kernel>);
+
+impl Deref for K {
+    type Target = Kernel;
+
+    fn deref(&self) -> &Kernel {
+        // SAFETY: the kernel outlives its handles (Machine drops it), and is used by one thread.
+        // Callers keep the reference for an expression, in which no call of bpf/ happens.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for K {
+    fn deref_mut(&mut self) -> &mut Kernel {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl K {
+    /// The kernel whose callback runs on this thread.
+    fn current() -> K {
+        CURRENT.get().expect("a callback runs")
+    }
+
+    /// Frees the kernel.
+    ///
+    /// # Safety
+    /// No handle is used any more.
+    pub unsafe fn free(self) {
+        // SAFETY: Kernel::load() has made it from a box, and the caller says that this is its end.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+
+    /// A path begins on a CPU.
+    pub fn enter_cpu(mut self, cpu: CpuId) {
+        Kernel::enter_cpu(&mut self, cpu);
+    }
+
+    /// Costs time.
+    pub fn spend(mut self, cost_ns: u64) {
+        Kernel::spend(&mut self, cost_ns);
+    }
+
+    /// Plans an event.
+    pub fn plan(mut self, at_ns: u64, event: Event) {
+        self.events.at(at_ns, event);
+    }
+
+    /// Calls a callback of bpf/.
+    fn call<R>(self, callback: impl FnOnce(&native::sched_ext_ops) -> R) -> R {
+        CURRENT.set(Some(self));
+        // SAFETY: the table is constant.
+        callback(unsafe { &native::manyland_ops })
+    }
+
+    /// Attaches bpf/: its threads are there, and the CPUs become idle. `threads` are the tasks of
+    /// the domain threads.
+    ///
+    /// # Errors
+    /// If bpf/ refuses.
+    pub fn attach(mut self, domains: &Domains, threads: &[TaskId]) -> Result<()> {
+        self.enter_thread();
+        for (domain, thread) in domains.iter().zip(threads) {
+            let mut domc = self.memory.domain(domain.id.index());
+            // SAFETY: no other reference to the memory exists.
+            let domc = unsafe { domc.as_mut() };
+            domc.thread_pid = thread.pid() as i32;
+            domc.nr_cpus = domain.cpus.len() as u32;
+        }
+        let err = self.call(|ops| {
+            let init = ops.init.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call().
+            unsafe { init() }
+        });
+        ensure!(err == 0, "the kernel side cannot be initialised: error {}", -err);
+        for cpu in self.online.iter().collect::<Vec<_>>() {
+            self.here = cpu;
+            self.update_idle(cpu, true);
+        }
+        Ok(())
+    }
+
     /// Creates a task, and lets bpf/ know of it. What runs on this CPU is its parent if it is
     /// forked.
     ///
     /// # Errors
     /// If bpf/ refuses.
-    pub fn create(&mut self, id: TaskId, birth: &Birth<'_>, forked: bool) -> Result<()> {
+    pub fn create(mut self, id: TaskId, birth: &Birth<'_>, forked: bool) -> Result<()> {
         if self.tasks.len() <= id.index() {
             self.tasks.resize(id.index() + 1, None);
         }
@@ -491,7 +559,7 @@ impl Kernel {
     }
 
     /// A task that has ended leaves bpf/.
-    pub fn exit(&mut self, id: TaskId) {
+    pub fn exit(mut self, id: TaskId) {
         self.task_mut(id).alive = false;
         let p = self.pointer(id);
         let mut args = native::scx_exit_task_args { cancelled: false };
@@ -503,7 +571,7 @@ impl Kernel {
     }
 
     /// The timer of bpf/ fires.
-    pub fn fire_timer(&mut self) {
+    pub fn fire_timer(self) {
         let (callback, value) = (self.timer.callback, self.timer.value);
         assert!(callback != 0 && value != 0, "bpf/ has set its timer");
         let mut key = 0;
@@ -518,12 +586,6 @@ impl Kernel {
                 std::ptr::with_exposed_provenance_mut(value),
             );
         });
-    }
-
-    /// Plans the wake-up of a domain's thread by what this CPU does.
-    pub fn wake_thread_at(&mut self, at_ns: u64, domain: usize) {
-        let cpu = self.here;
-        self.events.at(at_ns, Event::ThreadWake { domain: DomainId(domain as u32), cpu });
     }
 }
 

@@ -153,7 +153,8 @@ pub struct Decisions {
     later: VecDeque<Made>,
     /// Those that it can see and has not drained.
     visible: VecDeque<Made>,
-    /// Until when a CPU drains them.
+    /// Whether a CPU drains them, or until when one does.
+    pub draining: bool,
     pub draining_until_ns: u64,
 }
 
@@ -165,6 +166,7 @@ impl Decisions {
             fresh: Vec::new(),
             later: VecDeque::new(),
             visible: VecDeque::new(),
+            draining: false,
             draining_until_ns: 0,
         }
     }

@@ -7,9 +7,9 @@
 //! Invariant: after [`Kernel::schedule`] the CPU's `current` is what it runs, and all callbacks of
 //! the change were called in the kernel's sequence.
 
-use super::Kernel;
 use super::native;
 use super::task::On;
+use super::{K, Kernel};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
@@ -119,10 +119,13 @@ impl Kernel {
         *slice = slice.saturating_sub(ran_ns);
         ran_ns
     }
+}
 
+impl K {
     /// Finds what a CPU runs next, and switches to that.
-    pub fn schedule(&mut self, cpu: CpuId, leaving: Leaving) -> Next {
+    pub fn schedule(mut self, cpu: CpuId, leaving: Leaving) -> Next {
         self.here = cpu;
+        self.lock_run_queue(cpu);
         self.rq_clock_ns = self.at();
         self.cpus[cpu.index()].in_balance = true;
         if let Leaving::Blocked(task) = leaving {
@@ -136,11 +139,12 @@ impl Kernel {
             Next::Task(task) => self.switch_to(cpu, task, leaving),
             Next::Idle => self.go_idle(cpu, leaving),
         }
+        self.unlock_run_queue(cpu);
         next
     }
 
     /// As `balance_one()`, then `put_prev_task_scx()`.
-    fn pick(&mut self, cpu: CpuId, leaving: Leaving) -> Next {
+    fn pick(mut self, cpu: CpuId, leaving: Leaving) -> Next {
         let runnable = match leaving {
             Leaving::Runnable(task) => Some(task),
             Leaving::Idle | Leaving::Other | Leaving::Blocked(_) => None,
@@ -166,7 +170,7 @@ impl Kernel {
     }
 
     /// A runnable task leaves its CPU, which has nothing else to run if it is the `last`.
-    pub(super) fn put_previous(&mut self, task: TaskId, last: bool) {
+    pub(super) fn put_previous(mut self, task: TaskId, last: bool) {
         self.stopping(task, true);
         if self.task(task).c.scx.slice > 0 {
             let cpu = self.task(task).cpu();
@@ -177,7 +181,7 @@ impl Kernel {
         }
     }
 
-    fn dispatch(&mut self, cpu: CpuId, leaving: Leaving) {
+    fn dispatch(mut self, cpu: CpuId, leaving: Leaving) {
         self.scheduling_events += 1;
         self.spend(self.costs.dispatch);
         let previous = match leaving {
@@ -192,7 +196,7 @@ impl Kernel {
     }
 
     /// ops.running.
-    pub(super) fn running(&mut self, task: TaskId) {
+    pub(super) fn running(mut self, task: TaskId) {
         self.scheduling_events += 1;
         let p = self.pointer(task);
         self.call(|ops| {
@@ -203,7 +207,7 @@ impl Kernel {
     }
 
     /// ops.stopping.
-    pub(super) fn stopping(&mut self, task: TaskId, runnable: bool) {
+    pub(super) fn stopping(mut self, task: TaskId, runnable: bool) {
         self.scheduling_events += 1;
         let p = self.pointer(task);
         self.call(|ops| {
@@ -214,7 +218,7 @@ impl Kernel {
     }
 
     /// The CPU is done with the task that it leaves.
-    fn leave(&mut self, leaving: Leaving) {
+    fn leave(mut self, leaving: Leaving) {
         let at_ns = self.at();
         if let Leaving::Blocked(task) | Leaving::Runnable(task) = leaving {
             let task = self.task_mut(task);
@@ -223,7 +227,7 @@ impl Kernel {
         }
     }
 
-    fn go_idle(&mut self, cpu: CpuId, leaving: Leaving) {
+    fn go_idle(mut self, cpu: CpuId, leaving: Leaving) {
         self.leave(leaving);
         let c = &mut self.cpus[cpu.index()];
         c.current = None;
@@ -241,7 +245,7 @@ impl Kernel {
         }
     }
 
-    fn switch_to(&mut self, cpu: CpuId, task: TaskId, leaving: Leaving) {
+    fn switch_to(mut self, cpu: CpuId, task: TaskId, leaving: Leaving) {
         self.leave(leaving);
         if leaving == Leaving::Idle {
             self.update_idle(cpu, false);

@@ -4,9 +4,9 @@
 //! Invariant: a task whose wake-up is handed over to another CPU is on no queue until that CPU has
 //! carried it out.
 
-use super::Kernel;
 use super::native;
 use super::task::On;
+use super::{K, Kernel};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
@@ -21,9 +21,12 @@ pub enum Wake {
     New,
 }
 
-impl Kernel {
+impl K {
     /// A task that sleeps, or is new, becomes runnable by what this CPU does.
-    pub fn wake_up(&mut self, id: TaskId, wake: Wake) {
+    pub fn wake_up(mut self, id: TaskId, wake: Wake) {
+        while self.interleaving.is_some() && self.task(id).c.on_cpu {
+            self.spin();
+        }
         let (cpu, leaves_ns) = (self.task(id).cpu(), self.task(id).leaves_cpu_ns);
         if leaves_ns > self.at() && cpu != self.here && wake == Wake::Up {
             // It is still on its way off its CPU, which wakes it up itself, or is waited for.
@@ -51,7 +54,7 @@ impl Kernel {
     }
 
     /// Whether a wake-up for a CPU is carried out there, by an interrupt: `ttwu_queue_cond()`.
-    fn hands_over(&self, cpu: CpuId) -> bool {
+    fn hands_over(self, cpu: CpuId) -> bool {
         if self.flags & native::SCX_OPS_ALLOW_QUEUED_WAKEUP == 0 {
             return false;
         }
@@ -60,12 +63,12 @@ impl Kernel {
     }
 
     /// A wake-up that was handed over reaches its CPU.
-    pub fn receive_wake_up(&mut self, id: TaskId) {
+    pub fn receive_wake_up(self, id: TaskId) {
         self.activate(id, native::SCX_ENQ_WAKEUP);
     }
 
     /// The CPU on whose run queue a task goes, and whether ops.select_cpu has said so.
-    fn select_run_queue(&mut self, id: TaskId, wake_flags: u64) -> (CpuId, bool) {
+    fn select_run_queue(mut self, id: TaskId, wake_flags: u64) -> (CpuId, bool) {
         let task = self.task(id);
         let prev = task.cpu();
         if task.c.nr_cpus_allowed == 1 {
@@ -94,18 +97,21 @@ impl Kernel {
     }
 
     /// Puts a task on the run queue of its CPU: `activate_task()`, `wakeup_preempt()`.
-    fn activate(&mut self, id: TaskId, enq_flags: u64) {
+    fn activate(mut self, id: TaskId, enq_flags: u64) {
         let cpu = self.task(id).cpu();
+        self.lock_run_queue(cpu);
+        self.rq_clock_ns = self.at();
         self.task_mut(id).set_queued(true);
         self.cpus[cpu.index()].nr_running += 1;
         self.enqueue(id, enq_flags);
         if self.cpus[cpu.index()].current.is_none() {
             self.kick(cpu, false);
         }
+        self.unlock_run_queue(cpu);
     }
 
     /// Takes a task off its run queue.
-    pub(super) fn dequeue(&mut self, id: TaskId) {
+    pub(super) fn dequeue(mut self, id: TaskId) {
         self.unlink(id);
         let cpu = self.task(id).cpu();
         let task = self.task_mut(id);
@@ -114,22 +120,9 @@ impl Kernel {
         self.cpus[cpu.index()].nr_running -= 1;
     }
 
-    /// Takes a task off the queue that it is on.
-    pub(super) fn unlink(&mut self, id: TaskId) {
-        let cpu = self.task(id).cpu();
-        match std::mem::replace(&mut self.task_mut(id).on, On::Nothing) {
-            On::Nothing => (),
-            On::Local => self.cpus[cpu.index()].local.retain(|&other| other != id),
-            On::Dsq(dsq, position) => {
-                self.lock(dsq);
-                self.dsq_mut(dsq).remove(id, position);
-            }
-        }
-    }
-
     /// As `do_enqueue_task()`: ops.enqueue says on which queue the task goes, and the insertion
     /// comes after it.
-    pub(super) fn enqueue(&mut self, id: TaskId, enq_flags: u64) {
+    pub(super) fn enqueue(mut self, id: TaskId, enq_flags: u64) {
         let task = self.task(id);
         let is_exiting = task.c.flags & native::PF_EXITING as u32 != 0;
         let is_decided = task.c.scx.ddsp_dsq_id != native::SCX_DSQ_INVALID;
@@ -147,6 +140,7 @@ impl Kernel {
                 unsafe { enqueue(p, enq_flags) }
             });
             self.inserting = None;
+            self.pause();
         }
         let scx = &mut self.task_mut(id).c.scx;
         let dsq = std::mem::replace(&mut scx.ddsp_dsq_id, native::SCX_DSQ_INVALID);
@@ -158,7 +152,7 @@ impl Kernel {
         }
     }
 
-    fn insert_local(&mut self, id: TaskId) {
+    fn insert_local(mut self, id: TaskId) {
         let cpu = self.task(id).cpu();
         self.task_mut(id).on = On::Local;
         let c = &mut self.cpus[cpu.index()];
@@ -168,18 +162,9 @@ impl Kernel {
         }
     }
 
-    /// Puts a task on a DSQ, which orders it by `vtime`.
-    pub(super) fn insert(&mut self, id: TaskId, dsq: u64, vtime: u64) {
-        self.lock(dsq);
-        let position = self.dsq_mut(dsq).insert(id, vtime);
-        let task = self.task_mut(id);
-        debug_assert_eq!(task.on, On::Nothing);
-        task.on = On::Dsq(dsq, position);
-    }
-
     /// A task may use other CPUs from now on. If it runs it remains where it is for now, as the
     /// answer says.
-    pub fn set_cpus_allowed(&mut self, id: TaskId, cpus: &CpuSet) -> bool {
+    pub fn set_cpus_allowed(mut self, id: TaskId, cpus: &CpuSet) -> bool {
         let runs = self.take_aside(id);
         self.task_mut(id).set_cpus(cpus);
         let p = self.pointer(id);
@@ -194,7 +179,7 @@ impl Kernel {
     }
 
     /// A task has another weight from now on.
-    pub fn set_weight(&mut self, id: TaskId, weight: u32) {
+    pub fn set_weight(mut self, id: TaskId, weight: u32) {
         if self.task(id).c.scx.weight == weight {
             return;
         }
@@ -204,9 +189,10 @@ impl Kernel {
     }
 
     /// Takes a task that runs off its run queue for a change; whether it runs.
-    fn take_aside(&mut self, id: TaskId) -> bool {
+    fn take_aside(mut self, id: TaskId) -> bool {
         let runs = self.task(id).c.on_cpu;
         if runs {
+            self.lock_run_queue(self.task(id).cpu());
             self.rq_clock_ns = self.at();
             self.stopping(id, false);
             self.dequeue(id);
@@ -214,23 +200,26 @@ impl Kernel {
         runs
     }
 
-    fn put_back(&mut self, id: TaskId, runs: bool) {
+    fn put_back(mut self, id: TaskId, runs: bool) {
         if runs {
             let cpu = self.task(id).cpu();
             self.task_mut(id).set_queued(true);
             self.cpus[cpu.index()].nr_running += 1;
             self.running(id);
+            self.unlock_run_queue(cpu);
         }
     }
 
     /// The kernel's migration thread takes a running task off a CPU that it may no longer use.
-    pub fn migrate(&mut self, id: TaskId) {
+    pub fn migrate(mut self, id: TaskId) {
         self.rq_clock_ns = self.at();
         let from = self.task(id).cpu();
         self.here = from;
+        self.lock_run_queue(from);
         self.put_previous(id, false);
         self.cpus[from.index()].current = None;
         self.dequeue(id);
+        self.unlock_run_queue(from);
         let allowed = self.task(id).c.cpus_mask;
         let to = self.distribute(&allowed, &allowed).expect("a task may use a CPU");
         self.spend(self.costs.take_over);
@@ -240,5 +229,29 @@ impl Kernel {
         task.c.on_cpu = false;
         task.leaves_cpu_ns = at_ns;
         self.activate(id, 0);
+    }
+}
+
+impl Kernel {
+    /// Takes a task off the queue that it is on.
+    pub(super) fn unlink(&mut self, id: TaskId) {
+        let cpu = self.task(id).cpu();
+        match std::mem::replace(&mut self.task_mut(id).on, On::Nothing) {
+            On::Nothing => (),
+            On::Local => self.cpus[cpu.index()].local.retain(|&other| other != id),
+            On::Dsq(dsq, position) => {
+                self.lock(dsq);
+                self.dsq_mut(dsq).remove(id, position);
+            }
+        }
+    }
+
+    /// Puts a task on a DSQ, which orders it by `vtime`.
+    pub(super) fn insert(&mut self, id: TaskId, dsq: u64, vtime: u64) {
+        self.lock(dsq);
+        let position = self.dsq_mut(dsq).insert(id, vtime);
+        let task = self.task_mut(id);
+        debug_assert_eq!(task.on, On::Nothing);
+        task.on = On::Dsq(dsq, position);
     }
 }

@@ -5,7 +5,7 @@
 //! Invariant: a CPU that has something to run has exactly one planned event ([`Event::Due`]) that
 //! is not void.
 
-use super::{CpuId, Leaving, Machine};
+use super::{CpuId, Leaving, M};
 use crate::simulator::TaskId;
 use crate::simulator::events::Event;
 use crate::simulator::kernel::schedule::Next;
@@ -23,9 +23,9 @@ pub struct Run {
     plan: u64,
 }
 
-impl Machine<'_> {
+impl M<'_> {
     /// Accounts for what runs on a CPU, up to this moment.
-    pub(super) fn account(&mut self, cpu: CpuId) {
+    pub(super) fn account(mut self, cpu: CpuId) {
         let ran_ns = self.kernel.update_current(cpu);
         let Some(task) = self.kernel.cpus[cpu.index()].current else { return };
         let is_thread = self.is_thread(task);
@@ -39,24 +39,30 @@ impl Machine<'_> {
     }
 
     /// Plans the next event of a CPU: the end of a run, or the tick that ends its slice.
-    pub(super) fn plan(&mut self, cpu: CpuId) {
+    pub(super) fn plan(mut self, cpu: CpuId) {
         let Some(task) = self.kernel.cpus[cpu.index()].current else { return };
         let since_ns = self.kernel.cpus[cpu.index()].since_ns;
         let end_ns = since_ns + self.tasks[task.index()].left_ns;
         let slice_end_ns = since_ns + self.kernel.task(task).c.scx.slice;
         let tick_ns = slice_end_ns.next_multiple_of(self.kernel.costs.tick);
-        let run = &mut self.runs[cpu.index()];
-        run.plan += 1;
+        let plan = self.runs[cpu.index()].plan + 1;
+        self.runs[cpu.index()].plan = plan;
         let at_ns = end_ns.min(tick_ns).max(self.kernel.now_ns);
-        self.kernel.events.at(at_ns, Event::Due { cpu, plan: run.plan });
+        self.kernel.plan(at_ns, Event::Due { cpu, plan });
+    }
+
+    /// The beginning of an interrupt on a CPU.
+    pub(super) fn begin_interrupt(self, cpu: CpuId) {
+        self.kernel.enter_cpu(cpu);
+        self.account(cpu);
     }
 
     /// The end of an interrupt on a CPU, which delays what the CPU did before.
-    pub(super) fn end_interrupt(&mut self, cpu: CpuId) {
-        self.account(cpu);
+    pub(super) fn end_interrupt(mut self, cpu: CpuId) {
         let at_ns = self.kernel.at();
-        let now_ns = self.kernel.now_ns;
-        let c = &mut self.kernel.cpus[cpu.index()];
+        let now_ns = self.kernel.path_ns;
+        let mut kernel = self.kernel;
+        let c = &mut kernel.cpus[cpu.index()];
         let begun_ns = c.in_kernel_until_ns.max(c.since_ns).max(now_ns);
         c.in_kernel_until_ns = at_ns;
         self.measures.overhead_ns += at_ns.saturating_sub(begun_ns);
@@ -67,7 +73,7 @@ impl Machine<'_> {
     }
 
     /// The planned event of a CPU.
-    pub(super) fn due(&mut self, cpu: CpuId, plan: u64) -> Result<()> {
+    pub(super) fn due(mut self, cpu: CpuId, plan: u64) -> Result<()> {
         let current = self.kernel.cpus[cpu.index()].current;
         let (true, Some(task)) = (self.runs[cpu.index()].plan == plan, current) else {
             return Ok(());
@@ -88,18 +94,18 @@ impl Machine<'_> {
     }
 
     /// A kick reaches its CPU, which schedules if it is idle or if the kick says so.
-    pub(super) fn kicked(&mut self, cpu: CpuId) {
+    pub(super) fn kicked(mut self, cpu: CpuId) {
         if self.kernel.receive_kick(cpu) {
             self.account(cpu);
-            self.kernel.enter(cpu);
+            self.kernel.enter_cpu(cpu);
             let current = self.kernel.cpus[cpu.index()].current;
             self.schedule(cpu, current.map_or(Leaving::Idle, Leaving::Runnable));
         }
     }
 
     /// A wake-up that another CPU has handed over. An idle CPU then schedules at once.
-    pub(super) fn handed_over(&mut self, task: TaskId, cpu: CpuId) {
-        self.kernel.enter(cpu);
+    pub(super) fn handed_over(self, task: TaskId, cpu: CpuId) {
+        self.begin_interrupt(cpu);
         self.kernel.receive_wake_up(task);
         self.end_interrupt(cpu);
         if self.kernel.cpus[cpu.index()].current.is_none() {
@@ -108,11 +114,11 @@ impl Machine<'_> {
     }
 
     /// Finds what a CPU runs next, and switches to that.
-    pub(super) fn schedule(&mut self, cpu: CpuId, leaving: Leaving) {
+    pub(super) fn schedule(mut self, cpu: CpuId, leaving: Leaving) {
         self.note_happenings();
         let next = self.kernel.schedule(cpu, leaving);
         let at_ns = self.kernel.at();
-        let spent_ns = self.kernel.spent_ns;
+        let spent_ns = at_ns - self.kernel.path_ns;
         self.measures.overhead_ns += spent_ns;
         if next == Next::Same {
             self.kernel.cpus[cpu.index()].since_ns = at_ns;
@@ -128,7 +134,7 @@ impl Machine<'_> {
     }
 
     /// A task has left its CPU.
-    pub(super) fn leave(&mut self, task: TaskId) {
+    pub(super) fn leave(mut self, task: TaskId) {
         let at_ns = self.kernel.at();
         let t = &mut self.tasks[task.index()];
         if t.state == State::Running {
@@ -138,14 +144,14 @@ impl Machine<'_> {
     }
 
     /// A task has got a CPU.
-    fn begin_run(&mut self, cpu: CpuId, task: TaskId) {
+    fn begin_run(mut self, cpu: CpuId, task: TaskId) {
         self.measures.switches += 1;
         let at_ns = self.kernel.at();
-        let run = &mut self.runs[cpu.index()];
-        run.started_ns = at_ns;
         let account = &self.tasks[task.index()].account;
         let waited = self.kernel.cpus[cpu.index()].waited;
-        run.flow = waited.filter(|&seq| seq == account.flow_seq).map(|_| account.flow);
+        let flow = waited.filter(|&seq| seq == account.flow_seq).map(|_| account.flow);
+        let run = &mut self.runs[cpu.index()];
+        (run.started_ns, run.flow) = (at_ns, flow);
         if self.is_thread(task) {
             self.tasks[task.index()].state = State::Running;
             self.thread_running(task.index());
@@ -154,17 +160,19 @@ impl Machine<'_> {
             t.state = State::Running;
             let delay_ns = at_ns.saturating_sub(t.account.runnable_since_ns);
             t.account.waited_ns += delay_ns;
-            self.measures.groups[t.group].run_delay.record(delay_ns);
+            let group = t.group;
+            self.measures.groups[group].run_delay.record(delay_ns);
             self.pay_for_move(task, cpu);
         }
         self.plan(cpu);
     }
 
     /// A task that ran on another CPU finds its caches cold.
-    fn pay_for_move(&mut self, task: TaskId, cpu: CpuId) {
+    fn pay_for_move(mut self, task: TaskId, cpu: CpuId) {
         let ran_on = self.tasks[task.index()].account.ran_on.replace(cpu);
         let Some(from) = ran_on.filter(|&from| from != cpu) else { return };
-        let (c, costs) = (&self.kernel.cpus[cpu.index()], &self.kernel.costs);
+        let kernel = self.kernel;
+        let (c, costs) = (&kernel.cpus[cpu.index()], &kernel.costs);
         let moves = &mut self.measures.moves;
         let cost_ns = if c.siblings.contains(from) {
             moves.in_core += 1;

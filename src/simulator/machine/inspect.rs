@@ -3,7 +3,7 @@
 //!
 //! Invariant: it changes only its own record.
 
-use super::{Machine, TaskId};
+use super::{M, Machine, TaskId};
 use crate::simulator::events::Event;
 use crate::simulator::kernel::task::On;
 use crate::simulator::task::State;
@@ -33,10 +33,10 @@ impl Idleness {
     }
 }
 
-impl Machine<'_> {
-    pub(super) fn inspect(&mut self) {
+impl M<'_> {
+    pub(super) fn inspect(mut self) {
         let Some(mut idleness) = self.idleness.take() else { return };
-        let kernel = &self.kernel;
+        let kernel = self.kernel;
         let now_ns = kernel.now_ns;
         let is_idle = |cpu: &crate::ids::CpuId| {
             let c = &kernel.cpus[cpu.index()];
@@ -58,10 +58,12 @@ impl Machine<'_> {
                 }
             }
         }
-        self.kernel.events.at(now_ns + idleness.every_ns(), Event::Inspect);
+        self.kernel.plan(now_ns + idleness.every_ns(), Event::Inspect);
         self.idleness = Some(idleness);
     }
+}
 
+impl Machine<'_> {
     /// The findings, if the machine is checked.
     pub fn idleness(&self) -> Option<&Idleness> {
         self.idleness.as_ref()

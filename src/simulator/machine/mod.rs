@@ -16,15 +16,17 @@
 
 mod cpu;
 mod inspect;
+mod paths;
 mod program;
 mod thread;
 mod tracing;
 
 use super::events::Event;
+use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
 use super::kernel::seam::KernelSeam;
 use super::kernel::task::Birth;
-use super::kernel::{Happening, Kernel, SCHEDULER_TGID};
+use super::kernel::{Happening, K, Kernel, SCHEDULER_TGID};
 use super::measure::Measures;
 use super::task::{SimTask, State, THREADS};
 use super::trace::Trace;
@@ -42,7 +44,10 @@ use crate::topology::{Domain, Domains, Topology};
 use anyhow::{Result, ensure};
 use cpu::Run;
 pub use inspect::Idleness;
+use paths::Paths;
 use program::Meetings;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use thread::Thread;
 
 /// When a run begins. Not 0, which stands for "never" in the notices.
@@ -51,7 +56,7 @@ pub const START_NS: u64 = 1_000_000_000;
 /// The machine.
 pub struct Machine<'a> {
     workload: &'a Workload,
-    kernel: Box<Kernel>,
+    kernel: K,
     random: fastrand::Rng,
     jitter: f64,
     /// What runs on each CPU.
@@ -68,6 +73,7 @@ pub struct Machine<'a> {
     pub(super) measures: Measures,
     trace: Option<Trace>,
     idleness: Option<Idleness>,
+    paths: Paths,
 }
 
 impl<'a> Machine<'a> {
@@ -101,7 +107,7 @@ impl<'a> Machine<'a> {
         };
         let usable = |domain: &Domain| domain.cpus.difference(&dedicated);
         let preferences = Preferences::new(domains, Prefer::None, &dedicated);
-        let mut kernel = Kernel::new(
+        let mut kernel = Kernel::load(
             topology,
             domains,
             options,
@@ -146,6 +152,9 @@ impl<'a> Machine<'a> {
             kernel.create(id, &birth, false)?;
             kernel.set_sleeping(domain.id.index(), !options.dedicate);
         }
+        if setup.interleave {
+            kernel.interleaving = Some(Interleaving::new(setup.seed, kernel.cpus.len()));
+        }
         Ok(Machine {
             workload,
             random: fastrand::Rng::with_seed(setup.seed),
@@ -161,6 +170,7 @@ impl<'a> Machine<'a> {
             kernel,
             trace,
             idleness: setup.inspect.map(Idleness::new),
+            paths: Paths::default(),
         })
     }
 
@@ -170,30 +180,62 @@ impl<'a> Machine<'a> {
     /// If the trace cannot be written.
     pub fn run(&mut self, length: std::time::Duration) -> Result<()> {
         let end_ns = START_NS + length.as_nanos() as u64;
-        self.kernel.enter_thread();
-        if self.alive > 0 {
-            let first = TaskId(self.threads.len() as u32);
-            self.kernel.events.at(START_NS, Event::Start(first));
+        let mut m = M(NonNull::from(&mut *self));
+        m.kernel.enter_thread();
+        if m.alive > 0 {
+            let first = TaskId(m.threads.len() as u32);
+            m.kernel.plan(START_NS, Event::Start(first));
         }
-        self.start_dedicated_threads();
-        if let Some(idleness) = &self.idleness {
-            self.kernel.events.at(START_NS + idleness.every_ns(), Event::Inspect);
+        m.start_dedicated_threads();
+        if let Some(idleness) = &m.idleness {
+            m.kernel.plan(START_NS + idleness.every_ns(), Event::Inspect);
         }
-        while self.alive > 0
-            && let Some((time_ns, event)) = self.kernel.events.pop()
+        while m.alive > 0
+            && let Some((time_ns, event)) = m.kernel.events.pop()
         {
             if time_ns >= end_ns {
                 break;
             }
-            self.kernel.begin(time_ns);
-            self.handle(event)?;
-            self.note_happenings();
+            m.kernel.begin(time_ns);
+            match m.kernel.interleaving.is_some() {
+                true => m.overlap(event)?,
+                false => m.handle(event)?,
+            }
+            m.note_happenings();
         }
-        let ended_ns = if self.alive > 0 { end_ns } else { self.kernel.now_ns };
-        self.close(ended_ns)
+        let ended_ns = if m.alive > 0 { end_ns } else { m.kernel.now_ns };
+        m.close(ended_ns)
     }
 
-    fn handle(&mut self, event: Event) -> Result<()> {
+    /// The memory of a domain at the end.
+    pub(super) fn domain(&self, domain: usize) -> &abi::domain_ctx {
+        self.kernel.domain(domain)
+    }
+}
+
+/// The machine as its paths use it: its address, as [`K`] is the kernel's.
+#[derive(Clone, Copy)]
+struct M<'a>(NonNull<Machine<'a>>);
+
+impl<'a> Deref for M<'a> {
+    type Target = Machine<'a>;
+
+    fn deref(&self) -> &Machine<'a> {
+        // SAFETY: the machine outlives the paths of its run, which use it from one thread. They
+        // keep the reference for an expression, in which no other path goes on.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for M<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl M<'_> {
+    fn handle(self, event: Event) -> Result<()> {
         match event {
             Event::Start(task) => self.start(task)?,
             Event::Alarm(task) => self.alarm(task),
@@ -203,20 +245,21 @@ impl<'a> Machine<'a> {
             Event::ThreadWake { domain, cpu } => self.wake_thread(domain, cpu),
             Event::Timer => self.timer(),
             Event::Inspect => self.inspect(),
+            Event::Resume(_) => unreachable!("paths overlap only in overlap()"),
         }
         Ok(())
     }
 
     /// The timer of the kernel's side interrupts the first CPU.
-    fn timer(&mut self) {
+    fn timer(self) {
         let cpu = self.kernel.online.first().expect("a machine has a CPU");
-        self.kernel.enter(cpu);
+        self.begin_interrupt(cpu);
         self.kernel.fire_timer();
         self.end_interrupt(cpu);
     }
 
     /// Records what the last path through the kernel has done.
-    fn note_happenings(&mut self) {
+    fn note_happenings(mut self) {
         if !self.kernel.has_happenings() {
             return;
         }
@@ -225,11 +268,11 @@ impl<'a> Machine<'a> {
             match *happening {
                 Happening::Notice { domain, task, from_ns, to_ns } => {
                     let seq = self.kernel.task(task).ctx().seq;
+                    let flow = self.flows + 1;
                     let account = &mut self.tasks[task.index()].account;
                     if account.flow_seq != seq {
-                        account.flow_seq = seq;
-                        self.flows += 1;
-                        account.flow = self.flows;
+                        (account.flow_seq, account.flow) = (seq, flow);
+                        self.flows = flow;
                         self.trace_notice(task, from_ns, to_ns);
                     }
                     self.interrupt_spin(domain, to_ns);
@@ -244,7 +287,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Accounts for the tasks that still run or wait at the end.
-    fn close(&mut self, ended_ns: u64) -> Result<()> {
+    fn close(mut self, ended_ns: u64) -> Result<()> {
         self.kernel.begin(ended_ns);
         for cpu in self.kernel.online.iter().collect::<Vec<_>>() {
             self.account(cpu);
@@ -265,19 +308,21 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn is_thread(&self, task: TaskId) -> bool {
+    fn is_thread(self, task: TaskId) -> bool {
         task.index() < self.threads.len()
     }
 
-    /// The memory of a domain at the end.
-    pub(super) fn domain(&self, domain: usize) -> &abi::domain_ctx {
-        self.kernel.domain(domain)
-    }
-
-    fn name(&self, task: TaskId) -> String {
+    fn name(self, task: TaskId) -> String {
         match self.tasks[task.index()].group {
             THREADS => format!("manyland/{}", task.0),
             group => format!("{} {}", self.workload.groups[group].name, task.pid()),
         }
+    }
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        // SAFETY: no path goes on, and the schedulers do not use the memory when they are dropped.
+        unsafe { self.kernel.free() };
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a blocked task has an alarm, or stands in exactly one line of [`Meetings`].
 
-use super::{Leaving, Machine};
+use super::{Leaving, M};
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use crate::simulator::events::Event;
@@ -85,26 +85,26 @@ enum After {
     Yield,
 }
 
-impl Machine<'_> {
+impl<'a> M<'a> {
     /// Creates the next of the initial tasks on the first CPU, where the program that starts them
     /// runs.
-    pub(super) fn start(&mut self, task: TaskId) -> Result<()> {
+    pub(super) fn start(self, task: TaskId) -> Result<()> {
         let cpu = self.kernel.online.first().expect("a machine has a CPU");
-        self.kernel.enter(cpu);
+        self.begin_interrupt(cpu);
         self.create(task, cpu)?;
         let next = TaskId(task.0 + 1);
         let initial =
             self.workload.groups.iter().map(|group| u64::from(group.instances)).sum::<u64>();
         if u64::from(next.0) < initial + self.threads.len() as u64 {
             let at_ns = self.kernel.now_ns + self.kernel.costs.fork;
-            self.kernel.events.at(at_ns, Event::Start(next));
+            self.kernel.plan(at_ns, Event::Start(next));
         }
         self.end_interrupt(cpu);
         Ok(())
     }
 
     /// Creates a task on a CPU; what runs there is its parent.
-    fn create(&mut self, task: TaskId, cpu: CpuId) -> Result<()> {
+    fn create(mut self, task: TaskId, cpu: CpuId) -> Result<()> {
         let group = self.tasks[task.index()].group;
         let phase = &self.workload.groups[group].phases[0];
         let online = self.kernel.online;
@@ -121,7 +121,7 @@ impl Machine<'_> {
     }
 
     /// A task that sleeps, or is new, becomes runnable.
-    fn wake(&mut self, task: TaskId, wake: Wake) {
+    fn wake(mut self, task: TaskId, wake: Wake) {
         if wake == Wake::Up {
             debug_assert_eq!(self.tasks[task.index()].state, State::Blocked);
             self.kernel.spend(self.kernel.costs.wake);
@@ -134,16 +134,17 @@ impl Machine<'_> {
     }
 
     /// A task's sleep ends, by an interrupt on the CPU where it ran last.
-    pub(super) fn alarm(&mut self, task: TaskId) {
+    pub(super) fn alarm(self, task: TaskId) {
         let cpu = self.kernel.task(task).cpu();
-        self.kernel.enter(cpu);
+        self.begin_interrupt(cpu);
         self.wake(task, Wake::Up);
         self.end_interrupt(cpu);
     }
 
-    pub(super) fn prepare_program(&mut self, task: TaskId) {
+    pub(super) fn prepare_program(mut self, task: TaskId) {
+        let workload = self.workload;
         let t = &mut self.tasks[task.index()];
-        let group = &self.workload.groups[t.group];
+        let group = &workload.groups[t.group];
         t.program = Program {
             phase_left: passes_left(group.phases[0].loops),
             loops_left: passes_left(group.loops),
@@ -154,13 +155,13 @@ impl Machine<'_> {
         self.enter_phase(task);
     }
 
-    fn phase(&self, task: TaskId) -> &Phase {
+    fn phase(self, task: TaskId) -> &'a Phase {
         let t = &self.tasks[task.index()];
         &self.workload.groups[t.group].phases[t.program.phase]
     }
 
     /// Sets the CPUs and the priority of a phase. True if the task may remain on its CPU.
-    fn enter_phase(&mut self, task: TaskId) -> bool {
+    fn enter_phase(mut self, task: TaskId) -> bool {
         let (cpus, priority) = (self.phase(task).cpus, self.phase(task).priority);
         let online = self.kernel.online;
         let cpus = cpus.map_or(online, |cpus| cpus.intersection(&online));
@@ -181,7 +182,7 @@ impl Machine<'_> {
     }
 
     /// Moves on to the next step; false if the task has ended.
-    fn next_step(&mut self, task: TaskId) -> bool {
+    fn next_step(mut self, task: TaskId) -> bool {
         let groups = &self.workload.groups;
         let t = &mut self.tasks[task.index()];
         let (group, program) = (&groups[t.group], &mut t.program);
@@ -190,7 +191,9 @@ impl Machine<'_> {
             return true;
         }
         program.step = 0;
-        self.measures.groups[t.group].passes += 1;
+        let number = t.group;
+        self.measures.groups[number].passes += 1;
+        let program = &mut self.tasks[task.index()].program;
         match &mut program.phase_left {
             None => return true,
             Some(0) => (),
@@ -217,7 +220,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// If the kernel's side refuses a task that it forks.
-    pub(super) fn go_on(&mut self, task: TaskId, cpu: CpuId) -> Result<()> {
+    pub(super) fn go_on(mut self, task: TaskId, cpu: CpuId) -> Result<()> {
         loop {
             if self.tasks[task.index()].program.ended {
                 self.exit(task, cpu);
@@ -226,7 +229,7 @@ impl Machine<'_> {
             let delay_ns = std::mem::take(&mut self.tasks[task.index()].program.delay_ns);
             if delay_ns > 0 {
                 let at_ns = self.kernel.at() + delay_ns;
-                self.kernel.events.at(at_ns, Event::Alarm(task));
+                self.kernel.plan(at_ns, Event::Alarm(task));
                 self.block(task, cpu);
                 return Ok(());
             }
@@ -234,7 +237,7 @@ impl Machine<'_> {
                 self.migrate(task, cpu);
                 return Ok(());
             }
-            if self.kernel.spent_ns >= AT_ONCE_NS {
+            if self.kernel.at() - self.kernel.path_ns >= AT_ONCE_NS {
                 self.run_for(task, cpu, 0);
                 return Ok(());
             }
@@ -252,7 +255,7 @@ impl Machine<'_> {
                 }
                 After::SleepUntil(time_ns) => {
                     let at_ns = time_ns.max(self.kernel.at());
-                    self.kernel.events.at(at_ns, Event::Alarm(task));
+                    self.kernel.plan(at_ns, Event::Alarm(task));
                     self.block(task, cpu);
                     return Ok(());
                 }
@@ -270,19 +273,20 @@ impl Machine<'_> {
     }
 
     /// Uses the CPU for a time and for the costs of the steps before.
-    fn run_for(&mut self, task: TaskId, cpu: CpuId, ns: u64) {
-        self.tasks[task.index()].left_ns = ns + self.kernel.spent_ns;
+    fn run_for(mut self, task: TaskId, cpu: CpuId, ns: u64) {
+        let since_ns = self.kernel.cpus[cpu.index()].since_ns;
+        self.tasks[task.index()].left_ns = ns + self.kernel.at().saturating_sub(since_ns);
         self.plan(cpu);
     }
 
-    fn block(&mut self, task: TaskId, cpu: CpuId) {
+    fn block(mut self, task: TaskId, cpu: CpuId) {
         self.kernel.task_mut(task).c.nvcsw += 1;
         self.tasks[task.index()].state = State::Blocked;
         self.schedule(cpu, Leaving::Blocked(task));
     }
 
     /// A task ends.
-    fn exit(&mut self, task: TaskId, cpu: CpuId) {
+    fn exit(mut self, task: TaskId, cpu: CpuId) {
         self.kernel.task_mut(task).c.flags |= native::PF_EXITING as u32;
         self.tasks[task.index()].state = State::Dead;
         self.schedule(cpu, Leaving::Blocked(task));
@@ -291,19 +295,19 @@ impl Machine<'_> {
     }
 
     /// A task leaves a CPU that it may no longer use, by the kernel's migration thread.
-    fn migrate(&mut self, task: TaskId, cpu: CpuId) {
+    fn migrate(self, task: TaskId, cpu: CpuId) {
         self.kernel.migrate(task);
         self.trace_run(cpu, task);
         self.leave(task);
         self.schedule(cpu, Leaving::Other);
     }
 
-    fn jittered(&mut self, ns: u64) -> u64 {
+    fn jittered(mut self, ns: u64) -> u64 {
         let by = 1.0 + self.jitter * (2.0 * self.random.f64() - 1.0);
         (ns as f64 * by) as u64
     }
 
-    fn do_step(&mut self, task: TaskId, step: Step) -> Result<After> {
+    fn do_step(mut self, task: TaskId, step: Step) -> Result<After> {
         if let Step::Run(ns) = step {
             return Ok(After::Run(self.jittered(ns)));
         }
@@ -345,7 +349,7 @@ impl Machine<'_> {
 
     /// As rt-app: the first use sets the timer's first beat one period ahead; a relative timer that
     /// was missed goes on from now.
-    fn wait_for_timer(&mut self, task: TaskId, step: TimerStep) -> After {
+    fn wait_for_timer(mut self, task: TaskId, step: TimerStep) -> After {
         let at_ns = self.kernel.at();
         let first_ns = self.tasks[task.index()].account.born_ns;
         let beat = match step.timer {
@@ -363,7 +367,7 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    fn lock_mutex(&mut self, task: TaskId, mutex: usize) -> After {
+    fn lock_mutex(mut self, task: TaskId, mutex: usize) -> After {
         let mutex = &mut self.meetings.mutexes[mutex];
         if mutex.owner.is_some() {
             mutex.line.push_back(task);
@@ -373,7 +377,7 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    fn unlock_mutex(&mut self, task: TaskId, number: usize) {
+    fn unlock_mutex(mut self, task: TaskId, number: usize) {
         let mutex = &mut self.meetings.mutexes[number];
         if mutex.owner != Some(task) {
             return;
@@ -384,7 +388,7 @@ impl Machine<'_> {
         }
     }
 
-    fn wait_at(&mut self, task: TaskId, meeting: Meeting) -> After {
+    fn wait_at(mut self, task: TaskId, meeting: Meeting) -> After {
         self.unlock_mutex(task, meeting.mutex);
         self.meetings.conditions[meeting.condition].line.push_back((task, Some(meeting.mutex)));
         After::Block
@@ -392,7 +396,7 @@ impl Machine<'_> {
 
     /// Wakes the first task that waits for a condition, or puts it in line for its mutex if another
     /// task holds that. False if no task waits.
-    fn signal(&mut self, condition: usize) -> bool {
+    fn signal(mut self, condition: usize) -> bool {
         let Some((next, mutex)) = self.meetings.conditions[condition].line.pop_front() else {
             return false;
         };
@@ -408,9 +412,10 @@ impl Machine<'_> {
         true
     }
 
-    fn meet(&mut self, task: TaskId, number: usize) -> After {
+    fn meet(mut self, task: TaskId, number: usize) -> After {
+        let expected = self.workload.barriers[number] as usize;
         let barrier = &mut self.meetings.barriers[number];
-        if barrier.line.len() + 1 < self.workload.barriers[number] as usize {
+        if barrier.line.len() + 1 < expected {
             barrier.line.push(task);
             return After::Block;
         }
@@ -420,7 +425,7 @@ impl Machine<'_> {
         After::GoOn
     }
 
-    fn post(&mut self, number: usize) {
+    fn post(mut self, number: usize) {
         let semaphore = &mut self.meetings.semaphores[number];
         match semaphore.line.pop_front() {
             Some(next) => self.wake(next, Wake::Up),
@@ -428,7 +433,7 @@ impl Machine<'_> {
         }
     }
 
-    fn fork(&mut self, parent: TaskId, group: usize) -> Result<()> {
+    fn fork(mut self, parent: TaskId, group: usize) -> Result<()> {
         self.kernel.spend(self.kernel.costs.fork);
         let child = TaskId(self.tasks.len() as u32);
         self.tasks.push(SimTask::unborn(group));

@@ -11,7 +11,7 @@
 //!
 //! Invariant: a thread with notices in its ring is awake, or has been woken.
 
-use super::{CpuId, Leaving, Machine, TaskId};
+use super::{CpuId, Leaving, M, TaskId};
 use crate::domains::scheduler::Left;
 use crate::ids::DomainId;
 use crate::simulator::events::Event;
@@ -52,31 +52,31 @@ impl Thread {
     }
 }
 
-impl Machine<'_> {
+impl M<'_> {
     /// Puts the threads that have CPUs of their own there.
-    pub(super) fn start_dedicated_threads(&mut self) {
+    pub(super) fn start_dedicated_threads(self) {
         for (d, thread) in self.threads.iter().enumerate() {
             if let Some(cpu) = thread.dedicated {
                 let at_ns = super::START_NS;
                 let domain = DomainId(d as u32);
-                self.kernel.events.at(at_ns, Event::ThreadWake { domain, cpu });
+                self.kernel.plan(at_ns, Event::ThreadWake { domain, cpu });
             }
         }
     }
 
     /// Ends the spinning of a domain's thread, which has something to do from `at_ns` on.
-    pub(super) fn interrupt_spin(&mut self, d: usize, at_ns: u64) {
+    pub(super) fn interrupt_spin(mut self, d: usize, at_ns: u64) {
         let thread = &mut self.threads[d];
         if let (Doing::Spinning, Some(cpu)) = (thread.doing, thread.dedicated) {
             thread.doing = Doing::Coming;
             let (domain, seen_ns) = (DomainId(d as u32), at_ns + self.kernel.costs.step);
-            self.kernel.events.at(seen_ns, Event::ThreadWake { domain, cpu });
+            self.kernel.plan(seen_ns, Event::ThreadWake { domain, cpu });
         }
     }
 
     /// The thread of a domain wakes up by what `cpu` has done. One that spins only sees that it has
     /// work.
-    pub(super) fn wake_thread(&mut self, domain: DomainId, cpu: CpuId) {
+    pub(super) fn wake_thread(mut self, domain: DomainId, cpu: CpuId) {
         let d = domain.index();
         let task = TaskId(domain.0);
         if self.tasks[d].state != State::Blocked {
@@ -98,7 +98,7 @@ impl Machine<'_> {
     }
 
     /// A thread was switched in.
-    pub(super) fn thread_running(&mut self, d: usize) {
+    pub(super) fn thread_running(mut self, d: usize) {
         self.kernel.set_sleeping(d, false);
         if self.tasks[d].left_ns == 0 {
             self.threads[d].doing = Doing::Coming;
@@ -109,12 +109,12 @@ impl Machine<'_> {
     }
 
     /// Whether its ring holds notices, even incomplete ones.
-    fn has_notices(&self, d: usize) -> bool {
+    fn has_notices(self, d: usize) -> bool {
         self.kernel.channel(d).notices.borrow().bytes() > 0
     }
 
     /// The thread has finished what it was doing.
-    pub(super) fn thread_goes_on(&mut self, d: usize, cpu: CpuId) {
+    pub(super) fn thread_goes_on(mut self, d: usize, cpu: CpuId) {
         match self.threads[d].doing {
             _ if self.threads[d].dedicated.is_some() => self.spin(d, cpu),
             Doing::Coming | Doing::Spinning => self.round(d, cpu),
@@ -136,7 +136,7 @@ impl Machine<'_> {
 
     /// A pass through the loop of a thread that has a CPU of its own. It never sleeps, and yields
     /// the CPU only to make the kernel drain its decisions.
-    fn spin(&mut self, d: usize, cpu: CpuId) {
+    fn spin(mut self, d: usize, cpu: CpuId) {
         if let Doing::Round(_) = self.threads[d].doing {
             if self.kernel.channel(d).decisions.borrow().has_visible() {
                 return self.yield_thread(d, cpu);
@@ -153,20 +153,20 @@ impl Machine<'_> {
         self.plan(cpu);
     }
 
-    fn yield_thread(&mut self, d: usize, cpu: CpuId) {
+    fn yield_thread(mut self, d: usize, cpu: CpuId) {
         let task = TaskId(d as u32);
         self.kernel.task_mut(task).c.scx.slice = 0;
         self.come_again(d);
         self.schedule(cpu, Leaving::Runnable(task));
     }
 
-    fn come_again(&mut self, d: usize) {
+    fn come_again(mut self, d: usize) {
         self.threads[d].doing = Doing::Coming;
         self.tasks[d].left_ns = self.kernel.costs.step;
     }
 
     /// A round of the domain's scheduler.
-    fn round(&mut self, d: usize, cpu: CpuId) {
+    fn round(mut self, d: usize, cpu: CpuId) {
         let channel = self.kernel.channel(d).clone();
         let begun_ns = self.kernel.now_ns;
         channel.now_ns.set(begun_ns);

@@ -1,14 +1,14 @@
 //! What the machine writes into its trace, if there is one.
 
-use super::{Machine, TaskId};
+use super::{M, TaskId};
 use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::trace::{Trace, cpu_track, thread_track};
 use std::ops::Range;
 
-impl Machine<'_> {
+impl M<'_> {
     /// Lends the trace to `write`, if there is one.
-    fn with_trace(&mut self, write: impl FnOnce(&Self, &mut Trace)) {
+    fn with_trace(mut self, write: impl FnOnce(Self, &mut Trace)) {
         if let Some(mut trace) = self.trace.take() {
             write(self, &mut trace);
             self.trace = Some(trace);
@@ -16,7 +16,7 @@ impl Machine<'_> {
     }
 
     /// A CPU has written a notice.
-    pub(super) fn trace_notice(&mut self, task: TaskId, from_ns: u64, to_ns: u64) {
+    pub(super) fn trace_notice(self, task: TaskId, from_ns: u64, to_ns: u64) {
         let cpu = self.kernel.here;
         self.with_trace(|machine, trace| {
             let name = format!("queue {}", machine.name(task));
@@ -47,14 +47,14 @@ impl Machine<'_> {
     }
 
     /// A CPU has carried out the decision that the thread began at `from_ns`.
-    pub(super) fn trace_carried_out(&mut self, d: usize, task: TaskId, from_ns: u64) {
+    pub(super) fn trace_carried_out(self, d: usize, task: TaskId, from_ns: u64) {
         self.with_trace(|machine, trace| {
             trace.flow(thread_track(d), 't', from_ns, machine.tasks[task.index()].account.flow);
         });
     }
 
     /// A task or thread leaves its CPU, or the simulation ends.
-    pub(super) fn trace_run(&mut self, cpu: CpuId, task: TaskId) {
+    pub(super) fn trace_run(self, cpu: CpuId, task: TaskId) {
         let run = &self.runs[cpu.index()];
         let (from_ns, flow, to_ns) = (run.started_ns, run.flow, self.kernel.now_ns);
         if from_ns > to_ns {
