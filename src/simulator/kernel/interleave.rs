@@ -109,6 +109,11 @@ impl K {
         self.suspend(Pause::Until(self.at() + delay_ns));
     }
 
+    /// Whether a CPU is in the middle of a path.
+    pub fn is_busy(self, cpu: CpuId) -> bool {
+        self.interleaving.as_ref().is_some_and(|interleaving| interleaving.busy[cpu.index()])
+    }
+
     /// Other CPUs go on for a moment.
     pub(super) fn spin(self) {
         self.suspend(Pause::Until(self.at() + SPIN_NS));

@@ -217,7 +217,10 @@ impl K {
         self.here = from;
         self.lock_run_queue(from);
         self.put_previous(id, false);
-        self.cpus[from.index()].current = None;
+        let at_ns = self.at();
+        let c = &mut self.cpus[from.index()];
+        c.current = None;
+        c.idle_since_ns = at_ns;
         self.dequeue(id);
         self.unlock_run_queue(from);
         let allowed = self.task(id).c.cpus_mask;

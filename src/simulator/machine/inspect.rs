@@ -40,7 +40,7 @@ impl M<'_> {
         let now_ns = kernel.now_ns;
         let is_idle = |cpu: &crate::ids::CpuId| {
             let c = &kernel.cpus[cpu.index()];
-            c.current.is_none() && c.local.is_empty()
+            c.current.is_none() && c.local.is_empty() && !kernel.is_busy(*cpu)
         };
         let idle: Vec<_> = kernel.online.iter().filter(is_idle).collect();
         let ids = (0..).map(TaskId);
