@@ -74,6 +74,7 @@ fn no_task_is_lost_whatever_overlaps() {
         let at_home: u32 = report.domains.iter().map(|domain| domain.tasks).sum();
         assert_eq!(at_home, 0, "seed {seed}: tasks that have ended are counted");
         let idle = report.idle_beside_waiting_us.as_ref().unwrap();
+        assert_eq!(idle.wrongly_ready, 0, "seed {seed}: an old decision was carried out");
         // With these, tasks that wait may not have the CPU.
         if !(seed % 7 == 3 || seed % 5 == 4) {
             assert!(idle.at_home <= IDLE_US && idle.elsewhere <= IDLE_US, "seed {seed}: {idle:?}");

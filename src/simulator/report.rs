@@ -64,6 +64,9 @@ pub struct Idle {
     pub at_home: f64,
     /// CPUs of other domains, if the task may run anywhere.
     pub elsewhere: f64,
+    /// How often a task was ready by a decision for an earlier wait.
+    #[serde(skip)]
+    pub wrongly_ready: u64,
 }
 
 /// Moves of tasks between CPUs.
@@ -213,6 +216,7 @@ impl Report {
             idle_beside_waiting_us: machine.idleness().map(|idleness| Idle {
                 at_home: us(idleness.at_home_ns),
                 elsewhere: us(idleness.elsewhere_ns),
+                wrongly_ready: idleness.wrongly_ready,
             }),
             groups: (0..workload.groups.len())
                 .map(|group| group_report(machine, workload, group))
@@ -275,7 +279,7 @@ impl Report {
                 "fairness among those that always wanted a CPU (Jain's index): {fairness:.4}"
             )?;
         }
-        if let Some(Idle { at_home, elsewhere }) = self.idle_beside_waiting_us {
+        if let Some(Idle { at_home, elsewhere, .. }) = self.idle_beside_waiting_us {
             writeln!(
                 out,
                 "longest that a CPU was idle beside a waiting task: {at_home:.1} us at its home, {elsewhere:.1} us elsewhere"

@@ -4,8 +4,10 @@
 //! Invariant: it changes only its own record.
 
 use super::{M, Machine, TaskId};
+use crate::abi;
 use crate::simulator::events::Event;
-use crate::simulator::kernel::task::On;
+use crate::simulator::kernel::native;
+use crate::simulator::kernel::task::{On, Task};
 use crate::simulator::task::State;
 use std::time::Duration;
 
@@ -19,18 +21,29 @@ pub struct Idleness {
     /// The longest on CPUs of other domains, for tasks that may run anywhere; other tasks are not
     /// offered to them.
     pub elsewhere_ns: u64,
+    /// How often a task was on a queue of ready ones by a decision for an earlier wait.
+    pub wrongly_ready: u64,
 }
 
 impl Idleness {
     /// A record without a finding, and the time between two checks.
     pub fn new(every: Duration) -> Idleness {
-        Idleness { every, at_home_ns: 0, elsewhere_ns: 0 }
+        Idleness { every, at_home_ns: 0, elsewhere_ns: 0, wrongly_ready: 0 }
     }
 
     /// The time between two checks (nanoseconds).
     pub fn every_ns(&self) -> u64 {
         (self.every.as_nanos() as u64).max(1)
     }
+}
+
+/// Whether a task is ready although its last wait has no decision, and it is not starved either.
+fn is_wrongly_ready(task: &Task, now_ns: u64) -> bool {
+    let (On::Dsq(dsq, _), ctx) = (task.on, task.ctx()) else { return false };
+    let kind = dsq as u32 & native::DSQ_KIND;
+    let is_decided = ctx.waits_on == 0 || ctx.decided_seq == ctx.seq;
+    let is_starved = now_ns.saturating_sub(ctx.runnable_ns) >= abi::STARVED_NS;
+    (kind == native::DSQ_READY || kind == native::DSQ_OWN) && !is_decided && !is_starved
 }
 
 impl M<'_> {
@@ -47,6 +60,7 @@ impl M<'_> {
         for (id, task) in ids.zip(&self.tasks).filter(|(_, task)| task.state == State::Runnable) {
             let t = kernel.task(id);
             let On::Dsq(..) = t.on else { continue };
+            idleness.wrongly_ready += u64::from(is_wrongly_ready(t, now_ns));
             let waited_ns = now_ns.saturating_sub(task.account.runnable_since_ns);
             for &cpu in idle.iter().filter(|&&cpu| t.may_use(cpu)) {
                 let c = &kernel.cpus[cpu.index()];
