@@ -65,7 +65,7 @@ costs! {
     lock = 20,
     /// A dispatch, without what it finds.
     dispatch = 120,
-    /// Looking up a DSQ, for its length or its tasks.
+    /// Finding a DSQ by its number, for its length or its tasks.
     look = 5,
     /// Moving a task over from the run queue of another CPU.
     take_over = 150,
@@ -91,7 +91,7 @@ costs! {
     move_l3 = 5000,
     /// Refilling them after a move to another NUMA node.
     move_node = 10000,
-    /// How late the timer of the BPF side fires, by which it measures how late the machine is.
+    /// The time by which the timer of the BPF side is overdue, which tells it how slow the machine is.
     timer = 1000,
     /// Time between two ticks, at which slices end (CONFIG_HZ=250).
     tick = 4000000,

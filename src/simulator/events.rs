@@ -19,7 +19,7 @@ pub enum Event {
     Due { cpu: CpuId, plan: u64 },
     /// A kick arrives at its CPU.
     Kicked(CpuId),
-    /// A wake-up that another CPU has handed over reaches its CPU.
+    /// A wake-up that another CPU has handed over arrives.
     HandedOver { task: TaskId, cpu: CpuId },
     /// A domain thread is woken by what a CPU has done.
     ThreadWake { domain: DomainId, cpu: CpuId },

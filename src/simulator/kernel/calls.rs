@@ -137,7 +137,7 @@ fn drain(ring: *const c_void, callback: *const c_void, context: *mut c_void) -> 
         });
         let Some(((message, made), decided)) = decided else { break };
         let mut dynptr = bpf_dynptr { data: message.cast() };
-        // SAFETY: as above; the record stays where it is until it is released, and no reference to
+        // SAFETY: as above; the record is not moved until it is released, and no reference to
         // the kernel exists.
         unsafe { callback(&raw mut dynptr, context) };
         // SAFETY: the record is a decision.
@@ -390,7 +390,7 @@ calls! {
 const BUSY: i32 = -16;
 
 impl Kernel {
-    /// The timer fires after `ns`, and as late as timers are.
+    /// The timer fires after `ns`, and after the time by which timers are overdue.
     fn start_timer(&mut self, ns: u64) {
         let at_ns = self.at() + ns + self.costs.timer;
         self.events.at(at_ns, crate::simulator::events::Event::Timer);

@@ -12,13 +12,13 @@ use crate::ids::CpuId;
 use crate::simulator::events::Event;
 use corosensei::Yielder;
 
-/// One in so many calls of bpf/ pauses.
+/// One call of bpf/ in this number pauses.
 const PAUSES: u8 = 4;
-/// For up to so long, and one in [`LONG_PAUSES`] for up to so much longer.
+/// The longest pause. One in [`LONG_PAUSES`] may last for up to [`LONG_PAUSE_NS`].
 const PAUSE_NS: u64 = 1000;
 const LONG_PAUSES: u8 = 16;
 const LONG_PAUSE_NS: u64 = 30_000;
-/// How long a CPU waits between two looks at what another one does.
+/// How long a CPU waits until it checks again what another one does.
 const SPIN_NS: u64 = 100;
 
 /// Why a path pauses.

@@ -393,7 +393,7 @@ impl Kernel {
     /// A domain's part of it.
     pub fn domain(&self, domain: usize) -> &abi::domain_ctx {
         assert!(domain < self.channels.len());
-        // SAFETY: the memory is an array of so many domains, and C runs only while `self` is
+        // SAFETY: the memory is an array of that number of domains, and C runs only while `self` is
         // borrowed for writing.
         unsafe { self.memory.domain(domain).as_ref() }
     }

@@ -44,7 +44,7 @@ pub struct Birth<'a> {
 }
 
 impl Task {
-    /// A task that sleeps. It stays where it is in memory, and [`Task::free`] ends it.
+    /// A task that sleeps. Its address never changes, and [`Task::free`] ends it.
     pub fn create(id: TaskId, birth: &Birth<'_>, cgroups: *mut css_set) -> NonNull<Task> {
         let mut comm = [0; 16];
         for (to, byte) in comm[..15].iter_mut().zip(birth.name.bytes()) {

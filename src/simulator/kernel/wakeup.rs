@@ -62,7 +62,7 @@ impl K {
         !c.l3.contains(self.here) || cpu != self.here && c.nr_running == 0
     }
 
-    /// A wake-up that was handed over reaches its CPU.
+    /// A wake-up that was handed over arrives at its CPU.
     pub fn receive_wake_up(self, id: TaskId) {
         self.activate(id, native::SCX_ENQ_WAKEUP);
     }
@@ -110,7 +110,7 @@ impl K {
         self.unlock_run_queue(cpu);
     }
 
-    /// Takes a task off its run queue.
+    /// Removes a task from its run queue.
     pub(super) fn dequeue(mut self, id: TaskId) {
         self.unlink(id);
         let cpu = self.task(id).cpu();
@@ -188,7 +188,7 @@ impl K {
         self.put_back(id, runs);
     }
 
-    /// Takes a task that runs off its run queue for a change; whether it runs.
+    /// Dequeues a task for a change of its attributes, and answers whether it runs.
     fn take_aside(mut self, id: TaskId) -> bool {
         let runs = self.task(id).c.on_cpu;
         if runs {
@@ -210,7 +210,7 @@ impl K {
         }
     }
 
-    /// The kernel's migration thread takes a running task off a CPU that it may no longer use.
+    /// The kernel's migration thread moves a running task off a CPU that it may no longer use.
     pub fn migrate(mut self, id: TaskId) {
         self.rq_clock_ns = self.at();
         let from = self.task(id).cpu();
@@ -236,7 +236,7 @@ impl K {
 }
 
 impl Kernel {
-    /// Takes a task off the queue that it is on.
+    /// Removes a task from the queue that it is on.
     pub(super) fn unlink(&mut self, id: TaskId) {
         let cpu = self.task(id).cpu();
         match std::mem::replace(&mut self.task_mut(id).on, On::Nothing) {

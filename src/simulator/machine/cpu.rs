@@ -93,7 +93,7 @@ impl M<'_> {
         Ok(())
     }
 
-    /// A kick reaches its CPU, which schedules if it is idle or if the kick says so.
+    /// A kick arrives at its CPU, which schedules if it is idle or if the kick says so.
     pub(super) fn kicked(mut self, cpu: CpuId) {
         if self.kernel.receive_kick(cpu) {
             self.account(cpu);
