@@ -30,7 +30,9 @@ fn main() -> Result<()> {
     compiler
         .object(Path::new(SCHEDULER.0), &out.join(SCHEDULER.1))?
         .generate(out.join(SKELETON))?;
-    native::build(compiler.clang(), &out, &out.join(NATIVE))?;
+    if env::var_os("CARGO_FEATURE_SIMULATOR").is_some() {
+        native::build(compiler.clang(), &out, &out.join(NATIVE))?;
+    }
     println!("cargo:rustc-env=SCX_MANYLAND_BUILD_ID={}", build_id());
     println!("cargo:rustc-env=SCX_MANYLAND_FEATURES={}", features());
     Ok(())

@@ -60,6 +60,7 @@ pub mod kernel;
 pub mod policy;
 #[doc(hidden)]
 pub mod run;
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod topology;
 

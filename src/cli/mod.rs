@@ -6,6 +6,7 @@
 mod bench;
 #[cfg(test)]
 mod documents;
+#[cfg(feature = "simulator")]
 mod simulate;
 
 use anyhow::{Error, Result, anyhow, bail, ensure};
@@ -56,6 +57,7 @@ enum Subcommands {
     #[command(args_override_self = true)]
     Bench(Box<BenchArgs>),
     /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
+    #[cfg(feature = "simulator")]
     Simulate(Box<simulate::SimulateArgs>),
     /// Runs a workload for `bench`
     #[command(hide = true)]
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
     program::main(|cli: Cli| match cli.command {
         Some(Subcommands::Topology(args)) => topology(args),
         Some(Subcommands::Bench(args)) => compare(&args.plan(check_contender).map_err(usage)?),
+        #[cfg(feature = "simulator")]
         Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)

@@ -340,6 +340,7 @@ macro_rules! write_options {
         $data.nr_sets = u32::try_from(preferences.set_count())?;
     }};
 }
+#[cfg(feature = "simulator")]
 pub(crate) use write_options;
 
 /// How many CPUs the kernel could have, counting those that are offline.
