@@ -2,14 +2,13 @@
 //! whole core is idle.
 
 use crate::api::kinds::Kinds;
-use crate::api::load::Hog;
+use crate::api::load::{self, Hog};
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, holds_mostly, process, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
-use std::thread;
 use std::time::Duration;
 
 tests! {
@@ -35,14 +34,23 @@ pub fn hogs_that_share_a_core_part(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// With `--strict` and with `--no-steal` they stay in a domain that has no other core.
+/// With `--strict` and with `--no-steal` they do not leave a domain that has no other core for a
+/// whole one. Both have their home there because they were bound to it. With `--strict` their homes
+/// may be moved all the same, to even out the loads.
 pub fn hogs_share_the_core_that_is_their_home(_: &Machine) -> Result<()> {
     for option in ["--strict", "--no-steal"] {
-        let scheduler = Scheduler::start(&["--domain", "l3", option])?;
-        let hogs = [Hog::anywhere(LIMIT)?, Hog::anywhere(LIMIT)?];
-        thread::sleep(Duration::from_secs(1));
-        let cores = cores_of(&hogs)?;
-        ensure!(cores[0] == cores[1], "{option}: the hogs are on the cores {cores:?}");
+        let scheduler = Scheduler::start(&[&["--domain", "l3", option], &STATS[..]].concat())?;
+        let home = *cpus::l3s()?.last().context("no L3")?;
+        let hogs = load::hogs_at_home(&[home; 2])?;
+        let at_home = || cores_of(&hogs).is_ok_and(|cores| cores.iter().all(|core| *core == home));
+        ensure!(at_home(), "{option}: the hogs bound to {home} are on {:?}", cores_of(&hogs)?);
+        ensure!(
+            holds_mostly(100, at_home) || option == "--strict",
+            "{option}: the hogs at home on {home} are on the cores {:?}",
+            cores_of(&hogs)?
+        );
+        let climbed = scheduler.await_stats(2)?.sum("climbed")?;
+        ensure!(climbed == 0, "{option}: {climbed} tasks left their home for a whole core");
         scheduler.stop()?;
     }
     Ok(())
