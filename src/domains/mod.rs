@@ -7,7 +7,7 @@
 //! cannot decide yet, it yields. It ends when the main thread asks it to and rings its bell. The
 //! kernel still holds every task that it had not decided by then.
 //!
-//! - [`seam`]: what the machine below must offer, real or simulated; [`queues`] is one in memory
+//! - [`seam`]: what the machine below must offer, real or simulated
 //! - [`scheduler`]: the round; `message` (what a notice becomes) and `decision` (what a choice
 //!   becomes) are its ends
 //! - [`placement`]: which CPU a task is offered
@@ -22,7 +22,8 @@ pub mod latency;
 pub mod lookahead;
 mod message;
 pub mod placement;
-pub mod queues;
+#[cfg(test)]
+mod queues;
 pub mod scheduler;
 pub mod seam;
 mod stealing;

@@ -1,12 +1,11 @@
-//! The seam in memory: what a domain's scheduler sees of a simulated machine.
+//! The seam of a test: what a domain's scheduler sees of a machine that the test plays.
 //!
-//! Invariant: nothing happens here by itself. The machine, or a test, sets what was sent, how much
-//! room there is and which CPUs are idle, and fetches what was decided.
+//! Invariant: nothing happens here by itself. The test sets what was sent, how much room there is
+//! and which CPUs are idle, and fetches what was decided.
 
 use crate::abi;
 use crate::cpuset::CpuSet;
-use crate::domains::seam::Message;
-use crate::domains::seam::Seam;
+use crate::domains::seam::{Message, Seam};
 use crate::ids::DomainId;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,16 +17,6 @@ pub enum Sent {
     Plain(abi::notice),
     /// For a task that may use some CPUs.
     Part(Box<abi::notice_part>),
-}
-
-impl Sent {
-    /// The part that every message has.
-    pub fn notice(&self) -> &abi::notice {
-        match self {
-            Sent::Plain(notice) => notice,
-            Sent::Part(part) => &part.notice,
-        }
-    }
 }
 
 /// The messages and decisions of one domain, and the state of its CPUs.

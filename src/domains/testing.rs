@@ -4,10 +4,10 @@
 //! Invariant: a [`Kept`] does what the BPF side does with messages and decisions.
 
 use super::board::Board;
+pub use super::queues::{Queues, Sent};
 use super::scheduler::{Left, Scheduler};
 use crate::abi;
 use crate::cpuset::CpuSet;
-pub use crate::domains::queues::{Queues, Sent};
 use crate::ids::{CpuId, Pid};
 use crate::policy::{Choice, Context, Policy, Task};
 use crate::topology::preference::Place;
