@@ -9,7 +9,7 @@
 
 use super::exit::Exit;
 use super::probe;
-use super::rings::{DecisionRing, NoticeRing};
+use super::rings::{DecisionRing, HEADER, NoticeRing};
 use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::abi;
@@ -36,7 +36,7 @@ const MESSAGES_MAX: usize = 64 * 1024;
 /// The bytes of a ring for `cpus` CPUs whose records are `record` bytes long: a power of two.
 pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
     let messages = (cpus * MESSAGES_PER_CPU).clamp(MESSAGES_MIN, MESSAGES_MAX);
-    let bytes = (messages * (record + 8)).next_power_of_two();
+    let bytes = (messages * (record + HEADER as usize)).next_power_of_two();
     u32::try_from(bytes).expect("the bounds above keep a ring below 4 GiB")
 }
 

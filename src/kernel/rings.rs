@@ -29,7 +29,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-const HEADER: u64 = 8;
+/// The bytes of a record's header.
+pub(crate) const HEADER: u64 = 8;
 
 fn page_size() -> usize {
     // SAFETY: sysconf has no preconditions.
@@ -37,7 +38,7 @@ fn page_size() -> usize {
 }
 
 /// The distance from one record to the next.
-const fn stride(length: u64) -> u64 {
+pub(crate) const fn stride(length: u64) -> u64 {
     (length + HEADER).next_multiple_of(8)
 }
 

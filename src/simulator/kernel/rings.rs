@@ -8,15 +8,8 @@
 
 use crate::abi;
 use crate::domains::seam::Message;
+use crate::kernel::rings::stride;
 use std::collections::VecDeque;
-
-/// The bytes of a record's header.
-const HEADER: u64 = 8;
-
-/// The distance from one record to the next.
-const fn stride(length: u64) -> u64 {
-    (length + HEADER).next_multiple_of(8)
-}
 
 /// A ring's memory and positions.
 struct Ring {
