@@ -11,7 +11,6 @@ use scx_manyland::abi::domain_counts;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::mem;
 use std::time::Duration;
 
 tests! {
@@ -28,10 +27,11 @@ const OTHER_KEYS: [&str; 5] = ["id", "tasks", "waiting", "ready", "decision_us"]
 
 /// The names of the counters: the fields of the struct that both sides share.
 fn counters() -> BTreeSet<String> {
-    // SAFETY: all of its fields are integers, which may be 0.
-    let counts: domain_counts = unsafe { mem::zeroed() };
-    let text = format!("{counts:?}").replace(['{', '}', ','], " ");
-    text.split_whitespace().filter_map(|word| Some(word.strip_suffix(':')?.to_owned())).collect()
+    let mut names = BTreeSet::new();
+    domain_counts::ZERO.for_each(|name, _| {
+        names.insert(name.to_owned());
+    });
+    names
 }
 
 /// The most that the program may keep resident, of itself and for each domain.
