@@ -1,7 +1,7 @@
 //! The seam below the domain threads: where notices come from and where decisions go.
 //!
 //! On a real machine the seam is a pair of rings that BPF shares (`kernel::seam`); a simulated
-//! machine is another ([`queues`](super::queues)). Everything above it (placement, lookahead,
+//! machine is another (`simulator::kernel::seam`). Everything above it (placement, lookahead,
 //! policy) is the same code on both.
 
 use crate::abi;

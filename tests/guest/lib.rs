@@ -5,9 +5,9 @@
 //! program: it runs the tests that the host asks for, each in a process of its own, and is what
 //! tests need other processes for ([`role::Role`]).
 //!
-//! Where things are: [`suite`] says what a test is; [`cases`] has the tests, except the faults
-//! under load, which are rows of a table in [`reliability`]; [`host`], [`boot`], [`monitor`],
-//! [`stutter`] and [`console`] are the host's side; [`agent`] and [`api`] the guest's; [`protocol`]
+//! Where things are: `suite` says what a test is; `cases` has the tests, except the faults
+//! under load, which are rows of a table in `reliability`; [`host`], `boot`, `monitor`,
+//! `stutter` and `console` are the host's side; `agent` and `api` the guest's; `protocol`
 //! is what the two say to each other.
 //!
 //! Invariant: a test that cannot have its guest fails. Nothing here skips.
