@@ -19,6 +19,9 @@
 #define MAX_RT_PRIO 100
 #define SCHED_EXT 7
 
+/* How often a CPU empties its local queue at most without having asked for work meanwhile. */
+#define EMPTIED_MAX 16
+
 /* How many tasks of a CPU's OWN one heartbeat scans at most. */
 #define RESCUES_MAX 64
 
@@ -47,13 +50,39 @@ void BPF_STRUCT_OPS(manyland_cpu_release, s32 cpu, struct scx_cpu_release_args *
 	scx_bpf_reenqueue_local();
 }
 
+static bool is_of_higher_class(struct task_struct *p)
+{
+	return p->pid && (p->prio < MAX_RT_PRIO || (partial && p->policy != SCHED_EXT));
+}
+
+/*
+ * Whether the CPU of `cpuc` may empty its local queue once more before it asks for work again. What
+ * is left there may run on this CPU only, and comes back each time: the CPU's kernel threads, and
+ * tasks that exit or must not migrate now. Linux 7.3 ends a scheduler of which it has enqueued a
+ * task 256 times in a row without the task running.
+ */
+static bool may_empty_again(struct cpu_ctx *cpuc)
+{
+	if (cpuc->emptied_at != cpuc->asked) {
+		cpuc->emptied_at = cpuc->asked;
+		cpuc->emptied = 0;
+	}
+	if (cpuc->emptied >= EMPTIED_MAX)
+		return false;
+	cpuc->emptied++;
+	return true;
+}
+
 /* Since Linux 6.19: `next` is switched in. */
 SEC("?tp_btf/sched_switch")
 int BPF_PROG(note_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	bool higher = next->prio < MAX_RT_PRIO || (partial && next->policy != SCHED_EXT);
+	struct cpu_ctx *cpuc;
 
-	if (higher && next->pid && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+	if (!is_of_higher_class(next) || scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0)
+		return 0;
+	cpuc = cpu_at(bpf_get_smp_processor_id());
+	if (cpuc && may_empty_again(cpuc))
 		scx_bpf_reenqueue_local_from_anywhere();
 	return 0;
 }

@@ -10,8 +10,9 @@ use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use scx_manyland::cpuset::CpuSet;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 tests! {
     tasks_run_while_the_scheduler_is_stopped: 90 s on L3X2 ANY_KERNEL;
@@ -19,6 +20,7 @@ tests! {
     tasks_run_while_a_domain_thread_is_frozen: 90 s on L3X2 ANY_KERNEL;
     the_lightest_task_has_its_turns: 120 s on L3X2;
     tasks_leave_a_cpu_that_a_real_time_task_takes: 90 s on L3X2 ANY_KERNEL;
+    real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
 }
 
@@ -145,6 +147,42 @@ pub fn tasks_leave_a_cpu_that_a_real_time_task_takes(_: &Machine) -> Result<()> 
         scheduler.stats().and_then(|stats| stats.sum("displaced")).is_ok_and(|number| number > 0)
     })?;
     scheduler.decisions_resume()?;
+    scheduler.stop()
+}
+
+/// Two real-time tasks alternate on a CPU without a pause. The kernel's own threads of that CPU and
+/// a task bound to it wait meanwhile. Each switch would put them back into their queue; Linux 7.3
+/// ends a scheduler that does so again and again.
+pub fn real_time_tasks_that_alternate_end_nothing(_: &Machine) -> Result<()> {
+    let mut scheduler = Scheduler::start(&STATS)?;
+    let cpu = CpuSet::from_iter(cpus::online()?.iter().last());
+    let hog = Hog::on(&cpu, LONG)?;
+    thread::sleep(Duration::from_secs(1));
+    let (ping, pong) = (std::io::pipe()?, std::io::pipe()?);
+    let mut start = ping.1.try_clone()?;
+    let end = Instant::now() + 2 * AWAY;
+    let alternate = move |mut from: PipeReader, mut to: PipeWriter| -> Result<u64> {
+        process::bind(0, &cpu)?;
+        process::become_real_time();
+        let mut turns = 0;
+        // The one that ends closes its end of a pipe, which ends the other.
+        while Instant::now() < end && from.read(&mut [0])? == 1 && to.write_all(&[0]).is_ok() {
+            turns += 1;
+        }
+        Ok(turns)
+    };
+    let turns = thread::scope(|scope| {
+        let first = scope.spawn(move || alternate(ping.0, pong.1));
+        let second = scope.spawn(move || alternate(pong.0, ping.1));
+        start.write_all(&[0])?;
+        drop(start);
+        let turns = [first, second].map(|task| task.join().expect("it does not panic"));
+        turns.into_iter().sum::<Result<u64>>()
+    })?;
+    println!("they alternated {turns} times");
+    ensure!(turns > 10_000, "they alternated {turns} times only");
+    ensure!(!scheduler.has_ended()?, "the scheduler has ended: {}", scheduler.said());
+    they_run(&[(cpu, hog)], Duration::from_secs(2), Duration::from_millis(200))?;
     scheduler.stop()
 }
 
