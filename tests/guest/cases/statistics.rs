@@ -23,7 +23,8 @@ tests! {
 const LONG: Duration = Duration::from_secs(60);
 
 /// What each line says of each domain besides the counters.
-const OTHER_KEYS: [&str; 5] = ["id", "tasks", "waiting", "ready", "decision_us"];
+const OTHER_KEYS: [&str; 7] =
+    ["id", "tasks", "waiting", "ready", "unnotified", "nr_idle", "decision_us"];
 
 /// The names of the counters: the fields of the struct that both sides share.
 fn counters() -> BTreeSet<String> {
