@@ -127,6 +127,7 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .exit_task = (void *)manyland_exit_task,
 	       .enable = (void *)manyland_enable,
 	       .init = (void *)manyland_init,
+	       .disable = (void *)manyland_disable,
 	       .exit = (void *)manyland_exit,
 	       /*
 		* The longest that the kernel allows: of 20,000 tasks on 4 CPUs that run for a tick

@@ -132,6 +132,18 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 		taskc->vtime = domc->net_vtime;
 }
 
+/* The task leaves for another scheduling class, or ends: no decision is for it any more. */
+void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
+{
+	struct task_ctx *taskc = task_ctx(p);
+
+	if (!taskc)
+		return;
+	settle_unnotified(taskc);
+	taskc->waits_on = 0;
+	taskc->ready_on = 0;
+}
+
 /* Another program means another working set: a cheap moment to move. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(note_exec, struct task_struct *p)

@@ -8,7 +8,8 @@ use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::thread;
@@ -21,6 +22,7 @@ tests! {
     the_lightest_task_has_its_turns: 120 s on L3X2;
     tasks_leave_a_cpu_that_a_real_time_task_takes: 90 s on L3X2 ANY_KERNEL;
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
+    tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
 }
 
@@ -183,6 +185,32 @@ pub fn real_time_tasks_that_alternate_end_nothing(_: &Machine) -> Result<()> {
     ensure!(turns > 10_000, "they alternated {turns} times only");
     ensure!(!scheduler.has_ended()?, "the scheduler has ended: {}", scheduler.said());
     they_run(&[(cpu, hog)], Duration::from_secs(2), Duration::from_millis(200))?;
+    scheduler.stop()
+}
+
+/// Tasks wait of which a full ring has kept the thread unnotified, and become real-time tasks. While
+/// such tasks were counted, the safety net would have every second turn.
+pub fn tasks_that_change_their_class_are_not_awaited(_: &Machine) -> Result<()> {
+    const TASKS: usize = 40;
+    let scheduler = Scheduler::start(&STATS)?;
+    let cpu = CpuSet::from_iter(cpus::online()?.first());
+    let hogs = (0..TASKS).map(|_| Hog::on(&cpu, LONG)).collect::<Result<Vec<_>>>()?;
+    // Each turn without a decision leaves a notice behind, so the ring fills.
+    scheduler.send(Signal::SIGSTOP)?;
+    thread::sleep(2 * AWAY);
+    for hog in &hogs[..TASKS / 2] {
+        kill(Pid::from_raw(hog.pid()), Signal::SIGSTOP)?;
+        process::choose_real_time(hog.pid())?;
+    }
+    scheduler.send(Signal::SIGCONT)?;
+    let unnotified = || -> Option<u64> {
+        let stats = scheduler.stats().ok()?;
+        let domains = stats.lines.last()?["domains"].as_array()?;
+        domains.iter().map(|domain| domain["unnotified"].as_u64()).sum()
+    };
+    ensure!(scheduler.await_stats(2)?.sum("congested")? > 0, "the ring did not fill");
+    let awaited = wait_until("no task is unnotified", LONG / 3, || unnotified() == Some(0));
+    awaited.with_context(|| format!("{:?} tasks are", unnotified()))?;
     scheduler.stop()
 }
 
