@@ -214,6 +214,9 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	 */
 	if (!move_task(p, &transfer) && !move_task(p, &transfer)) {
 		count(&domc->counts.stale);
+		/* It may have been claimed, and the kernel counts it as idle only after it has run. */
+		if (kick >= 0 && kick != drain->cpu)
+			scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 		return;
 	}
 	count(&domc->counts.decided);
