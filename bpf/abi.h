@@ -28,6 +28,7 @@ enum limits {
 	CROWD_PER_CPU = 8, /* with more waiting tasks for each CPU there is a crowd */
 	LATENCY_PARTS = 4, /* buckets for each power of two of a latency */
 	LATENCY_BUCKETS = 64 * LATENCY_PARTS,
+	CAPACITY_ONE = 64, /* the capacity of a CPU that no higher scheduling class runs on */
 };
 
 /*
@@ -230,7 +231,9 @@ struct domain_ctx {
 	u64 queue_weight; /* the part of it that is ready or waits */
 	u64 run_weight; /* the part of it that runs */
 	u32 nr_queued; /* how many tasks were ready or waiting at the last sample */
-	u64 load; /* `weight` for each CPU, averaged over the last samples */
+	u64 load; /* `weight` for each CPU of `capacity`, averaged over the last samples */
+	u32 taken; /* CPUs on which a higher scheduling class seemed to run, at the last sample */
+	u32 capacity; /* what higher scheduling classes leave of its CPUs, averaged likewise */
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at the same time may count it below 0 */
 	u64 unnotified_since_ns; /* since when it has had unnotified tasks */

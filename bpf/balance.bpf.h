@@ -13,6 +13,9 @@
 
 #include "home.bpf.h"
 
+/* The least capacity that a domain counts as. */
+#define CAPACITY_MIN (CAPACITY_ONE / 16)
+
 /*
  * `p` waits again, woken or not: moves it if that levels the loads. A task that wakes up remains
  * with the tasks that it talks to, unless more than MOVES_MIN have to move. Then the preempted ones
@@ -26,14 +29,14 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 	if (!from_domc || from_domc->moves <= (woken ? MOVES_MIN : 0))
 		return;
 	to_domc = domain_at(from_domc->move_to);
-	if (!to_domc || !from_domc->nr_cpus || !to_domc->nr_cpus ||
+	if (!to_domc || !from_domc->capacity || !to_domc->capacity ||
 	    !may_run_in(p, from_domc->move_to))
 		return;
 	/* The other domain must have less load with the task than this one has now. */
-	more = p->scx.weight / to_domc->nr_cpus;
+	more = (u64)p->scx.weight * CAPACITY_ONE / to_domc->capacity;
 	if (from_domc->load <= to_domc->load + more)
 		return;
-	less = p->scx.weight / from_domc->nr_cpus;
+	less = (u64)p->scx.weight * CAPACITY_ONE / from_domc->capacity;
 	from_domc->moves--;
 	from_domc->load -= less < from_domc->load ? less : from_domc->load;
 	to_domc->load += more;
@@ -71,6 +74,28 @@ static __noinline u64 weight_of(u64 dsq)
 }
 
 /*
+ * Samples what higher scheduling classes leave of the domain's CPUs: `taken` of them run neither a
+ * task of ours nor nothing. One of these may run the domain thread. The capacity is never 0, so
+ * that a domain that has lost all of its CPUs has the greatest load.
+ */
+static void sample_capacity(struct domain_ctx *domc, u32 taken)
+{
+	u32 left = domc->nr_cpus, most = domc->nr_cpus * CAPACITY_ONE;
+
+	if (taken && domc->state == THREAD_RUNNING)
+		taken--;
+	left = taken < left ? left - taken : 0;
+	if (!domc->capacity)
+		domc->capacity = most;
+	/* Rounded up, so that a CPU that comes back counts in full. */
+	domc->capacity = (domc->capacity * 3 + left * CAPACITY_ONE + 3) / 4;
+	if (domc->capacity > most)
+		domc->capacity = most;
+	if (domc->capacity < CAPACITY_MIN)
+		domc->capacity = CAPACITY_MIN;
+}
+
+/*
  * Sums up the weights of the tasks of each domain, and smooths its load over a few samples. The
  * heartbeat calls it.
  */
@@ -88,12 +113,16 @@ __weak int sample_loads(void)
 		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) +
 						    scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		domc->run_weight = 0;
+		domc->taken = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {
 		cpuc = cpu_at(i);
 		domc = cpuc ? domain_at(cpuc->domain) : NULL;
-		if (domc)
-			domc->run_weight += cpuc->weight;
+		if (!domc)
+			continue;
+		domc->run_weight += cpuc->weight;
+		if (!cpuc->weight && !cpuc->dedicated && !is_idle(i))
+			domc->taken++;
 	}
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -101,7 +130,10 @@ __weak int sample_loads(void)
 			continue;
 		/* In one store: note_service() reads it at the same time. */
 		WRITE_ONCE(domc->weight, domc->queue_weight + domc->run_weight);
-		domc->load = (domc->load * 3 + domc->weight / domc->nr_cpus) / 4;
+		sample_capacity(domc, domc->taken);
+		domc->load = (domc->load * 3 +
+			      domc->weight * CAPACITY_ONE / (domc->capacity ?: CAPACITY_MIN)) /
+			     4;
 	}
 	return 0;
 }
@@ -118,7 +150,7 @@ __weak int balance_loads(void)
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
-		if (!domc || !domc->nr_cpus)
+		if (!domc || !domc->capacity)
 			continue;
 		domc->moves = 0;
 		if (domc->load < least) {
@@ -132,11 +164,11 @@ __weak int balance_loads(void)
 	}
 	domc = domain_at(fullest);
 	to_domc = domain_at(emptiest);
-	if (domc && to_domc && domc->nr_cpus && emptiest != fullest &&
+	if (domc && to_domc && domc->capacity && emptiest != fullest &&
 	    most - least > most / LOAD_MARGIN) {
 		/* First the weight that makes the two even, then a number of tasks. */
-		moves = (most - least) * domc->nr_cpus * to_domc->nr_cpus /
-			(domc->nr_cpus + to_domc->nr_cpus);
+		moves = (most - least) * domc->capacity * to_domc->capacity /
+			(domc->capacity + to_domc->capacity) / CAPACITY_ONE;
 		moves /= WEIGHT_NICE_0 * MOVES_PART;
 		domc->move_to = emptiest;
 		WRITE_ONCE(domc->moves, moves > MOVES_MIN ? moves : MOVES_MIN);

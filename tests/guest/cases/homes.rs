@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 tests! {
     a_talking_pair_shares_a_cache: 90 s on L3X2;
     uneven_loads_are_levelled: 150 s on L3X2;
+    no_home_moves_to_cpus_that_real_time_tasks_have: 150 s on L3X2;
     another_program_may_have_another_home: 150 s on L3X2;
 }
 
@@ -95,6 +96,28 @@ pub fn uneven_loads_are_levelled(_: &Machine) -> Result<()> {
     })?;
     let moved = scheduler.await_stats(1)?.sum("moved_in")? - moved_before;
     ensure!(moved > 0, "no home was moved");
+    scheduler.stop()
+}
+
+/// Real-time tasks have the CPUs of a domain for nine tenths of the time, so it is not the one with
+/// the least load, and the hogs at home in the other domain stay there: all of them get about the
+/// same.
+pub fn no_home_moves_to_cpus_that_real_time_tasks_have(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    let l3s = cpus::l3s()?;
+    let intruder = |cpu| -> Result<Hog> {
+        let hog = Hog::pausing_on(&CpuSet::from_iter([cpu]), LIMIT)?;
+        process::choose_real_time(hog.pid())?;
+        Ok(hog)
+    };
+    let _intruders = l3s[1].iter().map(intruder).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(2));
+    let hogs = load::hogs_at_home(&[l3s[0]; 8])?;
+    thread::sleep(Duration::from_secs(3));
+    let shares = shares(&hogs, Duration::from_secs(8))?;
+    println!("shares of a CPU: {shares:.2?}");
+    let most = shares.iter().copied().fold(0.0, f64::max);
+    ensure!(shares.iter().all(|share| *share > most / 3.0), "shares of a CPU: {shares:.2?}");
     scheduler.stop()
 }
 
