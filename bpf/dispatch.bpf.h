@@ -203,6 +203,8 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
 		keep_running(prev, cpu, cpuc);
+	else if (domc)
+		note_still_idle(cpu, cpuc, domc);
 }
 
 #endif /* MANYLAND_DISPATCH_BPF_H */

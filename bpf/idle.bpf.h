@@ -239,6 +239,25 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
 		__sync_fetch_and_add(&domc->nr_idle, 1);
 	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || READ_ONCE(cpuc->own_checks) ||
+/*
+ * A CPU has found nothing to run. If it was idle before, ops.update_idle does not come. At attach
+ * that callback has not come for any CPU, so the mirror learns of the idle ones here. A filler may
+ * have checked the bit before it was set, so the CPU checks the queues once more.
+ */
+static void note_still_idle(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc)
+{
+	u32 word = (u32)cpu / 64;
+	u64 bit = 1ULL << ((u32)cpu % 64);
+
+	if (cpuc->dedicated || word >= CPU_WORDS || domc->idle[word] & bit ||
+	    bpf_get_current_task_btf()->pid)
+		return;
+	if (__sync_fetch_and_or(&domc->idle[word], bit) & bit)
+		return;
+	__sync_fetch_and_add(&domc->nr_idle, 1);
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
 	    READ_ONCE(domc->state) == THREAD_PARKED || just_stood(domc))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }

@@ -1,15 +1,30 @@
 //! RULE 3: idle costs nothing.
 
-use crate::api::process;
-use crate::api::scheduler::Scheduler;
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{cpus, process};
 use crate::machine::Machine;
 use crate::suite::tests;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::thread;
 use std::time::Duration;
 
 tests! {
+    idle_cpus_are_known_from_the_start: 60 s on L3X4;
     idle_system_stays_idle: 210 s on L3X2;
+}
+
+/// All CPUs but those of a moment's work count as idle in the first statistics, although none of them
+/// has become idle since the scheduler attached.
+pub fn idle_cpus_are_known_from_the_start(_: &Machine) -> Result<()> {
+    const BUSY: u64 = 2;
+    let scheduler = Scheduler::start(&STATS)?;
+    let stats = scheduler.await_stats(1)?;
+    let line = stats.lines.first().context("no line")?;
+    let domains = line["domains"].as_array().context("no domains")?;
+    let idle: u64 = domains.iter().filter_map(|domain| domain["nr_idle"].as_u64()).sum();
+    println!("{idle} idle CPUs");
+    ensure!(idle + BUSY >= cpus::online()?.len() as u64, "{idle} CPUs are idle: {line}");
+    scheduler.stop()
 }
 
 /// What is allowed of an idle system's load average.
