@@ -170,6 +170,10 @@ impl<'obj> Loaded<'obj> {
                 None => "cannot attach: the kernel refused the scheduler; `dmesg` says why".into(),
             },
         )?;
+                None if probe::has_isolcpus() => "cannot attach: a kernel that was started with \
+                     isolcpus= refuses all sched_ext schedulers; isolate CPUs by a partition of \
+                     cpusets instead"
+                    .into(),
         let exec = self
             .skeleton
             .progs

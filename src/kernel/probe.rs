@@ -54,6 +54,12 @@ pub fn is_enabled() -> bool {
         .is_ok_and(|state| state.trim() == "enabled")
 }
 
+/// Whether the kernel's command line isolates CPUs.
+pub fn has_isolcpus() -> bool {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().any(|word| word.starts_with("isolcpus="))
+}
+
 /// How often CPUs have come or gone since boot; 0 if the kernel does not count it.
 pub fn hotplugs() -> u64 {
     let count = fs::read_to_string(Path::new(SCHED_EXT).join("hotplug_seq"));

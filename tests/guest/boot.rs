@@ -157,6 +157,8 @@ impl Guest {
             .args(["--nodes", &machine.nodes.to_string()])
             .args(["--memory", &machine.memory_mib.to_string()])
             .args(["--swap", &machine.swap_mib.to_string()])
+            .args(["--empty-sockets", &machine.empty_sockets.to_string()])
+            .args(["--append", machine.parameters])
             .arg("--console")
             .arg(&console_log)
             .arg("--monitor")

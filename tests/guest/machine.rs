@@ -16,6 +16,10 @@ pub struct Machine {
     pub memory_mib: u32,
     /// The size of a disk for swap; 0: there is none.
     pub swap_mib: u32,
+    /// Empty sockets, whose CPUs are possible and not online.
+    pub empty_sockets: u32,
+    /// Parameters of the kernel.
+    pub parameters: &'static str,
     /// Whether its tests run only when asked for.
     pub on_demand: bool,
 }
@@ -29,6 +33,8 @@ pub const L3X1: Machine = Machine {
     nodes: 1,
     memory_mib: 1024,
     swap_mib: 0,
+    empty_sockets: 0,
+    parameters: "",
     on_demand: false,
 };
 
@@ -41,12 +47,20 @@ pub const L3X2: Machine = Machine {
     nodes: 1,
     memory_mib: 1024,
     swap_mib: 0,
+    empty_sockets: 0,
+    parameters: "",
     on_demand: false,
 };
 
 /// The same with memory for twenty thousand tasks, and a disk for swap: the machine of the rows of
 /// docs/reliability.md.
 pub const FAULTS: Machine = Machine { name: "faults", memory_mib: 3072, swap_mib: 2048, ..L3X2 };
+
+/// The same with twice as many possible CPUs as there are.
+pub const SPARE: Machine = Machine { name: "spare", empty_sockets: 2, ..L3X2 };
+
+/// The same with a CPU kept from all schedulers since boot.
+pub const ISOLCPUS: Machine = Machine { name: "isolcpus", parameters: "isolcpus=3", ..L3X2 };
 
 /// The same on whatever kernel is asked for (`make test-kernels`).
 pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", on_demand: true, ..L3X2 };
@@ -63,6 +77,8 @@ pub const L3X4: Machine = Machine {
     nodes: 2,
     memory_mib: 2048,
     swap_mib: 0,
+    empty_sockets: 0,
+    parameters: "",
     on_demand: false,
 };
 
@@ -76,11 +92,14 @@ pub const LARGE: Machine = Machine {
     nodes: 4,
     memory_mib: 4096,
     swap_mib: 0,
+    empty_sockets: 0,
+    parameters: "",
     on_demand: true,
 };
 
 /// The machines of [`crate::cases`], in the sequence in which their guests are booted.
-pub const ALL: [&Machine; 6] = [&L3X1, &L3X2, &L3X4, &LARGE, &ANY_KERNEL, &MALFORMED];
+pub const ALL: [&Machine; 8] =
+    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &LARGE, &ANY_KERNEL, &MALFORMED];
 
 impl Machine {
     pub fn cpus(&self) -> u32 {

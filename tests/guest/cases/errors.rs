@@ -14,6 +14,7 @@ tests! {
     bad_options_are_usage_errors: 60 s on L3X2;
     a_broken_topology_is_refused: 60 s on L3X2;
     a_kernel_with_malformed_btf_is_refused: 60 s on MALFORMED;
+    isolcpus_is_named: 60 s on ISOLCPUS;
     the_only_cpu_cannot_be_dedicated: 30 s on L3X1;
 }
 
@@ -70,6 +71,16 @@ pub fn a_broken_topology_is_refused(_: &Machine) -> Result<()> {
 /// On a kernel whose BTF is malformed it says so, rather than what the verifier says.
 pub fn a_kernel_with_malformed_btf_is_refused(_: &Machine) -> Result<()> {
     is_one_clear_line(&scheduler::run(&[])?, "the kernel's BTF is malformed")
+}
+
+/// The kernel refuses every sched_ext scheduler if it was started with `isolcpus=`.
+pub fn isolcpus_is_named(_: &Machine) -> Result<()> {
+    let run = scheduler::run(&[])?;
+    ensure!(run.code == Some(1), "the exit status is not 1: {run:?}");
+    let last = run.stderr.trim_end().lines().last().unwrap_or_default();
+    println!("{last}");
+    ensure!(last.contains("isolcpus="), "it does not name isolcpus=: {run:?}");
+    Ok(())
 }
 
 /// There is no CPU to dedicate where a domain has only one.
