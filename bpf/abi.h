@@ -88,7 +88,7 @@ enum notice_flags {
 	NOTICE_WAKEUP = 1 << 0, /* it woke up or was created, rather than used up its slice */
 	NOTICE_BOUND = 1 << 1, /* it may run on `cpu` only */
 	NOTICE_PART = 1 << 2, /* it may not use all CPUs of the domain: a struct notice_part */
-	NOTICE_ANYWHERE = 1 << 3, /* it may run on every CPU of the machine */
+	NOTICE_ANYWHERE = 1 << 3, /* it may run on every CPU that domains offer */
 };
 
 /*
@@ -275,7 +275,7 @@ struct preference {
 struct cpu_ctx {
 	/* Written by the loader, before attach. */
 
-	u32 domain; /* or NO_DOMAIN: offline when the scheduler attached */
+	u32 domain; /* or NO_DOMAIN: offline or isolated when the scheduler attached */
 	u32 dedicated; /* 1: kept free of tasks for the domain thread */
 	u32 set; /* as in `struct preference` */
 	u32 rank; /* of its kind: higher is faster */
@@ -295,11 +295,11 @@ struct cpu_ctx {
 	u32 net_next;
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* `asked` at the last heartbeat that found tasks in OWN or BOUND */
+	u32 emptied_at; /* `asked` when it last emptied its local queue (higher_class.bpf.h) */
+	u32 emptied; /* how often it has emptied that queue since it last asked for work */
 	u32 running; /* the pid of the task that runs, if user space decides for it; 0: none */
 	u32 own_boosts; /* how many tasks from OWN run before all others */
 	u32 own_checks; /* how many checks of OWN are due: it may hold tasks */
-	u32 emptied_at; /* `asked` when it last emptied its local queue (higher_class.bpf.h) */
-	u32 emptied; /* how often it has emptied that queue since it last asked for work */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -136,8 +136,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	domc = domain_at(d);
 	if (!domc) {
 		/*
-		 * Its CPUs came online after attach, or are domain threads' own: no thread decides
-		 * for it.
+		 * Its CPUs are isolated or domain threads' own, or came online after attach: no
+		 * thread decides for it.
 		 */
 		run_here(p, enq_flags);
 		return;

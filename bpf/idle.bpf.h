@@ -23,8 +23,14 @@
  */
 #define GAP_NS 10000
 
+/* Whether a CPU belongs to the mask of a domain, of all domains, or of a set (core_kinds.bpf.h). */
+static bool is_in_mask(struct cpu_ctx *cpuc, u32 number, bool of_set)
+{
+	return of_set ? cpuc->set == number : number == nr_domains || cpuc->domain == number;
+}
+
 /*
- * Fills a mask with the CPUs of domain `number`, or of the set of that number (core_kinds.bpf.h),
+ * Fills a mask with the CPUs of domain `number`, of all domains, or of the set of that number,
  * except those that domain threads keep to themselves. For ops.init.
  */
 static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
@@ -41,7 +47,7 @@ static s32 create_mask(struct domain_mask *m, u32 number, bool of_set)
 	bpf_for(cpu, 0, nr_cpus) {
 		cpuc = cpu_at(cpu);
 		if (cpuc && cpuc->domain != NO_DOMAIN && !cpuc->dedicated &&
-		    (of_set ? cpuc->set : cpuc->domain) == number)
+		    is_in_mask(cpuc, number, of_set))
 			bpf_cpumask_set_cpu(cpu, mask);
 	}
 	old = bpf_kptr_xchg(&m->mask, mask);
@@ -55,6 +61,22 @@ static const struct cpumask *domain_mask(u32 d)
 	struct domain_mask *m = bpf_map_lookup_elem(&masks, &d);
 
 	return m && m->mask ? (const struct cpumask *)m->mask : NULL;
+}
+
+/*
+ * Whether `p` may use every CPU that domains offer. The numbers answer for most tasks. Others are
+ * bound to many CPUs, as the tasks of a container are: to the online ones, of more possible ones.
+ */
+static bool may_run_anywhere(struct task_struct *p)
+{
+	const struct cpumask *all;
+
+	if (p->nr_cpus_allowed >= nr_possible_cpus)
+		return true;
+	if (p->nr_cpus_allowed < nr_offered_cpus)
+		return false;
+	all = domain_mask(nr_domains);
+	return all && bpf_cpumask_subset(all, p->cpus_ptr);
 }
 
 static bool any_idle(struct domain_ctx *domc)
@@ -217,6 +239,25 @@ static bool just_stood(struct domain_ctx *domc)
 	return (s64)(scx_bpf_now() - READ_ONCE(domc->stood_ns)) < (s64)GAP_NS;
 }
 
+/*
+ * A CPU has found nothing to run. If it was idle before, ops.update_idle does not come. At attach
+ * that callback has not come for any CPU, so the mirror learns of the idle ones here. A filler may
+ * have checked the bit before it was set, so the CPU checks the queues once more.
+ */
+static void note_still_idle(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc)
+{
+	u32 word = (u32)cpu / 64;
+	u64 bit = 1ULL << ((u32)cpu % 64);
+
+	if (cpuc->dedicated || word >= CPU_WORDS || domc->idle[word] & bit ||
+	    bpf_get_current_task_btf()->pid)
+		return;
+	if (__sync_fetch_and_or(&domc->idle[word], bit) & bit)
+		return;
+	__sync_fetch_and_add(&domc->nr_idle, 1);
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
 void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
@@ -239,25 +280,6 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
 		__sync_fetch_and_add(&domc->nr_idle, 1);
 	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || READ_ONCE(cpuc->own_checks) ||
-/*
- * A CPU has found nothing to run. If it was idle before, ops.update_idle does not come. At attach
- * that callback has not come for any CPU, so the mirror learns of the idle ones here. A filler may
- * have checked the bit before it was set, so the CPU checks the queues once more.
- */
-static void note_still_idle(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc)
-{
-	u32 word = (u32)cpu / 64;
-	u64 bit = 1ULL << ((u32)cpu % 64);
-
-	if (cpuc->dedicated || word >= CPU_WORDS || domc->idle[word] & bit ||
-	    bpf_get_current_task_btf()->pid)
-		return;
-	if (__sync_fetch_and_or(&domc->idle[word], bit) & bit)
-		return;
-	__sync_fetch_and_add(&domc->nr_idle, 1);
-	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-}
-
 	    READ_ONCE(domc->state) == THREAD_PARKED || just_stood(domc))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }

@@ -91,7 +91,8 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 
 	if (err)
 		return err;
-	bpf_for(d, 0, nr_domains) {
+	/* One more: the mask of all domains. */
+	bpf_for(d, 0, nr_domains + 1) {
 		err = create_mask(bpf_map_lookup_elem(&masks, &d), d, false);
 		if (err)
 			return err;
@@ -126,8 +127,8 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .init_task = (void *)manyland_init_task,
 	       .exit_task = (void *)manyland_exit_task,
 	       .enable = (void *)manyland_enable,
-	       .init = (void *)manyland_init,
 	       .disable = (void *)manyland_disable,
+	       .init = (void *)manyland_init,
 	       .exit = (void *)manyland_exit,
 	       /*
 		* The longest that the kernel allows: of 20,000 tasks on 4 CPUs that run for a tick

@@ -33,7 +33,7 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->burst_ns = taskc->burst_ns;
 	m->switches = p->nvcsw;
 	m->weight = p->scx.weight;
-	m->flags = flags | (p->nr_cpus_allowed >= nr_possible_cpus ? NOTICE_ANYWHERE : 0);
+	m->flags = flags | (may_run_anywhere(p) ? NOTICE_ANYWHERE : 0);
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);

@@ -21,7 +21,8 @@
 /* Options. The loader sets every one of them before load (src/kernel/load.rs). */
 OPTION u32 nr_cpus; /* one more than the highest number of a CPU */
 OPTION u32 nr_domains;
-OPTION u32 nr_possible_cpus; /* a task with as many allowed CPUs may run everywhere */
+OPTION u32 nr_possible_cpus; /* a task with as many allowed CPUs may run anywhere */
+OPTION u32 nr_offered_cpus; /* CPUs that domains offer; one with fewer may not */
 OPTION bool smt; /* some core has SMT siblings */
 OPTION bool by_kind; /* there are several kinds of core, and a table of preferences */
 OPTION bool prefer_slow; /* slower cores are the better ones */
@@ -154,7 +155,10 @@ struct {
 	__type(value, struct cpu_ctx);
 } cpus SEC(".maps");
 
-/* The CPUs of a domain that tasks may use, in the form that the kernel's helpers need. */
+/*
+ * The CPUs of a domain that tasks may use, in the form that the kernel's helpers need. The mask
+ * after those of the domains has the CPUs of all of them.
+ */
 struct domain_mask {
 	struct bpf_cpumask __kptr *mask;
 };

@@ -36,6 +36,18 @@ impl CpuSet {
         Self { words }
     }
 
+    /// A set from the kernel's list format: `0-3,8`. `None`: the text is no such list. CPUs past the
+    /// largest number are left out.
+    pub fn from_list(list: &str) -> Option<Self> {
+        let mut set = CpuSet::EMPTY;
+        for range in list.trim().split(',').filter(|range| !range.is_empty()) {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+            (first..=last.min(MAX_CPUS as u32 - 1)).for_each(|cpu| set.insert(CpuId(cpu)));
+        }
+        Some(set)
+    }
+
     /// The words of the set, laid out as in [`CpuSet::from_words`].
     pub const fn words(&self) -> &[u64; WORDS] {
         &self.words
@@ -169,6 +181,17 @@ mod tests {
         let set: CpuSet = [0, 1, 2, 3, 8, 63, 64, 1023].map(CpuId).into_iter().collect();
         assert_eq!(set.to_string(), "0-3,8,63-64,1023");
         assert_eq!(CpuSet::EMPTY.to_string(), "");
+    }
+
+    #[test]
+    fn reads_the_kernels_list_format() {
+        for list in ["", "0-3,8,63-64,1023", "5"] {
+            assert_eq!(CpuSet::from_list(list).unwrap().to_string(), list);
+        }
+        assert_eq!(CpuSet::from_list("1022-4095\n").unwrap().to_string(), "1022-1023");
+        for text in ["one", "1-", "-1", "3;4"] {
+            assert_eq!(CpuSet::from_list(text), None, "{text}");
+        }
     }
 
     #[test]

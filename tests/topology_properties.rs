@@ -51,27 +51,40 @@ fn is_partition(whole: &CpuSet, parts: impl Iterator<Item = CpuSet>) -> bool {
     rest.is_empty()
 }
 
+/// The domains of every granularity partition the machine.
+fn domains_are_sound(machine: &Topology) -> Result<(), TestCaseError> {
+    for &granularity in Granularity::value_variants() {
+        let domains = machine.partition(granularity).unwrap();
+        prop_assert!(is_partition(machine.cpus(), domains.iter().map(|domain| domain.cpus)));
+        for domain in &domains {
+            prop_assert!(is_partition(&domain.cpus, domain.cores.iter().copied()));
+            prop_assert!(is_partition(&domain.cpus, domain.kinds.iter().map(|k| k.cpus)));
+            for cpu in domain.cpus.iter() {
+                prop_assert_eq!(domains.domain_of(cpu), Some(domain.id));
+            }
+            let mut all = domain.nearest.clone();
+            all.push(domain.id);
+            all.sort();
+            prop_assert!(all.into_iter().eq((0..domains.len() as u32).map(DomainId)));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn domains_partition_the_machine((description, numbers) in description()) {
+    fn domains_partition_the_machine((description, numbers) in description(), isolated: u64) {
         let machine = Topology::load(&Source::Synthetic(description)).unwrap();
         prop_assert_eq!(machine.cpus().len(), numbers.len());
-        for &granularity in Granularity::value_variants() {
-            let domains = machine.partition(granularity).unwrap();
-            prop_assert!(is_partition(machine.cpus(), domains.iter().map(|domain| domain.cpus)));
-            for domain in &domains {
-                prop_assert!(is_partition(&domain.cpus, domain.cores.iter().copied()));
-                prop_assert!(is_partition(&domain.cpus, domain.kinds.iter().map(|k| k.cpus)));
-                for cpu in domain.cpus.iter() {
-                    prop_assert_eq!(domains.domain_of(cpu), Some(domain.id));
-                }
-                let mut all = domain.nearest.clone();
-                all.push(domain.id);
-                all.sort();
-                prop_assert!(all.into_iter().eq((0..domains.len() as u32).map(DomainId)));
-            }
-        }
+        domains_are_sound(&machine)?;
+        // The same without some of its CPUs, of which at least one remains.
+        let cpus = *machine.cpus();
+        let gone: CpuSet = cpus.iter().filter(|cpu| isolated >> (cpu.0 % 64) & 1 == 1).collect();
+        let rest = machine.without(&gone);
+        let left = cpus.difference(&gone);
+        prop_assert_eq!(*rest.cpus(), if left.is_empty() { cpus } else { left });
+        domains_are_sound(&rest)?;
     }
 }

@@ -55,6 +55,8 @@ pub struct Loaded<'obj> {
     shared: Arc<SharedDomains>,
     /// Inner maps: the outer maps hold them too, but descriptors are needed to map them.
     rings: Vec<(MapHandle, MapHandle)>,
+    /// One more than the highest number of a CPU.
+    nr_cpus: u32,
 }
 
 impl<'obj> Loaded<'obj> {
@@ -73,15 +75,16 @@ impl<'obj> Loaded<'obj> {
         let mut open =
             BpfSkelBuilder::default().open(storage).context("cannot open the BPF side")?;
         set_enumerators(&mut open, &btf)?;
-        set_options(&mut open, options, domains, preferences)?;
+        let nr_cpus = online_cpu_count(domains);
+        set_options(&mut open, options, domains, preferences, nr_cpus)?;
         set_flags(&mut open, options, &btf)?;
         choose_preemption_hook(&mut open, &btf);
-        set_sizes(&mut open, domains, preferences)?;
+        set_sizes(&mut open, domains, preferences, nr_cpus)?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
         )?;
         let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
-        let mut loaded = Self { skeleton, shared, rings: Vec::new() };
+        let mut loaded = Self { skeleton, shared, rings: Vec::new(), nr_cpus };
         loaded.create_rings(domains)?;
         Ok(loaded)
     }
@@ -157,7 +160,7 @@ impl<'obj> Loaded<'obj> {
             )
             .context("cannot describe the domains to the kernel")?;
         }
-        for cpu in 0..cpu_count(domains) {
+        for cpu in 0..self.nr_cpus {
             describe(&self.skeleton.maps.cpus, cpu, |value: &mut abi::cpu_ctx| {
                 fill_cpu(value, CpuId(cpu), domains, dedicated, preferences);
             })
@@ -167,13 +170,13 @@ impl<'obj> Loaded<'obj> {
         let link = self.skeleton.maps.manyland_ops.attach_struct_ops().context(
             match probe::attached() {
                 Some(other) => format!("cannot attach: scheduler \"{other}\" is already running"),
-                None => "cannot attach: the kernel refused the scheduler; `dmesg` says why".into(),
-            },
-        )?;
                 None if probe::has_isolcpus() => "cannot attach: a kernel that was started with \
                      isolcpus= refuses all sched_ext schedulers; isolate CPUs by a partition of \
                      cpusets instead"
                     .into(),
+                None => "cannot attach: the kernel refused the scheduler; `dmesg` says why".into(),
+            },
+        )?;
         let exec = self
             .skeleton
             .progs
@@ -315,12 +318,6 @@ fn describe<T: MapValue>(
     map.update(&key.to_ne_bytes(), bytes, MapFlags::ANY)
 }
 
-/// One more than the highest CPU number of the machine.
-pub(crate) fn cpu_count(domains: &Domains) -> u32 {
-    let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
-    highest.map_or(1, |cpu| cpu.0 + 1)
-}
-
 /// Writes what follows from the options of a run and from the machine's domains into the options of
 /// the kernel's side: `data` is its read-only data, or the simulator's copy of it.
 macro_rules! write_options {
@@ -334,7 +331,8 @@ macro_rules! write_options {
         $data.strict = options.strict;
         $data.no_steal = options.no_steal;
         $data.partial = options.partial;
-        $data.nr_cpus = $crate::kernel::load::cpu_count(domains);
+        let offered = $crate::kernel::load::offered_cpus(domains, options);
+        $data.nr_offered_cpus = u32::try_from(offered)?;
         $data.nr_domains = u32::try_from(domains.len())?;
         $data.smt = domains.iter().any($crate::topology::Domain::has_smt);
         $data.by_kind = preferences.by_kind();
@@ -344,21 +342,31 @@ macro_rules! write_options {
         $data.nr_sets = u32::try_from(preferences.set_count())?;
     }};
 }
-#[cfg(feature = "simulator")]
 pub(crate) use write_options;
 
-/// How many CPUs the kernel could have, counting those that are offline.
-fn possible_cpus() -> u32 {
-    std::fs::read_to_string("/sys/devices/system/cpu/possible")
-        .ok()
-        .and_then(|list| {
-            list.trim().split(',').try_fold(0, |sum, range| {
-                let (first, last) = range.split_once('-').unwrap_or((range, range));
-                let span = last.parse::<u32>().ok()?.checked_sub(first.parse().ok()?)?;
-                Some(sum + span + 1)
-            })
-        })
-        .unwrap_or(u32::MAX)
+/// One more than the highest number of a CPU of the domains.
+pub(crate) fn cpu_count(domains: &Domains) -> u32 {
+    let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
+    highest.map_or(1, |cpu| cpu.0 + 1)
+}
+
+/// One more than the highest number of a CPU of the domains, or of one that is online.
+fn online_cpu_count(domains: &Domains) -> u32 {
+    let online = listed_cpus("online").unwrap_or(CpuSet::EMPTY);
+    let highest = online.iter().max().map_or(0, |cpu| cpu.0 + 1);
+    cpu_count(domains).max(highest)
+}
+
+/// A list of CPUs of the kernel's.
+fn listed_cpus(name: &str) -> Option<CpuSet> {
+    let list = std::fs::read_to_string(format!("/sys/devices/system/cpu/{name}")).ok()?;
+    CpuSet::from_list(&list)
+}
+
+/// How many CPUs domains offer to tasks, or a few less: each domain thread may keep one.
+pub(crate) fn offered_cpus(domains: &Domains, options: &RunOptions) -> usize {
+    let own = if options.dedicate { domains.len() } else { 0 };
+    domains.iter().map(|domain| domain.cpus.len()).sum::<usize>() - own
 }
 
 /// The pid of khugepaged, a reclaim thread that has no flag of its own; 0 if there is none.
@@ -379,10 +387,14 @@ fn set_options(
     options: &RunOptions,
     domains: &Domains,
     preferences: &Preferences,
+    nr_cpus: u32,
 ) -> Result<()> {
     let data = open.maps.rodata_data.as_deref_mut().context("the BPF side has no options")?;
     write_options!(data, options, domains, preferences);
-    data.nr_possible_cpus = possible_cpus();
+    data.nr_cpus = nr_cpus;
+    // Without the list no number of CPUs says that a task may run anywhere.
+    let possible = listed_cpus("possible").map_or(usize::MAX, |cpus| cpus.len());
+    data.nr_possible_cpus = u32::try_from(possible).unwrap_or(u32::MAX);
     data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     Ok(())
@@ -424,19 +436,21 @@ fn set_sizes(
     open: &mut OpenBpfSkel<'_>,
     domains: &Domains,
     preferences: &Preferences,
+    nr_cpus: u32,
 ) -> Result<()> {
     let count = u32::try_from(domains.len())?;
     let maps = &mut open.maps;
     for map in [
         &mut maps.domains,
         &mut maps.neighbours_of,
-        &mut maps.masks,
         &mut maps.notice_rings,
         &mut maps.decision_rings,
     ] {
         map.set_max_entries(count)?;
     }
-    maps.cpus.set_max_entries(cpu_count(domains))?;
+    // The last one is that of all domains.
+    maps.masks.set_max_entries(count + 1)?;
+    maps.cpus.set_max_entries(nr_cpus)?;
     let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
     maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
     maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;

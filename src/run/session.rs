@@ -20,6 +20,7 @@ use crate::run::builder::Builder;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
 use crate::topology::dedicated::{dedicated_cpu, dedicated_cpus};
+use crate::topology::isolated::isolated_cpus;
 use crate::topology::power;
 use crate::topology::preference::{Prefer, Preferences};
 use crate::topology::{Domains, Source, Topology};
@@ -35,11 +36,12 @@ pub fn run(builder: &Builder) -> Result<()> {
 
 /// [`Builder::run_on`].
 pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
+    let machine = machine.without(&isolated_cpus());
     run_while(builder, || {
         let live = Topology::load(&Source::Live)?;
         ensure!(
             machine.cpus() == live.cpus(),
-            "the description of the machine has CPUs {}, and {} are online",
+            "the description of the machine has CPUs {}, and {} are online and not isolated",
             machine.cpus(),
             live.cpus()
         );
@@ -135,6 +137,10 @@ fn attach(
     let domains = topology.partition(options.domain)?;
     let dedicated = dedicated(options, &domains, attachment)?;
     report(&topology.map(&domains));
+    let isolated = isolated_cpus();
+    if !isolated.is_empty() {
+        report(&format!("CPUs {isolated} are isolated: only tasks of their partition run there\n"));
+    }
 
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();

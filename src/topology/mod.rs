@@ -8,7 +8,8 @@
 //! 3. [`Topology::partition`] forms the domains.
 //!
 //! What a scheduler derives from the machine has a file each: [`preference`] (which idle CPU
-//! first), [`dedicated`] (which CPUs `--dedicate` reserves) and [`power`] (mains or battery).
+//! first), [`dedicated`] (which CPUs `--dedicate` reserves) and [`power`] (mains or battery). Of the
+//! live machine, [`isolated`] CPUs are left out.
 //!
 //! Invariant: every set of a [`Topology`] holds online CPUs only and is not empty; its kinds
 //! partition the online CPUs. [`Domains`] says what the domains promise.
@@ -17,6 +18,7 @@ pub mod dedicated;
 mod granularity;
 mod guard;
 mod hwloc;
+pub mod isolated;
 mod nearest;
 mod partition;
 pub mod power;
@@ -106,8 +108,7 @@ impl Topology {
     /// [`MAX_CPUS`](crate::cpuset::MAX_CPUS).
     pub fn load(source: &Source) -> Result<Topology> {
         let facts = match source {
-            Source::Live => guard::in_child(|| hwloc::read(&hwloc::Input::Live))
-                .context("cannot read the topology of this machine"),
+            Source::Live => return Topology::load_live(),
             Source::XmlFile(path) => xml_facts(path).with_context(|| {
                 format!("cannot load {path:?}, which must be a file that `lstopo FILE.xml` wrote")
             }),
@@ -117,7 +118,43 @@ impl Topology {
         Ok(Topology::from_facts(facts))
     }
 
-    /// The online CPUs.
+    /// Loads this machine without its isolated CPUs.
+    fn load_live() -> Result<Topology> {
+        let facts = guard::in_child(|| hwloc::read(&hwloc::Input::Live))
+            .context("cannot read the topology of this machine")?;
+        Ok(Topology::from_facts(facts).without(&isolated::isolated_cpus()))
+    }
+
+    /// The machine without some CPUs; with them, if it has no others.
+    #[must_use]
+    pub fn without(self, gone: &CpuSet) -> Topology {
+        let cpus = self.cpus.difference(gone);
+        if cpus.is_empty() {
+            return self;
+        }
+        let rest = |sets: Vec<CpuSet>| {
+            let sets = sets.iter().map(|set| set.intersection(&cpus));
+            sets.filter(|set| !set.is_empty()).collect::<Vec<_>>()
+        };
+        let nodes = self
+            .numa_nodes
+            .into_iter()
+            .map(|node| NumaNode { cpus: node.cpus.intersection(&cpus), ..node });
+        let kinds =
+            self.kinds.into_iter().map(|kind| Kind { cpus: kind.cpus.intersection(&cpus), ..kind });
+        Topology {
+            cpus,
+            packages: rest(self.packages),
+            numa_nodes: nodes.filter(|node| !node.cpus.is_empty()).collect(),
+            l3_caches: rest(self.l3_caches),
+            l2_caches: rest(self.l2_caches),
+            cores: rest(self.cores),
+            kinds: kinds.filter(|kind| !kind.cpus.is_empty()).collect(),
+            numa_distances: self.numa_distances,
+        }
+    }
+
+    /// The CPUs that are online and not isolated.
     pub fn cpus(&self) -> &CpuSet {
         &self.cpus
     }

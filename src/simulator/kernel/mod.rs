@@ -189,6 +189,7 @@ impl Kernel {
         let count = cpu_count(domains) as usize;
         let mut data = no_options();
         write_options!(data, options, domains, preferences);
+        data.nr_cpus = cpu_count(domains);
         data.nr_possible_cpus = topology.cpus().len() as u32;
         data.scheduler_tgid = SCHEDULER_TGID;
         let climbs = data.smt || data.by_kind;
@@ -564,9 +565,13 @@ impl K {
         let p = self.pointer(id);
         let mut args = native::scx_exit_task_args { cancelled: false };
         self.call(|ops| {
-            let exit = ops.exit_task.expect("bpf/main.bpf.c has it");
-            // SAFETY: as in call(); the task and the arguments outlive the callback.
-            unsafe { exit(p, &raw mut args) }
+            let (disable, exit) = (ops.disable, ops.exit_task);
+            let (disable, exit) = disable.zip(exit).expect("bpf/main.bpf.c has them");
+            // SAFETY: as in call(); the task and the arguments outlive the callbacks.
+            unsafe {
+                disable(p);
+                exit(p, &raw mut args);
+            }
         });
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The name of tasks that [`Wish::Preempt`] lets preempt.
 pub const URGENT: &str = "urgent";
 
-/// The name of tasks at which [`Wish::Panic`] panics.
+/// The name of tasks at which [`Wish::Panic`] and [`Wish::PanicAnywhere`] panic.
 pub const TERRIBLE: &str = "terrible";
 
 /// The folder of the cgroup whose tasks [`Wish::Group`] singles out; made before the scheduler
@@ -46,6 +46,8 @@ pub enum Wish {
     Sleep,
     /// Nothing any more, once it has seen a task called [`TERRIBLE`].
     Panic,
+    /// The same, if that task may run anywhere.
+    PanicAnywhere,
 }
 
 impl Wish {
@@ -90,8 +92,13 @@ struct Wishing {
 
 impl Policy for Wishing {
     fn enqueue(&mut self, task: Task, _: &Context) {
-        let is_terrible = matches!(self.wish, Wish::Panic) && task.name() == TERRIBLE;
-        assert!(!is_terrible, "a task is {TERRIBLE}");
+        let panics = match self.wish {
+            Wish::Panic => true,
+            Wish::PanicAnywhere => task.anywhere,
+            _ => false,
+        };
+        let is_terrible = task.name() == TERRIBLE;
+        assert!(!(panics && is_terrible), "a task is {TERRIBLE}");
         self.waiting.push_back(task);
     }
 
@@ -114,7 +121,7 @@ impl Policy for Wishing {
                 thread::sleep(NAP);
                 choice
             }
-            Wish::None | Wish::Group | Wish::Preempt | Wish::Panic => choice,
+            Wish::None | Wish::Group | Wish::Preempt | Wish::Panic | Wish::PanicAnywhere => choice,
         })
     }
 

@@ -16,6 +16,7 @@ pub mod homes;
 pub mod hotplug;
 pub mod hybrid;
 pub mod idle;
+pub mod isolated;
 pub mod library;
 pub mod load;
 pub mod memory;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     let modules = [
         guest::TESTS,
         idle::TESTS,
+        isolated::TESTS,
         attach::TESTS,
         domains::TESTS,
         affinity::TESTS,
