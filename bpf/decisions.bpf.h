@@ -243,18 +243,22 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 }
 
+/*
+ * A decision is copied before it is checked: user space has the ring mapped and can write to it at
+ * any time, so what was checked there need not be what is used a moment later.
+ */
 static long carry_out_next(struct bpf_dynptr *message, void *context)
 {
-	const struct decision *d = bpf_dynptr_data(message, 0, sizeof(*d));
 	struct drain *drain = context;
 	struct domain_ctx *domc;
 	struct task_struct *p;
+	struct decision d;
 
-	if (!d)
+	if (bpf_dynptr_read(&d, sizeof(d), message, 0, 0))
 		return 0;
-	p = bpf_task_from_pid(d->pid);
+	p = bpf_task_from_pid(d.pid);
 	if (p) {
-		carry_out(p, d, drain);
+		carry_out(p, &d, drain);
 		bpf_task_release(p);
 	} else {
 		domc = domain_at(drain->domain);

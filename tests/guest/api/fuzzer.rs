@@ -1,6 +1,7 @@
 //! The scheduler's BPF side with a madman in place of each domain thread: it reads what tasks wait,
-//! and writes decisions of which any part may be wrong.
+//! and writes decisions of which any part may be wrong, or that change while they are read.
 
+use super::flipper::Flipper;
 use super::scheduler::Scheduler;
 use crate::role;
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::gettid;
 use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::ids::Pid;
+use scx_manyland::ids::{DomainId, Pid};
 use scx_manyland::kernel::exit::Exit;
 use scx_manyland::kernel::load::Loaded;
 use scx_manyland::kernel::probe;
@@ -50,6 +51,14 @@ pub fn command() -> Command {
     command
 }
 
+/// The same with decisions that are right when they are submitted. Their CPU changes to one that
+/// does not exist, and back, while the kernel reads them.
+pub fn flipping_command() -> Command {
+    let mut command = command();
+    command.arg("--flip");
+    command
+}
+
 /// Asks a running one.
 pub fn counts(scheduler: &Scheduler) -> Result<Counts> {
     let _ = fs::remove_file(COUNTS);
@@ -66,17 +75,20 @@ pub fn counts(scheduler: &Scheduler) -> Result<Counts> {
 #[derive(Args)]
 pub struct FuzzArgs {
     seed: u64,
+    /// Decide rightly, and change the decisions while they are read
+    #[arg(long)]
+    flip: bool,
 }
 
 impl FuzzArgs {
     /// What its process does.
     pub fn run(self) -> Result<()> {
         eprintln!("seed {}", self.seed);
-        fuzz(self.seed)
+        fuzz(self.seed, self.flip)
     }
 }
 
-fn fuzz(seed: u64) -> Result<()> {
+fn fuzz(seed: u64, flip: bool) -> Result<()> {
     probe::check()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
@@ -101,8 +113,9 @@ fn fuzz(seed: u64) -> Result<()> {
             let (domains, stop, submitted, full) = (domains.len() as u32, &stop, &submitted, &full);
             let random = fastrand::Rng::with_seed(seed ^ u64::from(domain.id.0));
             let cpus = domain.cpus;
-            let mut madman =
-                Madman { notices, decisions, shared, random, domains, known: VecDeque::new() };
+            let right = flip.then_some(domain.id);
+            let known = VecDeque::new();
+            let mut madman = Madman { notices, decisions, shared, random, domains, known, right };
             thread::Builder::new().name(format!("manyland/{}", domain.id)).spawn_scoped(
                 scope,
                 move || {
@@ -124,6 +137,10 @@ fn fuzz(seed: u64) -> Result<()> {
             starts.push(start);
         }
         let attached = loaded.attach(&domains, &pids, &CpuSet::EMPTY, &preferences)?;
+        if flip {
+            let (flipper, stop) = (Flipper::new()?, &stop);
+            scope.spawn(move || flipper.run(stop));
+        }
         for start in &starts {
             start.send(()).map_err(|_| anyhow!("a madman is gone"))?;
         }
@@ -158,6 +175,8 @@ struct Madman {
     domains: u32,
     /// Tasks that waited at some time, and the stay in which they did; the latest last.
     known: VecDeque<(u32, u64)>,
+    /// The domain of every decision, where all are right.
+    right: Option<DomainId>,
 }
 
 impl Madman {
@@ -174,10 +193,17 @@ impl Madman {
             known.push_back((m.pid, m.seq));
         });
         // Now and then more than the queue holds.
-        let wanted = if self.random.u8(..) == 0 { 4096 } else { self.random.u64(..32) };
+        let wanted = match self.right {
+            Some(_) => self.known.len() as u64,
+            None if self.random.u8(..) == 0 => 4096,
+            None => self.random.u64(..32),
+        };
         let (mut done, mut refused) = (0, 0);
         for _ in 0..wanted {
-            let decision = self.decision();
+            let decision = match self.right {
+                Some(domain) => self.right_decision(domain),
+                None => self.decision(),
+            };
             if self.decisions.submit(&decision) {
                 self.shared.announce_decision();
                 done += 1;
@@ -191,6 +217,24 @@ impl Madman {
             _ => {}
         }
         (done, refused)
+    }
+
+    /// A decision for the task that has waited for longest, which is known no more afterwards.
+    fn right_decision(&mut self, domain: DomainId) -> abi::decision {
+        let (pid, seq) = self.known.pop_front().expect("as many are wanted as are known");
+        abi::decision {
+            pid,
+            seq,
+            cpu: abi::none_NO_CPU,
+            domain: domain.0,
+            slice_ns: 1_000_000,
+            vtime: 0,
+            flags: 0,
+            vtime_rate: 0,
+            unused: 0,
+            max_lag: 0,
+            carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 0 },
+        }
     }
 
     /// A decision for a task that waits or waited, most of which is right, or right in no part.

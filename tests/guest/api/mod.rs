@@ -1,6 +1,7 @@
 //! What guest tests are written with.
 
 pub mod cpus;
+pub mod flipper;
 pub mod fuzzer;
 pub mod kinds;
 pub mod load;

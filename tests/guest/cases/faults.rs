@@ -1,5 +1,6 @@
 //! RULE 1: user space can be late, stopped or gone, and no task is lost or starved.
 
+use crate::api::fuzzer;
 use crate::api::load::{self, Hackbench, Hog, Probe};
 use crate::api::process::{self, Frozen};
 use crate::api::scheduler::{STATS, Scheduler};
@@ -24,6 +25,7 @@ tests! {
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
+    decisions_may_change_while_they_are_read: 90 s on L3X2;
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -233,6 +235,27 @@ pub fn tasks_die_on_their_way_to_another_domain(_: &Machine) -> Result<()> {
     ensure!(stale > 0, "no task died undecided");
     they_run(&hogs, AWAY, AWAY / 100)?;
     load::hackbench(1, 10, LONG)?;
+    scheduler.stop()
+}
+
+/// A process that changes decisions in its ring while the kernel reads them does itself no good and
+/// no harm: what was checked is what is carried out.
+pub fn decisions_may_change_while_they_are_read(_: &Machine) -> Result<()> {
+    const DECISIONS: u64 = 20_000;
+    let scheduler = Scheduler::spawn(&mut fuzzer::flipping_command())?;
+    let mut hackbench = Hackbench::start(1, 1_000_000, LONG)?;
+    let counts = loop {
+        ensure!(sched_ext::state() == "enabled", "the kernel has ended it");
+        let counts = fuzzer::counts(&scheduler)?;
+        if counts.decided > DECISIONS {
+            break counts;
+        }
+        thread::sleep(Duration::from_millis(500));
+    };
+    println!("{counts:?}");
+    ensure!(counts.bounced > 0, "no decision changed before it was checked: {counts:?}");
+    ensure!(hackbench.is_running()?, "hackbench has ended");
+    drop(hackbench);
     scheduler.stop()
 }
 
