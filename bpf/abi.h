@@ -53,6 +53,11 @@ static const u64 STANDING_NS = 100000000;
 static const u64 PARKED_MAX_NS = 100000000;
 /* A running thread keeps a CPU waiting for this multiple of its patience at most. */
 static const u32 WORK_PATIENCES = 4;
+/*
+ * The most decisions that a CPU carries out at once, with interrupts off. The next CPU that asks
+ * for work goes on.
+ */
+static const u32 DRAIN_MAX = 64;
 /* The most drains in a row that a CPU makes for a thread that submits without end. */
 static const u32 DRAINS_MAX = 4;
 
@@ -205,7 +210,9 @@ struct domain_ctx {
 
 	/* Written by BPF, up to `tasks`. */
 
-	u64 drained __attribute__((aligned(64))); /* how many decisions CPUs have drained */
+	/* The decisions of which CPUs have found the end: `submitted` at the time. */
+	u64 drained __attribute__((aligned(64)));
+	u64 nr_drained; /* how many decisions CPUs have drained */
 	u64 state_since_ns; /* since when the thread is in its state */
 	u64 called_ns; /* when a notice last woke it */
 	u32 state; /* enum thread_state */

@@ -58,6 +58,7 @@ static __noinline bool move_task(struct task_struct *p, struct transfer *m)
 struct drain {
 	u32 domain; /* whose ring it is */
 	s32 cpu; /* the CPU that drains */
+	bool cut; /* it has ended before the ring did */
 };
 
 /*
@@ -250,26 +251,35 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 static long carry_out_next(struct bpf_dynptr *message, void *context)
 {
 	struct drain *drain = context;
-	struct domain_ctx *domc;
+	struct domain_ctx *domc = domain_at(drain->domain);
 	struct task_struct *p;
 	struct decision d;
 
-	if (bpf_dynptr_read(&d, sizeof(d), message, 0, 0))
-		return 0;
-	p = bpf_task_from_pid(d.pid);
-	if (p) {
-		carry_out(p, &d, drain);
-		bpf_task_release(p);
-	} else {
-		domc = domain_at(drain->domain);
-		if (domc)
+	if (!domc)
+		return 1;
+	if (!bpf_dynptr_read(&d, sizeof(d), message, 0, 0)) {
+		p = bpf_task_from_pid(d.pid);
+		if (p) {
+			carry_out(p, &d, drain);
+			bpf_task_release(p);
+		} else {
 			count(&domc->counts.stale);
+		}
 	}
-	return 0;
+	if (++domc->nr_drained % DRAIN_MAX)
+		return 0;
+	drain->cut = true;
+	return 1;
 }
 
 /*
- * Step 1 of ops.dispatch: carries out all that the thread of domain `d` has decided.
+ * Step 1 of ops.dispatch: carries out what the thread of domain `d` has decided. Answers whether
+ * the drain was cut, so that the ring may hold more.
+ *
+ * Interrupts are off meanwhile, and a real-time task waits. So a drain ends at each DRAIN_MAX-th
+ * decision of the ring. `drained` then remains behind `submitted`, and the next CPU that asks for
+ * work goes on. There is one: an idle CPU that is kicked, or this one, which asks again before it
+ * goes idle (run_next).
  *
  * Only one CPU can drain a ring at a time. It may have seen the ring's end just before the last
  * decisions came, while the CPU that the domain thread has left for their sake is refused. So a CPU
@@ -279,7 +289,7 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
  */
 __weak int drain_decisions(u32 d, s32 cpu)
 {
-	struct drain drain = { .domain = d, .cpu = cpu };
+	struct drain drain = { .domain = d, .cpu = cpu, .cut = false };
 	struct domain_ctx *domc = domain_at(d);
 	u64 submitted;
 	u32 to_ready;
@@ -298,8 +308,12 @@ __weak int drain_decisions(u32 d, s32 cpu)
 		/* Negative: another CPU drains, and will wake this one if there is work left. */
 		if (bpf_user_ringbuf_drain(ring, carry_out_next, &drain, BPF_RB_NO_WAKEUP) < 0)
 			return 0;
+		if (drain.cut)
+			break;
 		WRITE_ONCE(domc->drained, submitted);
 	}
+	if (drain.cut)
+		count(&domc->counts.cut);
 	note_ready(domc, d);
 	if (__sync_lock_test_and_set(&domc->carried_out, 0) && domc->starved_since_ns)
 		domc->starved_since_ns = 0;
@@ -307,7 +321,9 @@ __weak int drain_decisions(u32 d, s32 cpu)
 	/* This CPU runs one of them itself. */
 	if (to_ready > 1)
 		kick_idle(domc, d, to_ready - 1);
-	return 0;
+	else if (drain.cut)
+		kick_idle(domc, d, 1);
+	return drain.cut;
 }
 
 #endif /* MANYLAND_DECISIONS_BPF_H */

@@ -3,7 +3,8 @@
  * A CPU asks for work. run_next() has the numbered steps of the picture in docs/architecture.md,
  * and what goes before the ready tasks:
  *
- *   1  drain_decisions    (decisions.bpf.h)   carries out what the domain thread has decided
+ *   1  drain_decisions    (decisions.bpf.h)   carries out what the domain thread has decided, at
+ *                                             most DRAIN_MAX decisions
  *      run_due_thread                         a domain thread that has kept notices for too long
  *      run_first                              boosted tasks
  *      run_unnotified     (safety_net.bpf.h)  a waiting task that no decision will come for
@@ -147,18 +148,23 @@ static bool run_parked_thread(struct domain_ctx *domc, u32 d)
 static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
 		     struct task_struct *prev)
 {
+	bool cut;
 	u64 now;
 
-	if (is_undrained(domc))
-		drain_decisions(d, cpu); /* 1 */
+	cut = is_undrained(domc) && drain_decisions(d, cpu); /* 1 */
 	now = scx_bpf_now();
 	if (run_due_thread(domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
 	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
-	return run_decided(cpu, cpuc, domc, d) || /* 2 */
-	       run_parked_thread(domc, d) || /* 3 */
-	       run_by_safety_net(cpu, cpuc, domc, d, now) || /* 4 */
-	       run_from_others(cpu, cpuc, d, now); /* 5 */
+	if (run_decided(cpu, cpuc, domc, d) || /* 2 */
+	    run_parked_thread(domc, d) || /* 3 */
+	    run_by_safety_net(cpu, cpuc, domc, d, now) || /* 4 */
+	    run_from_others(cpu, cpuc, d, now)) /* 5 */
+		return true;
+	/* If it goes idle, it drains the rest first. */
+	if (cut)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return false;
 }
 
 /*

@@ -25,6 +25,7 @@ tests! {
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
+    a_crowd_is_drained_in_parts: 120 s on L3X1 ANY_KERNEL;
     decisions_may_change_while_they_are_read: 90 s on L3X2;
 }
 
@@ -234,6 +235,25 @@ pub fn tasks_die_on_their_way_to_another_domain(_: &Machine) -> Result<()> {
     ensure!(moved > 0, "no task was on its way");
     ensure!(stale > 0, "no task died undecided");
     they_run(&hogs, AWAY, AWAY / 100)?;
+    load::hackbench(1, 10, LONG)?;
+    scheduler.stop()
+}
+
+/// Hundreds of decisions that are submitted at once are carried out in parts, and all of them are:
+/// a CPU with interrupts off carries out 64 at most, and the next one goes on.
+pub fn a_crowd_is_drained_in_parts(_: &Machine) -> Result<()> {
+    const TASKS: usize = 1500;
+    let scheduler = Scheduler::start(&STATS)?;
+    let storm = Storm::start(Kind::Wakeups, TASKS, LONG / 3)?;
+    // The ring to the thread fills up while it is stopped.
+    let crowd_is_cut = || -> Result<bool> {
+        scheduler.send(Signal::SIGSTOP)?;
+        thread::sleep(Duration::from_secs(1));
+        scheduler.send(Signal::SIGCONT)?;
+        Ok(scheduler.await_stats(2)?.sum("cut")? > 0)
+    };
+    wait_until("a drain was cut", LONG, || crowd_is_cut().is_ok_and(|cut| cut))?;
+    storm.finish(LONG)?;
     load::hackbench(1, 10, LONG)?;
     scheduler.stop()
 }
