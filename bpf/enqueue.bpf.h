@@ -3,6 +3,7 @@
  * A task becomes runnable. ops.enqueue lists what may come of that, first match first:
  *
  *   run_here           it bypasses user space, or no thread decides for it
+ *   run_in_turn        there is no memory for what BPF knows of it (unstored.bpf.h)
  *   park_thread        it is a domain thread (domain_thread.bpf.h)
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   run_on_idle        it runs on an idle CPU at once
@@ -22,6 +23,7 @@
 #include "notify.bpf.h"
 #include "select_cpu.bpf.h"
 #include "standing.bpf.h"
+#include "unstored.bpf.h"
 
 /*
  * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If another task has
@@ -114,8 +116,14 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	u64 rest;
 	u32 d;
 
-	if (!taskc || bypasses_user_space(p)) {
+	if (bypasses_user_space(p)) {
 		run_here(p, enq_flags);
+		return;
+	}
+	if (!taskc)
+		taskc = begin_again(p, domain_of_cpu(cpu));
+	if (!taskc) {
+		run_in_turn(p, cpu, enq_flags);
 		return;
 	}
 	if (taskc->is_thread) {

@@ -38,7 +38,7 @@ static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
 {
 	if (!p->scx.slice)
 		return;
-	if (taskc->run_kind == RUN_DECIDED)
+	if (taskc && taskc->run_kind == RUN_DECIDED)
 		taskc->rest_ns = p->scx.slice;
 	scx_bpf_task_set_slice(p, 0);
 	note_displaced(scx_bpf_task_cpu(p));

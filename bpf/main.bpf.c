@@ -24,6 +24,7 @@
  *       - it has a CPU for itself, and core_upgrade.bpf.h moves it to a better core.
  *
  * Off that way:
+ *   - unstored.bpf.h runs tasks of which the kernel had no memory to know anything;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
  *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
@@ -50,6 +51,7 @@ char _license[] SEC("license") = "GPL";
 #include "select_cpu.bpf.h"
 #include "enqueue.bpf.h"
 #include "standing.bpf.h"
+#include "unstored.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
 #include "dispatch.bpf.h"

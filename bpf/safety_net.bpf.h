@@ -144,6 +144,9 @@ static void run_undecided(struct task_struct *p, struct task_ctx *taskc, struct 
 }
 
 /*
+ * Of the tasks without a context, of which nothing says since when they have waited, one counts as
+ * starved.
+ *
  * Moves tasks that have waited for too long from the end of a queue to the key `vtime` in `to`, and
  * answers how many.
  */
@@ -153,6 +156,7 @@ static __noinline u32 move_starved(u64 from, u64 to, u64 vtime)
 	u64 now = scx_bpf_now();
 	struct task_struct *p;
 	struct task_ctx *taskc;
+	bool in_turn = false;
 	u32 moved = 0, i;
 
 	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
@@ -161,11 +165,14 @@ static __noinline u32 move_starved(u64 from, u64 to, u64 vtime)
 			if (!p)
 				break;
 			taskc = task_ctx(p);
-			if (!taskc || (s64)(now - taskc->runnable_ns) < (s64)STARVED_NS)
+			if (taskc ? (s64)(now - taskc->runnable_ns) < (s64)STARVED_NS : in_turn)
 				continue;
+			if (!taskc)
+				in_turn = true;
 			scx_bpf_dsq_move_set_vtime(&it, vtime);
 			if (scx_bpf_dsq_move_vtime(&it, p, to, 0)) {
-				taskc->ready_on = to;
+				if (taskc)
+					taskc->ready_on = to;
 				moved++;
 			}
 		}

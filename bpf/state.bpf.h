@@ -78,6 +78,10 @@ enum run_kind {
  *             `ready_on` is set; if it waited before, `waits_on` still says where
  *   running   `waits_on` and `ready_on` are 0; `run_kind` says by what it runs
  *
+ * A task has no context if the kernel had no memory for it when the task began. begin_again() tries
+ * again each time that it becomes runnable. Until then no thread decides for it, and it is ready at
+ * once (run_in_turn).
+ *
  * `seq` is the generation: it counts the times that the task has begun to wait or become ready. A
  * decision for an earlier generation is stale.
  */
@@ -238,6 +242,16 @@ struct {
 static struct task_ctx *task_ctx(struct task_struct *p)
 {
 	return bpf_task_storage_get(&tasks, p, NULL, 0);
+}
+
+/*
+ * The context of `p`, with memory for it if it has none yet. NULL: there was none. The kernel draws
+ * on a pool of its own and waits for nothing. It charges the memory cgroup of the process that has
+ * loaded the scheduler.
+ */
+static struct task_ctx *new_task_ctx(struct task_struct *p)
+{
+	return bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
 
 static struct domain_ctx *domain_at(u32 d)

@@ -12,6 +12,7 @@
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
 #include "safety_net.bpf.h"
+#include "unstored.bpf.h"
 
 /* A ready task runs: virtual time advances to its key. */
 static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
@@ -37,8 +38,12 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	struct task_ctx *taskc = task_ctx(p);
 	struct domain_ctx *domc;
 
-	if (!taskc || !cpuc)
+	if (!cpuc)
 		return;
+	if (!taskc) {
+		begin_in_turn(p, cpuc);
+		return;
+	}
 	taskc->started_ns = scx_bpf_now();
 	if (taskc->is_thread) {
 		begin_thread(taskc);
@@ -69,21 +74,20 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
+	struct cpu_ctx *cpuc = cpu_at(scx_bpf_task_cpu(p));
 	struct task_ctx *taskc = task_ctx(p);
-	struct cpu_ctx *cpuc;
 
-	if (!taskc)
-		return;
 	if (runnable)
 		give_up_rest(p, taskc);
-	if (taskc->is_thread) {
+	if (taskc && taskc->is_thread) {
 		end_thread(taskc, runnable);
 		return;
 	}
-	cpuc = cpu_at(scx_bpf_task_cpu(p));
-	charge(taskc, p, cpuc);
-	if (!runnable)
-		end_burst(taskc);
+	if (taskc) {
+		charge(taskc, p, cpuc);
+		if (!runnable)
+			end_burst(taskc);
+	}
 	if (cpuc) {
 		cpuc->weight = 0;
 		cpuc->running = 0;
@@ -92,26 +96,23 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 
 s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct task_ctx *taskc;
-	u32 d;
+	struct task_ctx *taskc = new_task_ctx(p);
+	u32 d = p->tgid == scheduler_tgid ? thread_domain(p->pid) : NO_DOMAIN;
 
-	taskc = bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!taskc)
-		return -ENOMEM;
-	taskc->decided_by = NO_DOMAIN;
-	taskc->ran_on = scx_bpf_task_cpu(p);
-	taskc->home = NO_DOMAIN;
-	taskc->away_in = NO_DOMAIN;
-	taskc->puller = NO_DOMAIN;
-	if (p->tgid == scheduler_tgid) {
-		d = thread_domain(p->pid);
-		if (d != NO_DOMAIN) {
-			taskc->is_thread = 1;
-			taskc->home = d;
-			return 0;
-		}
+	if (!taskc) {
+		/* An error here fails a user's fork; but no scheduler is without its threads. */
+		if (d != NO_DOMAIN)
+			return -ENOMEM;
+		note_unstored(p);
+		return 0;
 	}
-	set_home(taskc, first_home(p, args));
+	begin_task(p, taskc);
+	if (d == NO_DOMAIN) {
+		set_home(taskc, first_home(p, args));
+	} else {
+		taskc->is_thread = 1;
+		taskc->home = d;
+	}
 	return 0;
 }
 

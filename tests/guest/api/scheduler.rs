@@ -3,6 +3,7 @@
 use super::process::{self, Thread};
 use super::{sched_ext, wait_until};
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -87,6 +88,15 @@ impl Scheduler {
     /// What it has told the user so far.
     pub fn said(&self) -> String {
         self.output.stderr()
+    }
+
+    /// Makes room for more output, in this process's name: a file in memory is charged to the memory
+    /// cgroup of the process that is the first to write there.
+    pub fn make_room_for_output(&self) -> Result<()> {
+        const BYTES: libc::off_t = 1 << 20;
+        let file = File::options().write(true).open(&self.output.stdout)?;
+        fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, BYTES)
+            .context("cannot make room for output")
     }
 
     /// Whether the last that it has said of an attachment is that there is one. It does not say so

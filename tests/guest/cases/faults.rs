@@ -3,7 +3,7 @@
 use crate::api::fuzzer;
 use crate::api::load::{self, Hackbench, Hog, Probe};
 use crate::api::process::{self, Frozen};
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
@@ -12,7 +12,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
+use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ tests! {
     tasks_leave_a_cpu_that_a_real_time_task_takes: 90 s on L3X2 ANY_KERNEL;
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
+    no_fork_fails_for_want_of_memory: 120 s on L3X1 ANY_KERNEL;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
     a_crowd_is_drained_in_parts: 120 s on L3X1 ANY_KERNEL;
     decisions_may_change_while_they_are_read: 90 s on L3X2;
@@ -214,6 +218,66 @@ pub fn tasks_that_change_their_class_are_not_awaited(_: &Machine) -> Result<()> 
     ensure!(scheduler.await_stats(2)?.sum("congested")? > 0, "the ring did not fill");
     let awaited = wait_until("no task is unnotified", LONG / 3, || unnotified() == Some(0));
     awaited.with_context(|| format!("{:?} tasks are", unnotified()))?;
+    scheduler.stop()
+}
+
+/// The scheduler is in a memory cgroup at its limit. Threads that begin outside of it begin all the
+/// same, run, and have their share, though there is no memory to know them.
+pub fn no_fork_fails_for_want_of_memory(_: &Machine) -> Result<()> {
+    const THREADS: usize = 3000;
+    const CGROUP: &str = "/sys/fs/cgroup/tight";
+    const SPARE: u64 = 1 << 20;
+    let set_limit = |limit: String| {
+        fs::write(format!("{CGROUP}/memory.max"), limit).context("cannot limit a cgroup's memory")
+    };
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
+        .context("cannot give cgroups the controller of memory")?;
+    fs::create_dir_all(CGROUP).context("cannot make a cgroup")?;
+    set_limit("max".into())?;
+    let enter = format!("echo $$ >{CGROUP}/cgroup.procs && exec \"$@\"");
+    let mut command = Command::new("sh");
+    let scheduler = Scheduler::spawn(command.args(["-c", &enter, "sh", PROGRAM]).args(STATS))?;
+    scheduler.make_room_for_output()?;
+    scheduler.await_stats(2)?;
+    let used: u64 = fs::read_to_string(format!("{CGROUP}/memory.current"))?.trim().parse()?;
+    set_limit((used + SPARE).to_string())?;
+
+    let (ran, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (failed, hogs) = thread::scope(|scope| {
+        let mut failed = 0;
+        let mut threads = Vec::new();
+        for _ in 0..THREADS {
+            let life = || {
+                ran.fetch_add(1, Ordering::Relaxed);
+                while !over.load(Ordering::Relaxed) {
+                    thread::park();
+                }
+            };
+            match thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, life) {
+                Ok(thread) => threads.push(thread),
+                Err(_) => failed += 1,
+            }
+        }
+        // Two for each CPU, which begin at the limit.
+        let hogs = cpus::online().and_then(|cpus| {
+            Ok(hogs_on(&cpus)?.into_iter().chain(hogs_on(&cpus)?).collect::<Vec<_>>())
+        });
+        let shares = hogs.and_then(|hogs| they_run(&hogs, AWAY, AWAY / 8).map(|()| hogs));
+        over.store(true, Ordering::Relaxed);
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        (failed, shares)
+    });
+    let ran = ran.into_inner();
+    let unstored = scheduler.await_stats(2)?.sum("unstored")?;
+    println!("{failed} of {THREADS} threads failed to begin, {ran} ran, {unstored} unstored");
+    ensure!(failed == 0, "{failed} threads failed to begin");
+    ensure!(ran == THREADS, "{ran} threads ran");
+    ensure!(unstored > 0, "there was memory for all");
+    let hogs = hogs?;
+    set_limit("max".into())?;
+    scheduler.decisions_resume()?;
+    drop(hogs);
+    load::hackbench(1, 10, LONG)?;
     scheduler.stop()
 }
 
