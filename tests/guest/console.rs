@@ -1,6 +1,7 @@
 //! What a guest's kernel prints on its console, and which of it means that something broke.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 /// Words that a healthy kernel does not say.
@@ -14,6 +15,10 @@ const TROUBLE: &[&str] = &[
     "detected stall",
     "soft lockup",
 ];
+
+/// Before the words of a complaint that a test is about to cause, in a line that it has the kernel
+/// print.
+const EXPECTED: &str = "expected of this test: ";
 
 /// How many lines of the console follow the line with the trouble in an excerpt.
 const EXCERPT_LINES: usize = 40;
@@ -38,10 +43,18 @@ impl Console {
     }
 }
 
+/// Says, in a guest, that the kernel is about to complain in these words, and may.
+pub fn expect(words: &str) -> io::Result<()> {
+    fs::write("/dev/kmsg", format!("<3>{EXPECTED}{words}\n"))
+}
+
 /// The part of a console's text that shows that something broke, if any does.
 pub fn trouble(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
-    let first = lines.iter().position(|line| is_trouble(line))?;
+    let expected: Vec<&str> =
+        lines.iter().filter_map(|line| Some(line.split_once(EXPECTED)?.1)).collect();
+    let is_expected = |line: &str| expected.iter().any(|words| line.contains(words));
+    let first = lines.iter().position(|line| is_trouble(line) && !is_expected(line))?;
     let last = lines.len().min(first + EXCERPT_LINES);
     Some(lines[first..last].join("\n"))
 }

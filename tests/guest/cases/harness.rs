@@ -16,6 +16,7 @@ tests! {
     tells_a_breakpoint_from_the_emulators_fault: 20 s on L3X1;
     has_another_guest_when_the_emulator_loses_one: 20 s on L3X1
         => "the emulator has lost every guest";
+    sees_that_a_complaint_was_expected: 20 s on L3X1;
     sees_a_kernel_panic: 20 s on L3X1 => "Kernel panic - not syncing: sysrq triggered crash";
 }
 
@@ -36,6 +37,11 @@ pub fn sees_a_hang(_: &Machine) -> Result<()> {
 pub fn sees_what_the_kernel_complains_of(_: &Machine) -> Result<()> {
     fs::write("/dev/kmsg", "<3>BUG: said by a test\n")?;
     Ok(())
+}
+
+pub fn sees_that_a_complaint_was_expected(machine: &Machine) -> Result<()> {
+    console::expect("BUG: said by")?;
+    sees_what_the_kernel_complains_of(machine)
 }
 
 pub fn sees_a_kernel_panic(_: &Machine) -> Result<()> {
