@@ -114,7 +114,10 @@ impl Crew {
         // the machine and attaching is only visible in this count.
         if probe::hotplugs() != changes {
             return match attached.detach() {
-                Some(Exit::Failed(why)) => bail!("the kernel refused the scheduler: {why}"),
+                Some(Exit::Failed(why) | Exit::Evicted(why)) => {
+                    bail!("the kernel refused the scheduler: {why}")
+                }
+                Some(Exit::Ordered) => Ok(Ended::Asked),
                 _ => Ok(Ended::MachineChanged),
             };
         }
@@ -221,6 +224,12 @@ fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
     match (reason, exit) {
         (_, Some(Exit::Failed(why))) => {
             bail!("the kernel has ended the scheduler: {why}; its own scheduler is back")
+        }
+        (Reason::Asked, Some(Exit::Evicted(_))) => Ok(Ended::Asked),
+        (_, Some(Exit::Evicted(why))) => Ok(Ended::Evicted(why)),
+        (Reason::Left, Some(Exit::Ordered)) => {
+            report("SysRq-S has ended the scheduler; the kernel's own is back\n");
+            Ok(Ended::Asked)
         }
         (Reason::Left, Some(Exit::Restart)) => Ok(Ended::MachineChanged),
         (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),

@@ -3,7 +3,7 @@
 //! ```text
 //! check the kernel ─► topology ─► load ─► threads ─► lock memory ─► attach ─► wait ─► detach
 //!                        ▲                                                     │
-//!                        └──────────── the machine has changed ────────────────┘
+//!                        └── the machine has changed, or the kernel has ended it ┘
 //! ```
 //!
 //! Invariant: whichever way a run ends, the threads are joined and the kernel's own scheduler is
@@ -17,6 +17,7 @@ use crate::kernel::load::Loaded;
 use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
 use crate::run::builder::Builder;
+use crate::run::evictions::Evictions;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
 use crate::topology::dedicated::{dedicated_cpu, dedicated_cpus};
@@ -53,11 +54,14 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
     let signals = prepare(builder)?;
     let mut attachment = Attachment::First;
+    let mut evictions = Evictions::default();
     loop {
         match attach_once(builder, &read, &signals, attachment, Privileges::Keep)? {
             Ended::Asked => return Ok(()),
-            Ended::MachineChanged => attachment = Attachment::Again,
+            Ended::MachineChanged => {}
+            Ended::Evicted(why) => evictions.note(&why)?,
         }
+        attachment = Attachment::Again;
     }
 }
 
@@ -80,7 +84,7 @@ pub fn run_once(builder: &Builder, attachment: Attachment) -> Result<Ended> {
 pub enum Attachment {
     /// As the user has started it.
     First,
-    /// The machine has changed since.
+    /// The machine has changed since, or the kernel has ended the scheduler.
     Again,
 }
 
@@ -96,12 +100,14 @@ fn prepare(builder: &Builder) -> Result<Signals> {
 }
 
 /// Why an attachment ended without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// A signal came (Ctrl-C, SIGTERM), or the reader of the statistics has closed its end.
     Asked,
     /// CPUs came or went.
     MachineChanged,
+    /// The kernel has ended the scheduler for what may be over by now, and said why.
+    Evicted(String),
 }
 
 /// Attaches once, and returns why that ended. The machine may change in the moment in which a
@@ -118,6 +124,7 @@ fn attach_once(
             report("the machine has changed; reading it again\n");
             Ok(Ended::MachineChanged)
         }
+        Ended::Evicted(why) if !signals.have_come() => Ok(Ended::Evicted(why)),
         _ => Ok(Ended::Asked),
     }
 }

@@ -5,14 +5,15 @@
 //!
 //! 1. It starts another process, which schedules.
 //! 2. It passes signals on to it.
-//! 3. It starts the next one when the machine has changed.
+//! 3. It starts the next one when the machine has changed, or the kernel has ended the scheduler.
 //!
 //! It accepts two things from the scheduler's process: the exit code, and a line for the user if
-//! that says an error.
+//! that says an error or that the kernel has ended it.
 //!
 //! Invariant: the scheduler's process does not outlive this one, however this one ends.
 
 use crate::run::builder::Builder;
+use crate::run::evictions::Evictions;
 use crate::run::session::{self, Attachment, Ended};
 use crate::run::signals::ASK_TO_END;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -27,6 +28,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 const ASKED: i32 = 0;
 const FAILED: i32 = 1;
 const MACHINE_CHANGED: i32 = 2;
+const EVICTED: i32 = 3;
 
 /// The longest line that is read from it, in bytes.
 const LINE_BYTES: u64 = 4096;
@@ -44,6 +46,7 @@ pub fn run(builder: &Builder) -> Result<()> {
     let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block().context("cannot block signals")?;
     let mut attachment = Attachment::First;
+    let mut evictions = Evictions::default();
     loop {
         let (from_child, to_parent) = pipe().context("cannot create a pipe")?;
         let parent = getpid();
@@ -60,8 +63,10 @@ pub fn run(builder: &Builder) -> Result<()> {
         };
         match ended? {
             Ended::Asked => break,
-            Ended::MachineChanged => attachment = Attachment::Again,
+            Ended::MachineChanged => {}
+            Ended::Evicted(why) => evictions.note(&why)?,
         }
+        attachment = Attachment::Again;
     }
     signals.thread_unblock().context("cannot let signals through")
 }
@@ -83,15 +88,14 @@ fn be_the_scheduler(
     attachment: Attachment,
     mut to_parent: PipeWriter,
 ) -> ! {
-    let code = match schedule(parent, builder, attachment) {
-        Ok(Ended::Asked) => ASKED,
-        Ok(Ended::MachineChanged) => MACHINE_CHANGED,
-        Err(error) => {
-            // If the parent is gone there is no reader.
-            let _ = to_parent.write_all(format!("{error:#}").as_bytes());
-            FAILED
-        }
+    let (code, words) = match schedule(parent, builder, attachment) {
+        Ok(Ended::Asked) => (ASKED, String::new()),
+        Ok(Ended::MachineChanged) => (MACHINE_CHANGED, String::new()),
+        Ok(Ended::Evicted(why)) => (EVICTED, why),
+        Err(error) => (FAILED, format!("{error:#}")),
     };
+    // If the parent is gone there is no reader.
+    let _ = to_parent.write_all(words.as_bytes());
     std::process::exit(code)
 }
 
@@ -109,7 +113,10 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("cannot wait for the scheduler")? {
             WaitStatus::Exited(_, MACHINE_CHANGED) if !asked => return Ok(Ended::MachineChanged),
-            WaitStatus::Exited(_, ASKED | MACHINE_CHANGED) => return Ok(Ended::Asked),
+            WaitStatus::Exited(_, EVICTED) if !asked => {
+                return Ok(Ended::Evicted(last_words(from_child)));
+            }
+            WaitStatus::Exited(_, ASKED | MACHINE_CHANGED | EVICTED) => return Ok(Ended::Asked),
             WaitStatus::Exited(..) => return Err(anyhow!(last_words(from_child))),
             WaitStatus::Signaled(_, signal, _) => {
                 bail!("the scheduler was killed by {signal}; the kernel's own is back")
@@ -128,11 +135,11 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
     }
 }
 
-/// The line of a process that has ended with an error.
+/// The line of a process that has ended with an error, or because the kernel ended the scheduler.
 fn last_words(from_child: PipeReader) -> String {
     let mut bytes = Vec::new();
     match from_child.take(LINE_BYTES).read_to_end(&mut bytes) {
-        Ok(1..) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(1..) => String::from_utf8_lossy(&bytes).replace(char::is_control, " "),
         _ => "the scheduler failed without a word".to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use crate::api::process::{self, Frozen};
 use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, sched_ext, wait_until};
+use crate::console;
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
@@ -28,6 +29,8 @@ tests! {
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
     no_fork_fails_for_want_of_memory: 120 s on L3X1 ANY_KERNEL;
+    it_attaches_again_after_a_stall: 180 s on L3X2;
+    sysrq_s_ends_it: 60 s on L3X2;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
     a_crowd_is_drained_in_parts: 120 s on L3X1 ANY_KERNEL;
     decisions_may_change_while_they_are_read: 90 s on L3X2;
@@ -279,6 +282,41 @@ pub fn no_fork_fails_for_want_of_memory(_: &Machine) -> Result<()> {
     drop(hogs);
     load::hackbench(1, 10, LONG)?;
     scheduler.stop()
+}
+
+/// A real-time task that never pauses keeps a bound task waiting until the kernel ends the
+/// scheduler. Once that is over the scheduler attaches again, and says why it had to.
+pub fn it_attaches_again_after_a_stall(_: &Machine) -> Result<()> {
+    console::expect("sched_ext: BPF scheduler \"manyland\" disabled (runnable task stall)")?;
+    let scheduler = Scheduler::start(&STATS)?;
+    let before = sched_ext::attachments();
+    let cpu = CpuSet::from_iter(cpus::online()?.iter().take(1));
+    let intruder = Hog::on(&cpu, 2 * LONG)?;
+    process::choose_real_time(intruder.pid())?;
+    let bound = Hog::on(&cpu, 3 * LONG)?;
+    wait_until("the kernel has ended the scheduler", 2 * LONG, || {
+        sched_ext::state() != "enabled" || sched_ext::attachments() > before
+    })?;
+    drop(intruder);
+    wait_until("it is attached again", LONG, || {
+        sched_ext::state() == "enabled" && sched_ext::attachments() > before
+    })
+    .with_context(|| scheduler.plight())?;
+    let said = scheduler.said();
+    println!("{said}");
+    ensure!(said.contains("failed to run for"), "it does not say why");
+    ensure!(said.contains("attaching again (1 of 3 times"), "it does not say how often");
+    let hogs = hogs_on(&cpus::online()?)?;
+    scheduler.decisions_resume()?;
+    drop((bound, hogs));
+    scheduler.stop()
+}
+
+/// SysRq-S asks for the kernel's own scheduler: the program ends, and as one that was asked to.
+pub fn sysrq_s_ends_it(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    fs::write("/proc/sysrq-trigger", "S").context("cannot press SysRq-S")?;
+    scheduler.leaves()
 }
 
 /// Tasks are killed at any moment on their way from a busy domain to an idle one: with the owner's
