@@ -198,14 +198,31 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	}
 }
 
+/*
+ * Another CPU asks for `cpu`, its SMT sibling: core scheduling chooses the tasks of all CPUs of a
+ * core together. The CPU that asks does not hold the lock that moves between queues of other CPUs
+ * expect, and Linux without the fix of 7.3 deadlocks in scx_bpf_dsq_move_vtime(). So nothing is
+ * drained or stolen for a sibling: it gets what is ready, or the thread, or what waits here.
+ */
+static bool run_for_sibling(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
+{
+	return run_decided(cpu, cpuc, domc, d) || run_parked_thread(domc, d) ||
+	       run_by_safety_net(cpu, cpuc, domc, d, scx_bpf_now());
+}
+
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
 	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
+	bool ran;
 
 	if (cpuc)
 		cpuc->asked++;
-	if (domc && run_next(cpu, cpuc, domc, cpuc->domain, prev))
+	if (smt && domc && bpf_get_smp_processor_id() != cpu)
+		ran = run_for_sibling(cpu, cpuc, domc, cpuc->domain);
+	else
+		ran = domc && run_next(cpu, cpuc, domc, cpuc->domain, prev);
+	if (ran)
 		return;
 	if (prev && prev->scx.flags & SCX_TASK_QUEUED)
 		keep_running(prev, cpu, cpuc);

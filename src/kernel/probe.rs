@@ -77,6 +77,24 @@ pub fn vmlinux() -> Result<Btf<'static>> {
     )
 }
 
+/// Whether any user can hang this machine while a sched_ext scheduler is attached: it has SMT, the
+/// kernel has core scheduling, and it lacks the fixes of Linux 7.3 for the two together. The fixes
+/// show in the kernel's BTF, whatever its version.
+pub fn hangs_by_core_scheduling(btf: &Btf<'_>) -> bool {
+    let smt = fs::read_to_string("/sys/devices/system/cpu/smt/active");
+    smt.is_ok_and(|active| active.trim() == "1") && lacks_core_scheduling_fix(btf)
+}
+
+fn lacks_core_scheduling_fix(btf: &Btf<'_>) -> bool {
+    has_member(btf, "task_struct", "core_cookie") && !has_member(btf, "rq", "core_pick_in_flight")
+}
+
+/// Whether a struct of the kernel has a member.
+fn has_member(btf: &Btf<'_>, structure: &str, member: &str) -> bool {
+    let found = btf.type_by_name::<types::Struct<'_>>(structure);
+    found.is_some_and(|it| it.iter().any(|its| its.name.is_some_and(|name| name == member)))
+}
+
 /// A kernel function of sched_ext that shows an argument which BPF programs do not pass.
 fn malformed(btf: &Btf<'_>) -> Option<String> {
     btf.type_by_kind::<types::Func<'_>>().find_map(|function| {
@@ -101,4 +119,18 @@ pub fn enumerator(btf: &Btf<'_>, enumeration: &str, name: &str) -> Option<u64> {
     }
     let found = btf.type_by_name::<types::Enum<'_>>(enumeration)?;
     found.iter().find(|m| is_it(m.name)).map(|m| u64::from(m.value as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the kernel that runs the test has BTF: a struct has the members that it has.
+    #[test]
+    fn members_are_found_in_btf() {
+        let Ok(btf) = Btf::from_vmlinux() else { return };
+        assert!(has_member(&btf, "task_struct", "pid"));
+        assert!(!has_member(&btf, "task_struct", "no_such_member"));
+        assert!(!has_member(&btf, "no_such_struct", "pid"));
+    }
 }

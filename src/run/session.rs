@@ -149,6 +149,12 @@ fn attach(
         report(&format!("CPUs {isolated} are isolated: only tasks of their partition run there\n"));
     }
 
+    if attachment == Attachment::First && probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
+        report(
+            "warning: this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a \
+             sched_ext scheduler is attached; use Linux 7.3 or newer, or turn SMT off\n",
+        );
+    }
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
