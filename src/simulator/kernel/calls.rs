@@ -139,12 +139,15 @@ fn drain(ring: *const c_void, callback: *const c_void, context: *mut c_void) -> 
         let mut dynptr = bpf_dynptr { data: message.cast() };
         // SAFETY: as above; the record is not moved until it is released, and no reference to
         // the kernel exists.
-        unsafe { callback(&raw mut dynptr, context) };
+        let ends = unsafe { callback(&raw mut dynptr, context) } != 0;
         // SAFETY: the record is a decision.
         let pid = unsafe { (*message.cast::<abi::decision>()).pid };
         channel.decisions.borrow_mut().release();
         with(|kernel| kernel.note_carried_out(domain, pid, made.begun_ns, decided));
         drained += 1;
+        if ends {
+            break;
+        }
     }
     let mut decisions = channel.decisions.borrow_mut();
     decisions.draining = false;

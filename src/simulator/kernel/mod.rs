@@ -204,7 +204,7 @@ impl Kernel {
                 domains: Shared::zeroed(domains.len()),
                 neighbours: Shared::zeroed(domains.len()),
                 cpus: Shared::zeroed(count),
-                masks: Shared::zeroed(domains.len()),
+                masks: Shared::zeroed(domains.len() + 1),
                 preferences: Shared::zeroed(steps.max(1)),
                 set_masks: Shared::zeroed(preferences.set_count().max(1)),
                 notice_rings: Shared::zeroed(domains.len()),

@@ -330,6 +330,8 @@ long sim_user_ringbuf_drain(void *ring, void *callback, void *context);
 #define bpf_user_ringbuf_drain(ring, callback, context, flags) \
 	sim_user_ringbuf_drain(ring, (void *)(callback), context)
 #define bpf_dynptr_data(dynptr, offset, size) ((dynptr)->data)
+#define bpf_dynptr_read(to, size, dynptr, offset, flags) \
+	(__builtin_memcpy(to, (const char *)(dynptr)->data + (offset), size), 0)
 
 #define bpf_probe_read_kernel(to, size, from) __builtin_memcpy(to, from, size)
 #define bpf_probe_read_kernel_str(to, size, from) ((void)__builtin_strncpy(to, from, (size) - 1))
