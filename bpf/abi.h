@@ -57,7 +57,7 @@ static const u32 WORK_PATIENCES = 4;
  * The most decisions that a CPU carries out at once, with interrupts off. The next CPU that asks
  * for work goes on.
  */
-static const u32 DRAIN_MAX = 64;
+static const u32 DRAIN_MAX = 32;
 /* The most drains in a row that a CPU makes for a thread that submits without end. */
 static const u32 DRAINS_MAX = 4;
 
