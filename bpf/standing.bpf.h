@@ -52,11 +52,15 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
  * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
  * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
  * leave behind.
+ *
+ * A CPU may have gone idle since ops.select_cpu found none. No thread wakes up for this task, so
+ * the waker kicks that CPU.
  */
 static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
 		  u64 enq_flags)
 {
 	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
+	s32 idle = -1;
 
 	taskc->stands--;
 	taskc->policy_vtime = policy_vtime_now(taskc);
@@ -64,7 +68,10 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
 		taskc->policy_vtime = earliest;
 	count(&domc->counts.standing);
 	make_ready(p, taskc, domc, d, DSQ_READY | d, taskc->slice_ns, enq_flags);
-	kick_if_idle(scx_bpf_task_cpu(p));
+	if (any_idle(domc))
+		idle = claim_idle(p, d, scx_bpf_task_cpu(p), 0);
+	if (idle >= 0)
+		scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
 }
 
 /*
