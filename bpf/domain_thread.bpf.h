@@ -84,12 +84,6 @@ static bool is_stopped(struct domain_ctx *domc, u64 now)
 	       (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
 }
 
-/* Whether the thread has submitted decisions that no CPU has drained to the end. */
-static bool is_undrained(struct domain_ctx *domc)
-{
-	return READ_ONCE(domc->submitted) != READ_ONCE(domc->drained);
-}
-
 /* Publishes for the thread of domain `d` how many tasks READY holds. */
 static void note_ready(struct domain_ctx *domc, u32 d)
 {

@@ -239,6 +239,12 @@ static bool just_stood(struct domain_ctx *domc)
 	return (s64)(scx_bpf_now() - READ_ONCE(domc->stood_ns)) < (s64)GAP_NS;
 }
 
+/* Whether the thread has submitted decisions that no CPU has drained to the end. */
+static bool is_undrained(struct domain_ctx *domc)
+{
+	return READ_ONCE(domc->submitted) != READ_ONCE(domc->drained);
+}
+
 /*
  * A CPU has found nothing to run. If it was idle before, ops.update_idle does not come. At attach
  * that callback has not come for any CPU, so the mirror learns of the idle ones here. A filler may
@@ -280,7 +286,7 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
 		__sync_fetch_and_add(&domc->nr_idle, 1);
 	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || READ_ONCE(cpuc->own_checks) ||
-	    READ_ONCE(domc->state) == THREAD_PARKED || just_stood(domc))
+	    READ_ONCE(domc->state) == THREAD_PARKED || is_undrained(domc) || just_stood(domc))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
