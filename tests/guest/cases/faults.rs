@@ -305,7 +305,7 @@ pub fn it_attaches_again_after_a_stall(_: &Machine) -> Result<()> {
     let said = scheduler.said();
     println!("{said}");
     ensure!(said.contains("failed to run for"), "it does not say why");
-    ensure!(said.contains("attaching again (1 of 3 times"), "it does not say how often");
+    ensure!(said.contains("attaching again"), "it does not say what it does");
     let hogs = hogs_on(&cpus::online()?)?;
     scheduler.decisions_resume()?;
     drop((bound, hogs));
