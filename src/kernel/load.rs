@@ -166,7 +166,7 @@ impl<'obj> Loaded<'obj> {
             })
             .context("cannot describe the CPUs to the kernel")?;
         }
-        self.describe_preferences(domains, preferences)?;
+        self.describe_preferences(preferences)?;
         let link = self.skeleton.maps.manyland_ops.attach_struct_ops().context(
             match probe::attached() {
                 Some(other) => format!("cannot attach: scheduler \"{other}\" is already running"),
@@ -195,9 +195,8 @@ impl<'obj> Loaded<'obj> {
     }
 
     /// Writes the table of preferences: the lists of all domains, one after the other.
-    fn describe_preferences(&self, domains: &Domains, preferences: &Preferences) -> Result<()> {
-        let steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
-        for (key, step) in (0_u32..).zip(steps) {
+    fn describe_preferences(&self, preferences: &Preferences) -> Result<()> {
+        for (key, step) in (0_u32..).zip(preferences.all_steps()) {
             let fill = |value: &mut abi::preference| fill_step(value, step, preferences);
             describe(&self.skeleton.maps.preferences, key, fill)
                 .context("cannot describe the kinds of core to the kernel")?;
@@ -344,6 +343,13 @@ macro_rules! write_options {
 }
 pub(crate) use write_options;
 
+/// Whether a task that is alone on a CPU may leave it for a better core
+/// (`bpf/core_upgrade.bpf.h`), by the options of these names. The scheduler then needs
+/// SCX_OPS_ENQ_LAST.
+pub(crate) fn upgrades_cores(smt: bool, by_kind: bool) -> bool {
+    smt || by_kind
+}
+
 /// One more than the highest number of a CPU of the domains.
 pub(crate) fn cpu_count(domains: &Domains) -> u32 {
     let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
@@ -406,15 +412,14 @@ fn set_flags(
     btf: &libbpf_rs::btf::Btf<'_>,
 ) -> Result<()> {
     let data = open.maps.rodata_data.as_deref().context("the BPF side has no options")?;
-    let climbs = data.by_kind || data.smt;
+    let upgrades_cores = upgrades_cores(data.smt, data.by_kind);
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| probe::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
     let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE") | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }
-    // A task that is alone on a CPU leaves it for a better core (bpf/core_upgrade.bpf.h).
-    if climbs {
+    if upgrades_cores {
         flags |= flag("SCX_OPS_ENQ_LAST");
     }
     open.struct_ops.manyland_ops_mut().flags = flags;
@@ -451,7 +456,7 @@ fn set_sizes(
     // The last one is that of all domains.
     maps.masks.set_max_entries(count + 1)?;
     maps.cpus.set_max_entries(nr_cpus)?;
-    let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
+    let steps = preferences.all_steps().count();
     maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
     maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;
     Ok(())

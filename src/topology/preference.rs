@@ -180,6 +180,11 @@ impl Preferences {
         &self.steps[home.index()]
     }
 
+    /// The steps of all domains, those of one after those of another.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().flatten()
+    }
+
     /// The steps from `home` through all domains, each with its CPUs.
     ///
     /// # Panics

@@ -38,7 +38,7 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::load::{
-    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, write_options,
+    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, upgrades_cores, write_options,
 };
 use crate::kernel::options::RunOptions;
 use crate::topology::preference::Preferences;
@@ -192,12 +192,11 @@ impl Kernel {
         data.nr_cpus = cpu_count(domains);
         data.nr_possible_cpus = topology.cpus().len() as u32;
         data.scheduler_tgid = SCHEDULER_TGID;
-        let climbs = data.smt || data.by_kind;
         let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE | native::SCX_OPS_ALLOW_QUEUED_WAKEUP;
-        if climbs {
+        if upgrades_cores(data.smt, data.by_kind) {
             flags |= native::SCX_OPS_ENQ_LAST;
         }
-        let steps: usize = domains.iter().map(|domain| preferences.steps(domain.id).len()).sum();
+        let steps = preferences.all_steps().count();
         // SAFETY: the values of all maps are made of integers and of pointers that may be null.
         let mut maps = unsafe {
             Box::new(Maps {
@@ -218,8 +217,7 @@ impl Kernel {
         for (cpu, value) in (0..).zip(&mut maps.cpus.0) {
             fill_cpu(value, CpuId(cpu), domains, dedicated, preferences);
         }
-        let all_steps = domains.iter().flat_map(|domain| preferences.steps(domain.id));
-        for (step, value) in all_steps.zip(&mut maps.preferences.0) {
+        for (step, value) in preferences.all_steps().zip(&mut maps.preferences.0) {
             fill_step(value, step, preferences);
         }
         let channels = domains.iter().map(|domain| {
@@ -236,7 +234,8 @@ impl Kernel {
         });
         let channels = channels.collect();
         let first = maps.domains.0.as_mut_ptr();
-        let memory = Memory::new(NonNull::new(first).expect("a box is not null"));
+        let first = NonNull::new(first).expect("a box is not null");
+        let memory = Memory::new(NonNull::slice_from_raw_parts(first, domains.len()));
         let mut node = Box::new(kernfs_node { id: 1 });
         let mut cgroup = Box::new(cgroup { kn: &raw mut *node });
         let mut set = Box::new(css_set { dfl_cgrp: &raw mut *cgroup });
@@ -393,16 +392,13 @@ impl Kernel {
 
     /// A domain's part of it.
     pub fn domain(&self, domain: usize) -> &abi::domain_ctx {
-        assert!(domain < self.channels.len());
-        // SAFETY: the memory is an array of that number of domains, and C runs only while `self` is
-        // borrowed for writing.
+        // SAFETY: C writes to the memory only while `self` is borrowed for writing.
         unsafe { self.memory.domain(domain).as_ref() }
     }
 
     /// A domain thread says whether it is about to sleep.
     pub fn set_sleeping(&mut self, domain: usize, sleeping: bool) {
-        assert!(domain < self.channels.len());
-        // SAFETY: as above; no reference to the memory exists.
+        // SAFETY: no reference to the memory exists.
         unsafe { (*self.memory.domain(domain).as_ptr()).sleeping = sleeping.into() };
     }
 

@@ -28,18 +28,19 @@ pub struct Channel {
 
 /// The memory of all domains.
 #[derive(Clone, Copy)]
-pub struct Memory(NonNull<abi::domain_ctx>);
+pub struct Memory(NonNull<[abi::domain_ctx]>);
 
 impl Memory {
-    /// The memory that begins with `first`.
-    pub fn new(first: NonNull<abi::domain_ctx>) -> Memory {
-        Memory(first)
+    /// The array of their memory.
+    pub fn new(domains: NonNull<[abi::domain_ctx]>) -> Memory {
+        Memory(domains)
     }
 
     /// The memory of a domain, which must exist.
     pub fn domain(&self, domain: usize) -> NonNull<abi::domain_ctx> {
-        // SAFETY: the caller names a domain of the machine, whose memory is an array.
-        unsafe { self.0.add(domain) }
+        assert!(domain < self.0.len(), "there is no domain {domain}");
+        // SAFETY: the array has that many domains.
+        unsafe { self.0.cast().add(domain) }
     }
 }
 
