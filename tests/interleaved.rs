@@ -1,6 +1,6 @@
 //! What must hold when paths through the kernel overlap in the simulator: thousands of seeds.
 //!
-//! `INTERLEAVED_SEEDS` sets how many; the default is a sample.
+//! `INTERLEAVED_SEEDS` says which: `5000` are the first so many, `85..86` is one; the default is a sample.
 
 use scx_manyland::Builder;
 use scx_manyland::policy::kind::PolicyKind;
@@ -8,7 +8,9 @@ use scx_manyland::simulator::report::Report;
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, simulate};
 use scx_manyland::topology::{Granularity, Source, Topology};
-use std::time::Duration;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Tasks of all kinds that end by themselves if none is forgotten; how many there are, and their passes.
 const FINITE: (&str, usize, u64) = (
@@ -36,8 +38,10 @@ const MACHINES: [(&str, Granularity); 4] = [
 /// A CPU waits for its thread for a millisecond, the patience; and paths take their time.
 const IDLE_US: f64 = 1500.0;
 
-fn seeds(sample: u64) -> u64 {
-    std::env::var("INTERLEAVED_SEEDS").map_or(sample, |text| text.parse().expect("a number"))
+fn seeds(sample: u64) -> Range<u64> {
+    let Ok(text) = std::env::var("INTERLEAVED_SEEDS") else { return 0..sample };
+    let number = |text: &str| text.parse().expect("INTERLEAVED_SEEDS is N or FROM..TO");
+    text.split_once("..").map_or_else(|| 0..number(&text), |(from, to)| number(from)..number(to))
 }
 
 fn run(seed: u64) -> Report {
@@ -62,34 +66,69 @@ fn run(seed: u64) -> Report {
     simulate(&machine, &workload, &setup, None).unwrap()
 }
 
+/// What is wrong with the run of a seed, if something is.
+fn fault(seed: u64, report: &Report) -> Option<String> {
+    let ended: usize = report.groups.iter().map(|group| group.ended).sum();
+    let passes: u64 = report.groups.iter().map(|group| group.passes).sum();
+    if (ended, passes) != (FINITE.1, FINITE.2) {
+        return Some(format!("{ended} tasks have ended after {passes} passes: {report:?}"));
+    }
+    let at_home: u32 = report.domains.iter().map(|domain| domain.tasks).sum();
+    if at_home != 0 {
+        return Some(format!("{at_home} tasks that have ended are counted"));
+    }
+    let idle = report.idle_beside_waiting_us.as_ref().expect("the machine was checked");
+    if idle.wrongly_ready != 0 {
+        return Some(format!("{} old decisions were carried out", idle.wrongly_ready));
+    }
+    // With these, tasks that wait may not have the CPU.
+    let may_wait = seed % 7 == 3 || seed % 5 == 4;
+    (!may_wait && idle.at_home.max(idle.elsewhere) > IDLE_US)
+        .then(|| format!("a CPU was idle beside a waiting task: {idle:?}"))
+}
+
+/// The faults of the seeds from `next` to `end`, and how many events and stale decisions there were.
+fn search(next: &AtomicU64, end: u64) -> (Vec<String>, u64, u64) {
+    let (mut faults, mut events, mut stale) = (Vec::new(), 0, 0);
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return (faults, events, stale);
+        }
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(report) => {
+                faults.extend(fault(seed, &report).map(|fault| format!("seed {seed}: {fault}")));
+                events += report.scheduling_events;
+                stale += report.domains.iter().map(|domain| domain.counts.stale).sum::<u64>();
+            }
+            Err(_) => faults.push(format!("seed {seed}: a panic, printed above")),
+        }
+    }
+}
+
 #[test]
 fn no_task_is_lost_whatever_overlaps() {
-    let (mut at_home_us, mut elsewhere_us, mut longest_us) = (0.0f64, 0.0f64, 0.0f64);
-    let (mut events, mut stale) = (0, 0);
-    for seed in 0..seeds(200) {
-        let report = run(seed);
-        let ended: usize = report.groups.iter().map(|group| group.ended).sum();
-        let passes: u64 = report.groups.iter().map(|group| group.passes).sum();
-        assert_eq!((ended, passes), (FINITE.1, FINITE.2), "seed {seed}: {report:?}");
-        let at_home: u32 = report.domains.iter().map(|domain| domain.tasks).sum();
-        assert_eq!(at_home, 0, "seed {seed}: tasks that have ended are counted");
-        let idle = report.idle_beside_waiting_us.as_ref().unwrap();
-        assert_eq!(idle.wrongly_ready, 0, "seed {seed}: an old decision was carried out");
-        // With these, tasks that wait may not have the CPU.
-        if !(seed % 7 == 3 || seed % 5 == 4) {
-            assert!(idle.at_home <= IDLE_US && idle.elsewhere <= IDLE_US, "seed {seed}: {idle:?}");
-            at_home_us = at_home_us.max(idle.at_home);
-            elsewhere_us = elsewhere_us.max(idle.elsewhere);
-        }
-        longest_us =
-            report.groups.iter().map(|group| group.run_delay_us.max).fold(longest_us, f64::max);
-        events += report.scheduling_events;
-        stale += report.domains.iter().map(|domain| domain.counts.stale).sum::<u64>();
-    }
+    let seeds = seeds(200);
+    let (count, begun) = (seeds.end - seeds.start, Instant::now());
+    let next = AtomicU64::new(seeds.start);
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| search(&next, seeds.end))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let faults: Vec<_> = found.iter().flat_map(|(faults, ..)| faults.as_slice()).collect();
+    let events: u64 = found.iter().map(|(_, events, _)| events).sum();
+    let stale: u64 = found.iter().map(|(.., stale)| stale).sum();
     eprintln!(
-        "{events} events, {stale} stale decisions; a CPU was idle beside a waiting task for {at_home_us} us at home \
-         and {elsewhere_us} us elsewhere at most; the longest delay was {longest_us} us"
+        "{count} seeds in {:.1} s: {events} events, {stale} stale decisions, {} faults",
+        begun.elapsed().as_secs_f64(),
+        faults.len()
     );
+    for fault in &faults {
+        eprintln!("{fault}");
+    }
+    assert!(faults.is_empty(), "{} of {count} seeds", faults.len());
 }
 
 #[test]
