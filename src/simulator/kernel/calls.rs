@@ -385,7 +385,7 @@ calls! {
 
     fn sim_kick_cpu(cpu: i32, flags: u64) {
         K::current().pause();
-        with(|kernel| kernel.kick(CpuId(cpu as u32), flags & native::SCX_KICK_IDLE == 0));
+        with(|kernel| kernel.ask_for_kick(CpuId(cpu as u32), flags & native::SCX_KICK_IDLE == 0));
     }
 }
 

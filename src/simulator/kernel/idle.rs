@@ -185,13 +185,36 @@ impl Kernel {
         rings.iter().flatten().find_map(|ring| self.pick_idle(ring, false))
     }
 
+    /// As `scx_bpf_kick_cpu()`: an interrupt on this CPU will make the kick, so not before this CPU
+    /// has unlocked its run queue.
+    pub(super) fn ask_for_kick(&mut self, cpu: CpuId, anyway: bool) {
+        if anyway || self.takes_kick(cpu) {
+            self.cpus[self.here.index()].to_kick.push((cpu, anyway));
+        }
+    }
+
+    /// The interrupts of this CPU are on again: it makes the kicks that it was asked for.
+    pub fn make_kicks(&mut self) {
+        let mut kicks = std::mem::take(&mut self.cpus[self.here.index()].to_kick);
+        for (cpu, anyway) in kicks.drain(..) {
+            self.kick(cpu, anyway);
+        }
+        self.cpus[self.here.index()].to_kick = kicks;
+    }
+
+    /// Whether a kick for an idle CPU has an effect: `can_skip_idle_kick()`.
+    fn takes_kick(&self, cpu: CpuId) -> bool {
+        let c = &self.cpus[cpu.index()];
+        c.current.is_none() || c.in_balance
+    }
+
     /// Makes a CPU schedule; one that is not idle only if `anyway` says so.
     pub(super) fn kick(&mut self, cpu: CpuId, anyway: bool) {
         let at_ns = self.at() + self.costs.kick;
-        let c = &mut self.cpus[cpu.index()];
-        if !anyway && c.current.is_some() && !c.in_balance {
+        if !anyway && !self.takes_kick(cpu) {
             return;
         }
+        let c = &mut self.cpus[cpu.index()];
         c.kicked_anyway |= anyway;
         if !c.kicked {
             c.kicked = true;

@@ -40,6 +40,8 @@ pub struct Cpu {
     pub local: VecDeque<TaskId>,
     /// The runnable tasks whose run queue is this CPU's.
     pub nr_running: u32,
+    /// The CPUs that bpf/ wants kicked from here, and whether they schedule even if busy.
+    pub(super) to_kick: Vec<(CpuId, bool)>,
     /// A kick is on its way.
     pub(super) kicked: bool,
     /// It is not only for an idle CPU.
@@ -72,6 +74,7 @@ impl Cpu {
                 idle_since_ns: now_ns,
                 local: VecDeque::new(),
                 nr_running: 0,
+                to_kick: Vec::new(),
                 kicked: false,
                 kicked_anyway: false,
                 in_balance: false,

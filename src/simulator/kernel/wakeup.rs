@@ -24,6 +24,11 @@ pub enum Wake {
 impl K {
     /// A task that sleeps, or is new, becomes runnable by what this CPU does.
     pub fn wake_up(mut self, id: TaskId, wake: Wake) {
+        self.try_to_wake_up(id, wake);
+        self.make_kicks();
+    }
+
+    fn try_to_wake_up(mut self, id: TaskId, wake: Wake) {
         while self.interleaving.is_some() && self.task(id).c.on_cpu {
             self.spin();
         }

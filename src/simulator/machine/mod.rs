@@ -235,7 +235,7 @@ impl DerefMut for M<'_> {
 }
 
 impl M<'_> {
-    fn handle(self, event: Event) -> Result<()> {
+    fn handle(mut self, event: Event) -> Result<()> {
         match event {
             Event::Start(task) => self.start(task)?,
             Event::Alarm(task) => self.alarm(task),
@@ -247,6 +247,7 @@ impl M<'_> {
             Event::Inspect => self.inspect(),
             Event::Resume(_) => unreachable!("paths overlap only in overlap()"),
         }
+        self.kernel.make_kicks();
         Ok(())
     }
 
