@@ -306,7 +306,8 @@ struct cpu_ctx {
 	u32 emptied; /* how often it has emptied that queue since it last asked for work */
 	u32 running; /* the pid of the task that runs, if user space decides for it; 0: none */
 	u32 own_boosts; /* how many tasks from OWN run before all others */
-	u32 own_checks; /* how many checks of OWN are due: it may hold tasks */
+	u32 own_due; /* 1: a check of OWN is due, since tasks were moved there */
+	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
 } __attribute__((aligned(64)));
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

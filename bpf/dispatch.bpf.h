@@ -26,21 +26,21 @@
 #include "steal.bpf.h"
 
 /*
- * Runs a task from OWN of `cpu`. That queue is empty most of the time, so the CPU checks it only
- * while `own_checks` says that checks are due.
+ * Runs a task from OWN of `cpu`. That queue is empty most of the time, so the CPU checks it only if
+ * it may hold tasks.
  *
- * The count goes down before the check. A CPU that moves a task there raises it afterwards
- * (note_own), so one of the two finds the other. One that cannot wait for the insertion asks for
- * several checks (send).
+ * `own_due` is cleared before the check. A CPU that moves a task there sets it afterwards
+ * (note_own), so one of the two finds the other. The kernel inserts a task that was sent (send) a
+ * moment later, so the CPU checks each time until that task has run.
  */
 static bool run_own(s32 cpu, struct cpu_ctx *cpuc)
 {
-	if (!READ_ONCE(cpuc->own_checks))
+	if (!may_have_own(cpuc))
 		return false;
-	__sync_fetch_and_sub(&cpuc->own_checks, 1);
+	__sync_lock_test_and_set(&cpuc->own_due, 0);
 	if (!run_from(DSQ_OWN | cpu))
 		return false;
-	WRITE_ONCE(cpuc->own_checks, 1);
+	WRITE_ONCE(cpuc->own_due, 1);
 	return true;
 }
 
@@ -95,7 +95,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	if (!taskc || taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate ||
 	    taskc->decided_by != d)
 		return false;
-	own = READ_ONCE(cpuc->own_checks) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+	own = may_have_own(cpuc) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
 	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(taskc, prev, cpuc);

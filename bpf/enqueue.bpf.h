@@ -130,6 +130,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		park_thread(p, taskc, enq_flags);
 		return;
 	}
+	settle_sent(taskc);
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
 	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {

@@ -285,7 +285,7 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	}
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
 		__sync_fetch_and_add(&domc->nr_idle, 1);
-	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || READ_ONCE(cpuc->own_checks) ||
+	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || may_have_own(cpuc) ||
 	    READ_ONCE(domc->state) == THREAD_PARKED || is_undrained(domc) || just_stood(domc))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }

@@ -20,9 +20,6 @@
 #include "domain_thread.bpf.h"
 #include "home.bpf.h"
 
-/* How often a CPU may check its OWN in vain for a task that is on the way there. */
-#define CHECKS_BEFORE 4
-
 /* The task runs on a CPU that was claimed for it: it needs no decision. */
 static void note_bypass(struct task_ctx *taskc, u32 d)
 {
@@ -63,7 +60,9 @@ static void bypass(struct task_struct *p, struct task_ctx *taskc, u32 d, u64 enq
  * of affinity dequeues `p` meanwhile, Linux before 7.0 keeps the direct dispatch. It then carries
  * it out all the same, and ends the scheduler because the task may not use the CPU.
  *
- * The kick comes after the insertion: the kernel makes it once it has released the lock.
+ * The kick comes after the insertion: the kernel makes it once it has released the lock. Other
+ * kicks may come before, in a guest any number of them, so the CPU checks OWN until the task has
+ * run (own_sent).
  */
 static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, u64 enq_flags)
 {
@@ -72,7 +71,8 @@ static void send(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu, 
 	note_bypass(taskc, d);
 	if (cpuc) {
 		__sync_fetch_and_add(&cpuc->own_boosts, 1);
-		WRITE_ONCE(cpuc->own_checks, CHECKS_BEFORE);
+		__sync_fetch_and_add(&cpuc->own_sent, 1);
+		taskc->sent_on = DSQ_OWN | cpu;
 	}
 	scx_bpf_dsq_insert_vtime(p, DSQ_OWN | cpu, slice_ns, cpuc ? cpuc->own_vtime : 0, enq_flags);
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);

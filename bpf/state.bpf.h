@@ -120,6 +120,7 @@ struct task_ctx {
 	u32 notified; /* the domain that was notified of it, or should have been */
 	u32 unnotified; /* 1: that domain's ring was full, so no decision will come */
 	u32 ready_on; /* the queue on which it is ready; 0: it is not */
+	u32 sent_on; /* the OWN that it was sent to, until it runs or becomes runnable anew; or 0 */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	u16 away_in; /* the domain, not its home, that it ran in last */
 	u16 away; /* how many times in a row it ran there */
@@ -316,13 +317,32 @@ static void note_work(struct domain_ctx *domc)
 		WRITE_ONCE(domc->has_work, 1);
 }
 
-/* Tasks are put into OWN of `cpu`: makes the CPU check that queue. */
+/* Tasks were moved to OWN of `cpu`: makes the CPU check that queue. */
 static void note_own(s32 cpu)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
 
 	if (cpuc)
-		WRITE_ONCE(cpuc->own_checks, 1);
+		WRITE_ONCE(cpuc->own_due, 1);
+}
+
+/* Whether OWN of a CPU may hold tasks, or will in a moment. */
+static bool may_have_own(struct cpu_ctx *cpuc)
+{
+	return READ_ONCE(cpuc->own_due) || READ_ONCE(cpuc->own_sent);
+}
+
+/* The task runs, has become runnable anew or leaves: it is not in the OWN that it was sent to. */
+static void settle_sent(struct task_ctx *taskc)
+{
+	struct cpu_ctx *cpuc;
+
+	if (!taskc->sent_on)
+		return;
+	cpuc = cpu_at(taskc->sent_on & ~DSQ_KIND);
+	if (cpuc)
+		__sync_fetch_and_sub(&cpuc->own_sent, 1);
+	taskc->sent_on = 0;
 }
 
 /*

@@ -58,6 +58,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
 	settle_unnotified(taskc);
+	settle_sent(taskc);
 	/*
 	 * Policies see the time in which the task ran or slept. How long it waits has no part in
 	 * that.
@@ -141,6 +142,7 @@ void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
 	if (!taskc)
 		return;
 	settle_unnotified(taskc);
+	settle_sent(taskc);
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
 }

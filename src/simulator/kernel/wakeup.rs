@@ -147,6 +147,11 @@ impl K {
             self.inserting = None;
             self.pause();
         }
+        self.carry_out_insertion(id);
+    }
+
+    /// Puts a task on the queue that ops.select_cpu or ops.enqueue has named.
+    fn carry_out_insertion(mut self, id: TaskId) {
         let scx = &mut self.task_mut(id).c.scx;
         let dsq = std::mem::replace(&mut scx.ddsp_dsq_id, native::SCX_DSQ_INVALID);
         let vtime = scx.dsq_vtime;
@@ -261,5 +266,65 @@ impl Kernel {
         let task = self.task_mut(id);
         debug_assert_eq!(task.on, On::Nothing);
         task.on = On::Dsq(dsq, position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::{Leaving, Next};
+    use super::super::task::Birth;
+    use super::super::{OTHER_TGID, SCHEDULER_TGID};
+    use super::*;
+    use crate::kernel::options::RunOptions;
+    use crate::simulator::costs::Costs;
+    use crate::topology::preference::{Prefer, Preferences};
+    use crate::topology::{Granularity, Source, Topology};
+
+    /// A kernel of two CPUs, which are idle: its domain thread is task 0, and tasks 1 and 2 sleep.
+    fn kernel() -> K {
+        let machine = Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned());
+        let machine = Topology::load(&machine).unwrap();
+        let domains = machine.partition(Granularity::L3).unwrap();
+        let (options, none) = (RunOptions::default(), CpuSet::EMPTY);
+        let preferences = Preferences::new(&domains, Prefer::None, &none);
+        let costs = Costs::default();
+        let kernel =
+            Kernel::load(&machine, &domains, &options, &preferences, &none, costs, 1).unwrap();
+        kernel.attach(&domains, &[TaskId(0)]).unwrap();
+        for (id, tgid) in [(0, SCHEDULER_TGID), (1, OTHER_TGID), (2, OTHER_TGID)] {
+            let (name, cpus) = ("task", machine.cpus());
+            let birth = Birth { tgid, name, cpu: CpuId(0), cpus, weight: 100 };
+            kernel.create(TaskId(id), &birth, false).unwrap();
+        }
+        kernel
+    }
+
+    /// In a guest whose host stops a CPU at this point, the time until the insertion has no bound.
+    #[test]
+    fn a_task_is_found_that_is_inserted_long_after_it_was_sent() {
+        let mut kernel = kernel();
+        kernel.here = CpuId(0);
+        kernel.wake_up(TaskId(1), Wake::Up);
+        assert_eq!(kernel.schedule(CpuId(0), Leaving::Idle), Next::Task(TaskId(1)));
+        let (task, idle) = (TaskId(2), CpuId(1));
+        kernel.task_mut(task).set_queued(true);
+        kernel.cpus[0].nr_running += 1;
+        kernel.inserting = Some(task);
+        let p = kernel.pointer(task);
+        kernel.call(|ops| {
+            let enqueue = ops.enqueue.unwrap();
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { enqueue(p, native::SCX_ENQ_WAKEUP) }
+        });
+        let sent_to = native::DSQ_OWN as u64 | u64::from(idle.0);
+        assert_eq!(kernel.task(task).c.scx.ddsp_dsq_id, sent_to);
+        assert_eq!(kernel.cpus[0].to_kick, [(idle, false)]);
+        for _ in 0..10 {
+            assert_eq!(kernel.schedule(idle, Leaving::Idle), Next::Idle);
+        }
+        kernel.carry_out_insertion(task);
+        assert_eq!(kernel.schedule(idle, Leaving::Idle), Next::Task(task));
+        // SAFETY: no handle is used any more.
+        unsafe { kernel.free() };
     }
 }
