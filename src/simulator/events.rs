@@ -7,6 +7,7 @@ use super::TaskId;
 use crate::ids::{CpuId, DomainId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +46,10 @@ impl Events {
         self.heap.push(Reverse((time_ns, self.planned, event)));
     }
 
-    /// The next one and its time.
-    pub fn pop(&mut self) -> Option<(u64, Event)> {
-        self.heap.pop().map(|Reverse((time_ns, _, event))| (time_ns, event))
+    /// The next one and its time, if it comes before `end_ns`.
+    pub fn pop_before(&mut self, end_ns: u64) -> Option<(u64, Event)> {
+        let next = self.heap.peek_mut().filter(|next| next.0.0 < end_ns)?;
+        let Reverse((time_ns, _, event)) = PeekMut::pop(next);
+        Some((time_ns, event))
     }
 }

@@ -32,6 +32,8 @@ use anyhow::Result;
 use costs::Costs;
 use machine::Machine;
 use report::Report;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 use trace::Trace;
@@ -103,6 +105,49 @@ pub fn simulate(
     let mut machine = Machine::new(topology, &domains, workload, setup, trace)?;
     machine.run(setup.length.or(workload.duration).unwrap_or(DEFAULT_LENGTH))?;
     Ok(Report::of(&machine, &domains, workload, setup))
+}
+
+/// Runs a workload to the end of a part of it, and returns what the kernel side has counted in that
+/// part, in all domains. The counters are those of the statistics that were not 0.
+///
+/// All that happens in the part happens in the function `go_on_counted`, so a profiler can leave out
+/// all else (`tools/count_wakeups/main.rs`).
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_part(
+    topology: &Topology,
+    workload: &Workload,
+    setup: &Setup,
+    part: Range<Duration>,
+) -> Result<BTreeMap<&'static str, u64>> {
+    setup.scheduler.options.check()?;
+    let domains = topology.partition(setup.scheduler.options.domain)?;
+    let mut machine = Machine::new(topology, &domains, workload, setup, None)?;
+    let counts = |machine: &Machine<'_>| {
+        let mut counts = BTreeMap::new();
+        for domain in &domains {
+            let of_domain = machine.domain(domain.id.index()).counts;
+            of_domain.for_each(|name, count| *counts.entry(name).or_insert(0) += count);
+        }
+        counts
+    };
+    machine.start();
+    machine.advance(part.start)?;
+    let before = counts(&machine);
+    go_on_counted(&mut machine, part.end)?;
+    let mut counts = counts(&machine);
+    for (name, count) in &mut counts {
+        *count -= before[name];
+    }
+    counts.retain(|_, count| *count > 0);
+    Ok(counts)
+}
+
+/// The part of a run that is counted.
+#[inline(never)]
+fn go_on_counted(machine: &mut Machine<'_>, to: Duration) -> Result<()> {
+    machine.advance(to)
 }
 
 /// The number of a task in a run: those of the domain threads come first.

@@ -48,6 +48,7 @@ use paths::Paths;
 use program::Meetings;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::time::Duration;
 use thread::Thread;
 
 /// When a run begins. Not 0, which stands for "never" in the notices.
@@ -178,8 +179,14 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// If the trace cannot be written.
-    pub fn run(&mut self, length: std::time::Duration) -> Result<()> {
-        let end_ns = START_NS + length.as_nanos() as u64;
+    pub fn run(&mut self, length: Duration) -> Result<()> {
+        self.start();
+        self.advance(length)?;
+        self.end(length)
+    }
+
+    /// Plans what happens first.
+    pub fn start(&mut self) {
         let mut m = M(NonNull::from(&mut *self));
         m.kernel.enter_thread();
         if m.alive > 0 {
@@ -190,12 +197,18 @@ impl<'a> Machine<'a> {
         if let Some(idleness) = &m.idleness {
             m.kernel.plan(START_NS + idleness.every_ns(), Event::Inspect);
         }
+    }
+
+    /// Goes on until this time after the start, or until all tasks have ended.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub fn advance(&mut self, to: Duration) -> Result<()> {
+        let to_ns = START_NS + to.as_nanos() as u64;
+        let mut m = M(NonNull::from(&mut *self));
         while m.alive > 0
-            && let Some((time_ns, event)) = m.kernel.events.pop()
+            && let Some((time_ns, event)) = m.kernel.events.pop_before(to_ns)
         {
-            if time_ns >= end_ns {
-                break;
-            }
             m.kernel.begin(time_ns);
             match m.kernel.interleaving.is_some() {
                 true => m.overlap(event)?,
@@ -203,8 +216,17 @@ impl<'a> Machine<'a> {
             }
             m.note_happenings();
         }
-        let ended_ns = if m.alive > 0 { end_ns } else { m.kernel.now_ns };
-        m.close(ended_ns)
+        Ok(())
+    }
+
+    /// Ends the run, which was to last for `length`.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub fn end(&mut self, length: Duration) -> Result<()> {
+        let m = M(NonNull::from(&mut *self));
+        let end_ns = START_NS + length.as_nanos() as u64;
+        m.close(if m.alive > 0 { end_ns } else { m.kernel.now_ns })
     }
 
     /// The memory of a domain at the end.
