@@ -48,6 +48,9 @@ compare: ## Compare the kernel's own scheduler and ours in a guest (see tools/co
 bench: ## What a decision costs on this machine, in time and in instructions, part by part
 	@tools/bench
 
+count: ## Instructions of the BPF side for each kind of wake-up, by function: make count LEAST=20
+	@LEAST="$(LEAST)" tools/count
+
 compare-simulator: ## Play a workload in a guest and in the simulator
 	@tools/compare-simulator
 
@@ -61,5 +64,5 @@ plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build check compare compare-simulator deny format fuzz help measure-costs plot-scale \
+.PHONY: bench build check compare compare-simulator count deny format fuzz help measure-costs plot-scale \
 	reliability run run-here setup soak test test-kernels test-large try

@@ -1,7 +1,8 @@
 //! How many instructions user space needs for a decision: `make bench`.
 //!
 //! Valgrind's callgrind counts them, so the figures repeat whatever else the machine does. The
-//! queues are in memory; `benches/decision.rs` has those of the kernel.
+//! queues are in memory; `benches/decision.rs` has those of the kernel. `make count` counts those of
+//! the BPF side, by function, which callgrind tells but not gungraun.
 
 #![allow(missing_docs, reason = "gungraun's macros make public items")]
 
