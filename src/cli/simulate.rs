@@ -4,8 +4,9 @@
 //! the simulation itself goes to standard error.
 
 use super::usage;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Arg, Args};
+use nix::time::{ClockId, clock_gettime};
 use scx_manyland::options::Format;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::simulator::workload::Workload;
@@ -13,7 +14,7 @@ use scx_manyland::simulator::{Setup, costs::Costs, simulate};
 use scx_manyland::topology::{Source, Topology};
 use scx_manyland::{Builder, RunOptions, program};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest run, in seconds of virtual time.
 const SECONDS_MAX: f64 = 86_400.0;
@@ -142,16 +143,22 @@ impl Simulation {
         };
         let workload = Workload::load(&workload)?;
         let topology = Topology::load(&self.source)?;
-        let started = Instant::now();
+        let begun = cpu_time()?;
         let report = simulate(&topology, &workload, &self.setup, self.trace.as_deref())?;
-        let elapsed = started.elapsed().as_secs_f64();
+        let used = (cpu_time()? - begun).as_secs_f64();
         eprintln!(
-            "simulated in {elapsed:.2} s: {:.2} million scheduling events a second",
-            report.scheduling_events as f64 / elapsed / 1e6
+            "simulated in {used:.2} s of CPU time: {:.2} million scheduling events a second",
+            report.scheduling_events as f64 / used / 1e6
         );
         match self.format {
             Format::Text => program::print(&report.to_text()),
             Format::Json => program::print(&report.to_json()),
         }
     }
+}
+
+/// The CPU time of this process, which does not depend on what else the machine does.
+fn cpu_time() -> Result<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    Ok(time.context("cannot read the CPU time of this process")?.into())
 }
