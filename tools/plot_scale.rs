@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
     let file = args.next().context("usage: plot_scale FILE.svg [TOPOLOGY.xml]")?;
     println!(
-        "| CPUs | domains | decisions/s | late | thread busy | run delay p50, p99 (us) | CPUs busy |"
+        "| CPUs | domains | decisions/s | undecided | thread busy | run delay p50, p99 (us) | CPUs busy |"
     );
     println!("|---|---|---|---|---|---|---|");
     let mut lines = Vec::new();
