@@ -4,10 +4,14 @@
 //!
 //!     play WORKLOAD SECONDS
 //!
-//! A run lasts for so much CPU time as the workload says, as rt-app's `runtime` does. The run delay
-//! is the kernel's own (`/proc/TID/schedstat`), of which there are only the sum and the count, so
-//! the figure is a mean. Threads wait for each other in lines as the simulator's tasks do, first
-//! come, first served, each parked on a futex of its own. Tasks that fork others are not played.
+//! A run lasts for so much CPU time as the workload says, as rt-app's `runtime` does. If one lasts
+//! longer, the thread's next one is shorter: the CPUs of a guest whose clock counts instructions
+//! alternate, so a thread that is done sees it only when its CPU comes again.
+//!
+//! The run delay is the kernel's own (`/proc/TID/schedstat`), of which there are only the sum and
+//! the count, so the figure is a mean. Threads wait for each other in lines as the simulator's
+//! tasks do, first come, first served, each parked on a futex of its own. Tasks that fork others
+//! are not played.
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -171,7 +175,8 @@ fn main() -> Result<()> {
 
 fn play(group: &Group, workload: &Workload, shared: &Shared) -> Played {
     thread::sleep(Duration::from_nanos(group.delay_ns));
-    let mut player = Player { shared, workload, timers: vec![None; group.own_timers], passes: 0 };
+    let timers = vec![None; group.own_timers];
+    let mut player = Player { shared, workload, timers, ahead: Duration::ZERO, passes: 0 };
     // The end of the time is the only way out of a loop without one.
     let _ = player.play(group);
     let (delay, runs) = run_delay();
@@ -214,6 +219,8 @@ struct Player<'a> {
     shared: &'a Shared,
     workload: &'a Workload,
     timers: Vec<Option<Duration>>,
+    /// By how much its runs have lasted too long.
+    ahead: Duration,
     passes: u64,
 }
 
@@ -324,12 +331,15 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Computes for so much CPU time.
-    fn run(&self, time: Duration) -> Result<(), Over> {
+    /// Computes for so much CPU time, on average.
+    fn run(&mut self, time: Duration) -> Result<(), Over> {
         let begun = cpu_time();
-        while cpu_time() - begun < time {
+        let mut used = self.ahead;
+        while used < time {
             spin(self.shared.turns);
+            used = self.ahead + (cpu_time() - begun);
         }
+        self.ahead = used - time;
         Ok(())
     }
 
