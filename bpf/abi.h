@@ -118,7 +118,10 @@ struct notice {
 	u32 cpu; /* the CPU that it is bound to, or else ran on last */
 	u64 seq; /* the generation: which wait of the task this is */
 	u64 at_ns; /* when the wait began, by the scheduler's clock */
-	/* CPU time since it joined, except what it used while no other task wanted the CPU. */
+	/*
+	 * CPU time since it joined, except what it used while no other task wanted the CPU, plus
+	 * what it gave up by yielding.
+	 */
 	u64 used_ns;
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
@@ -299,7 +302,8 @@ struct cpu_ctx {
 	u32 served_ns;
 	u32 undecided_ns; /* CPU time of undecided tasks, not yet added to `policy_vtime` */
 	/* While there are unnotified tasks: 1: the current dispatch is the safety net's. */
-	u32 net_next;
+	u16 net_next;
+	u16 gives_way; /* enum gives_way: of the task that runs, and is about to leave the CPU */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* `asked` at the last heartbeat that found tasks in OWN or BOUND */
 	u32 emptied_at; /* `asked` when it last emptied its local queue (higher_class.bpf.h) */

@@ -195,6 +195,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	taskc->carried = d->carried;
 	taskc->decided_by = d->domain;
 	taskc->slice_ns = d->slice_ns;
+	taskc->spent_ns = 0;
 	taskc->policy_vtime = d->vtime;
 	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->vtime_rate = d->vtime_rate;

@@ -8,7 +8,8 @@
  *      run_due_thread                         a domain thread that has kept notices for too long
  *      run_first                              boosted tasks
  *      run_unnotified     (safety_net.bpf.h)  a waiting task that no decision will come for
- *      goes_on                                the running task, if its vtime is still first
+ *      goes_on                                the running task, if its vtime is still first and
+ *                                             it has not yielded
  *   2  run_decided                            a task from the CPU's OWN or from READY
  *   3  run_parked_thread                      the domain thread
  *   4  run_by_safety_net  (safety_net.bpf.h)  a waiting task, if the thread is overdue
@@ -24,6 +25,7 @@
 #include "decisions.bpf.h"
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"
+#include "yield.bpf.h"
 
 /*
  * Runs a task from OWN of `cpu`. That queue is empty most of the time, so the CPU checks it only if
@@ -88,7 +90,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	u64 vtime;
 	bool own;
 
-	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) ||
+	if (!prev || cpuc->gives_way == GIVES_WAY_YIELDS || !(prev->scx.flags & SCX_TASK_QUEUED) ||
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	taskc = task_ctx(prev);
@@ -101,17 +103,24 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	charge(taskc, prev, cpuc);
 	taskc->free = 0;
 	vtime = policy_vtime_now(taskc);
-	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime))
+	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime)) {
+		if ((!own || head_has_yielded(DSQ_OWN | cpu)) && head_has_yielded(DSQ_READY | d))
+			cpuc->gives_way = GIVES_WAY_TO_YIELDER;
 		return false;
+	}
 	scx_bpf_task_set_slice(prev, taskc->slice_ns);
 	count(&domc->counts.extended);
 	return true;
 }
 
-/* Before the ready tasks: runs a domain thread that has kept notices waiting for too long. */
-static bool run_due_thread(struct domain_ctx *domc, u32 d, u64 now)
+/*
+ * Before the ready tasks: runs a domain thread that has kept notices waiting for too long. After a
+ * yield it has: the tasks of the notices may be those that the running one yields to.
+ */
+static bool run_due_thread(struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	return thread_is_due(domc, d, now) && run_from(DSQ_THREAD | d);
+	return thread_is_due(domc, d, now, cpuc->gives_way ? 0 : patience_ns) &&
+	       run_from(DSQ_THREAD | d);
 }
 
 /*
@@ -153,7 +162,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 
 	cut = is_undrained(domc) && drain_decisions(d, cpu); /* 1 */
 	now = scx_bpf_now();
-	if (run_due_thread(domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
+	if (run_due_thread(cpuc, domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
 	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
 	if (run_decided(cpu, cpuc, domc, d) || /* 2 */
@@ -196,6 +205,12 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 		charge(taskc, prev, cpuc);
 		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
 	}
+	if (!cpuc)
+		return;
+	/* A task that has yielded keeps the CPU no longer than a decision is on its way. */
+	if (cpuc->gives_way == GIVES_WAY_YIELDS && taskc && !taskc->free)
+		scx_bpf_task_set_slice(prev, slice_min_ns);
+	cpuc->gives_way = GIVES_WAY_NOT;
 }
 
 /*

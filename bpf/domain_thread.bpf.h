@@ -91,10 +91,10 @@ static void note_ready(struct domain_ctx *domc, u32 d)
 }
 
 /*
- * Whether the parked thread has kept notices waiting for longer than `patience_ns`, or seems to
- * have no work and has been parked for PARKED_MAX_NS.
+ * Whether the parked thread has kept notices waiting for longer than `most_ns`, or seems to have no
+ * work and has been parked for PARKED_MAX_NS.
  */
-static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
+static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 {
 	u64 parked;
 	void *ring;
@@ -102,7 +102,7 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now)
 	if (domc->state != THREAD_PARKED)
 		return false;
 	parked = now - domc->state_since_ns;
-	if ((s64)parked < (s64)patience_ns)
+	if ((s64)parked < (s64)most_ns)
 		return false;
 	if (parked > PARKED_MAX_NS)
 		return true;

@@ -7,7 +7,8 @@
  *   park_thread        it is a domain thread (domain_thread.bpf.h)
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   run_on_idle        it runs on an idle CPU at once
- *   resume             preempted by a higher scheduling class, it has slice left (standing.bpf.h)
+ *   resume             preempted by a higher scheduling class, it has slice left
+ *                      (standing.bpf.h); or it has yielded (yield.bpf.h)
  *   stand              it is ready at once, by a decision that stands (standing.bpf.h)
  *   wait_for_decision  it waits
  *
@@ -24,6 +25,7 @@
 #include "select_cpu.bpf.h"
 #include "standing.bpf.h"
 #include "unstored.bpf.h"
+#include "yield.bpf.h"
 
 /*
  * `p` had `cpu` for itself, and ops.dispatch has seen a better core idle. If another task has
@@ -114,7 +116,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	struct domain_ctx *domc;
 	bool bound;
 	u64 rest;
-	u32 d;
+	u32 d, why;
 
 	if (bypasses_user_space(p)) {
 		run_here(p, enq_flags);
@@ -151,9 +153,11 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		run_here(p, enq_flags);
 		return;
 	}
+	why = why_it_gives_way(p, cpu_at(cpu), enq_flags);
 	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
-	rest = rest_of_slice(taskc, d, enq_flags);
+	rest = why ? slice_after_giving_way(taskc, domc, d, cpu, why) :
+		     rest_of_slice(taskc, d, enq_flags);
 	if (rest) {
 		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
 		return;
@@ -162,6 +166,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		stand(p, taskc, domc, d, enq_flags);
 		return;
 	}
+	if (why == GIVES_WAY_YIELDS)
+		give_up_net_slice(p, taskc, bound ? DSQ_BOUND | cpu : DSQ_WAITING | d);
 	wait_for_decision(p, taskc, domc, d, cpu, bound, enq_flags);
 }
 

@@ -18,8 +18,9 @@
  *  5. No decision comes. safety_net.bpf.h runs the waiting task.
  *  6. The CPU finds nothing in its domain. steal.bpf.h runs a task of another domain there.
  *  7. The task runs and stops. task.bpf.h keeps its states, vtime.bpf.h charges what it has used.
- *  8. It gives way, in one of three ways:
+ *  8. It gives way, in one of four ways:
  *       - decisions.bpf.h preempts it for a decision that says so;
+ *       - it yields, and yield.bpf.h moves it behind the others;
  *       - a higher scheduling class preempts it, and higher_class.bpf.h finds another CPU for it;
  *       - it has a CPU for itself, and core_upgrade.bpf.h moves it to a better core.
  *
@@ -52,6 +53,7 @@ char _license[] SEC("license") = "GPL";
 #include "enqueue.bpf.h"
 #include "standing.bpf.h"
 #include "unstored.bpf.h"
+#include "yield.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
 #include "dispatch.bpf.h"
@@ -121,6 +123,7 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .select_cpu = (void *)manyland_select_cpu,
 	       .enqueue = (void *)manyland_enqueue,
 	       .dispatch = (void *)manyland_dispatch,
+	       .yield = (void *)manyland_yield,
 	       .running = (void *)manyland_running,
 	       .stopping = (void *)manyland_stopping,
 	       .cpu_release = (void *)manyland_cpu_release,

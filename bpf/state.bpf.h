@@ -58,6 +58,13 @@ enum run_kind {
 	RUN_DECIDED,
 };
 
+/* Why a task gives way, if not because its slice has ended (yield.bpf.h). */
+enum gives_way {
+	GIVES_WAY_NOT = 0,
+	GIVES_WAY_YIELDS, /* it has yielded */
+	GIVES_WAY_TO_YIELDER, /* its slice has ended, and the first of the others has yielded */
+};
+
 /*
  * The states of a task, and the functions that lead from one to the next.
  *
@@ -90,7 +97,11 @@ struct task_ctx {
 	u64 decided_seq; /* the last generation that was decided */
 	u64 asked_seq; /* the last generation that another domain's thread was asked to decide */
 	u64 runnable_ns; /* when the generation `seq` began */
-	u64 used_ns; /* CPU time since it joined, except what cost no other task anything */
+	/*
+	 * CPU time since it joined, except what cost no other task anything, plus what it gave up
+	 * by yielding.
+	 */
+	u64 used_ns;
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 usual_ns; /* average CPU time between two sleeps, each counted as a slice at most */
 	u64 started_ns; /* when it was last switched in */
@@ -98,6 +109,7 @@ struct task_ctx {
 	u32 run_kind; /* of this run or the last one: enum run_kind */
 	struct carried carried;
 	u64 slice_ns; /* of the last decision */
+	u64 spent_ns; /* CPU time since the last decision */
 	u64 policy_vtime; /* the vtime of the last decision, as of the last time that it held */
 	u64 policy_vtime_used_ns; /* `used_ns` when `policy_vtime` was written */
 	u64 rest_ns; /* what preemption by a higher scheduling class has left of a decided slice */
@@ -128,6 +140,7 @@ struct task_ctx {
 	u16 pulls; /* how many times in a row tasks of that home woke it */
 	u8 fresh; /* it has started another program since it last woke up */
 	u8 free; /* it runs because no other task wanted the CPU */
+	u8 yielded; /* it gave way by yielding, and has not run since */
 	u8 is_thread; /* a domain thread; `home` is its domain */
 };
 

@@ -45,6 +45,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	taskc->started_ns = scx_bpf_now();
+	cpuc->gives_way = GIVES_WAY_NOT;
 	if (taskc->is_thread) {
 		begin_thread(taskc);
 		return;
@@ -67,6 +68,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		taskc->carried.at_ns += taskc->started_ns - taskc->runnable_ns;
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
+	taskc->yielded = 0;
 	cpuc->weight = p->scx.weight;
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	taskc->ran_on = scx_bpf_task_cpu(p);

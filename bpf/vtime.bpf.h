@@ -68,6 +68,7 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 	if (!taskc->free)
 		taskc->used_ns += used;
 	taskc->burst_ns += used;
+	taskc->spent_ns += used;
 	taskc->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
 	if (cpuc && taskc->run_kind != RUN_UNDECIDED)
 		note_service(cpuc, used, false);

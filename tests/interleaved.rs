@@ -23,9 +23,10 @@ const FINITE: (&str, usize, u64) = (
        "mover": {"instance": 3, "loop": 10, "phases": {
            "a": {"cpus": [0, 1], "run": 50}, "b": {"cpus": [2, 3], "run": 50, "sleep": 20}}},
        "nicer": {"instance": 2, "loop": 10, "phases": {
-           "a": {"priority": 5, "run": 50}, "b": {"priority": 0, "run": 50, "sleep": 20}}}"#,
-    33,
-    60 + 720 + 180 + 180 + 90 + 160 + 60 + 40,
+           "a": {"priority": 5, "run": 50}, "b": {"priority": 0, "run": 50, "sleep": 20}}},
+       "yielder": {"instance": 2, "loop": 60, "run": 10, "yield": ""}"#,
+    35,
+    60 + 720 + 180 + 180 + 90 + 160 + 60 + 40 + 120,
 );
 
 const MACHINES: [(&str, Granularity); 4] = [

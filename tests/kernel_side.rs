@@ -161,3 +161,27 @@ fn a_task_alone_on_its_cpu_leaves_a_shared_core_for_a_whole_one() {
         + climbed(["long1", "short1", "short2", "long2"]);
     assert_eq!(climbed, 1);
 }
+
+/// A worker beside three tasks that only yield has the CPU nearly for itself; a yield and its switch take time.
+#[test]
+fn tasks_that_yield_let_a_worker_run() {
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        let setup = Setup { scheduler: Builder::from(policy), ..setup(3.0) };
+        let tasks =
+            r#""worker": {"run": 1000000}, "yielder": {"instance": 3, "run": 5, "yield": ""}"#;
+        let report = run("L3Cache:1 Core:1 PU:1", tasks, &setup);
+        let (worker, counts) = (group(&report, "worker"), &report.domains[0].counts);
+        assert!(worker.cpu_s > 2.7, "{policy:?}: {worker:?}");
+        assert!(counts.late * 20 < counts.decided, "{policy:?}: {counts:?}");
+    }
+}
+
+/// Eight tasks that yield on two CPUs run by decisions.
+#[test]
+fn tasks_that_yield_run_by_decisions() {
+    let tasks = r#""worker": {"run": 1000000}, "yielder": {"instance": 8, "run": 5, "yield": ""}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup(2.0));
+    let counts = &report.domains[0].counts;
+    assert!(counts.late * 20 < counts.decided + counts.extended, "{counts:?}");
+    assert!(group(&report, "worker").cpu_s > 1.7, "{report:?}");
+}

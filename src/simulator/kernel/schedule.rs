@@ -220,6 +220,22 @@ impl K {
         });
     }
 
+    /// sched_yield() by the task that runs on a CPU, before that schedules: `yield_task_scx()`.
+    pub fn yield_task(mut self, task: TaskId) {
+        let cpu = self.task(task).cpu();
+        self.here = cpu;
+        self.lock_run_queue(cpu);
+        self.rq_clock_ns = self.at();
+        self.scheduling_events += 1;
+        let p = self.pointer(task);
+        self.call(|ops| {
+            let yield_ = ops.yield_.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the task outlives the callback.
+            unsafe { yield_(p, std::ptr::null_mut()) }
+        });
+        self.unlock_run_queue(cpu);
+    }
+
     /// The CPU is done with the task that it leaves.
     fn leave(mut self, leaving: Leaving) {
         let at_ns = self.at();

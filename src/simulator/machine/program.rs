@@ -264,7 +264,7 @@ impl<'a> M<'a> {
                     return Ok(());
                 }
                 After::Yield => {
-                    self.kernel.task_mut(task).c.scx.slice = 0;
+                    self.kernel.yield_task(task);
                     self.schedule(cpu, Leaving::Runnable(task));
                     return Ok(());
                 }

@@ -155,7 +155,7 @@ impl M<'_> {
 
     fn yield_thread(mut self, d: usize, cpu: CpuId) {
         let task = TaskId(d as u32);
-        self.kernel.task_mut(task).c.scx.slice = 0;
+        self.kernel.yield_task(task);
         self.come_again(d);
         self.schedule(cpu, Leaving::Runnable(task));
     }

@@ -1,7 +1,7 @@
 //! Work for a scheduler: hogs and hackbench. All of it ends by itself, and is killed when its owner
 //! goes.
 
-use super::{cpus, process};
+use super::{cpus, process, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sched::sched_getcpu;
@@ -51,6 +51,11 @@ impl Hog {
         Self::spawn(&["--pausing", "--on", &cpus.to_string()], limit)
     }
 
+    /// A hog bound to CPUs that yields over and over.
+    pub fn yielding_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["--yielding", "--on", &cpus.to_string()], limit)
+    }
+
     /// A hog bound to CPUs, under a name of its own.
     pub fn named(name: &str, cpus: &CpuSet, limit: Duration) -> Result<Hog> {
         // The kernel names a process after the file that it was started from.
@@ -83,6 +88,12 @@ impl Hog {
     /// How long it has run.
     pub fn run_time(&self) -> Result<Duration> {
         process::run_time(self.pid())
+    }
+
+    /// Waits for its own end; an error if it was seen on a CPU that it may not use.
+    pub fn finish(mut self, limit: Duration) -> Result<()> {
+        wait_until("a hog ends", limit, || !matches!(self.process.try_wait(), Ok(None)))?;
+        self.stop()
     }
 
     /// Ends it; an error if it was seen on a CPU that it may not use.
@@ -130,6 +141,9 @@ pub struct HogArgs {
     /// Sleep for a tenth of the time
     #[arg(long)]
     pausing: bool,
+    /// Do nothing but yield
+    #[arg(long)]
+    yielding: bool,
     /// Bind itself to CPUs, and fail on any other
     #[arg(long, value_name = "CPUS", value_parser = cpus::parse_list)]
     on: Option<CpuSet>,
@@ -151,6 +165,9 @@ impl HogArgs {
             if self.pausing && paused_at.elapsed() >= PERIOD {
                 thread::sleep(PAUSE);
                 paused_at = Instant::now();
+            }
+            if self.yielding {
+                thread::yield_now();
             }
             let cpu = CpuId(sched_getcpu()? as u32);
             if let Some((on, cpus)) = &place

@@ -25,6 +25,7 @@ pub mod rings;
 pub mod security;
 pub mod statistics;
 pub mod stealing;
+pub mod turns;
 
 /// All of them. Those of the harness come last, for they cost guests.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -41,6 +42,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         cores::TESTS,
         hybrid::TESTS,
         fairness::TESTS,
+        turns::TESTS,
         options::TESTS,
         faults::TESTS,
         hotplug::TESTS,

@@ -1,0 +1,67 @@
+//! When a task gives way, and to which others.
+
+use crate::api::load::Hog;
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::wait_until;
+use crate::machine::Machine;
+use crate::suite::tests;
+use anyhow::{Result, ensure};
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use std::thread;
+use std::time::{Duration, Instant};
+
+tests! {
+    yields_let_a_worker_run: 120 s on L3X1;
+    yields_are_decided: 120 s on L3X1;
+}
+
+/// For hangs.
+const LONG: Duration = Duration::from_secs(90);
+
+/// A worker beside three tasks that only yield has more of their CPU than the three together. The
+/// kernel's own scheduler gives it nearly all, but for the time that a yield takes on an emulated
+/// CPU.
+pub fn yields_let_a_worker_run(_: &Machine) -> Result<()> {
+    const ENOUGH: Duration = Duration::from_secs(3);
+    for policy in ["vruntime", "deadline"] {
+        let scheduler = Scheduler::start(&["--policy", policy])?;
+        let cpu = CpuSet::from_iter([CpuId(1)]);
+        let yielders = (0..3).map(|_| Hog::yielding_on(&cpu, LONG)).collect::<Result<Vec<_>>>()?;
+        let worker = Hog::on(&cpu, LONG)?;
+        let ran = || -> Result<(Duration, Duration)> {
+            Ok((worker.run_time()?, yielders.iter().map(Hog::run_time).sum::<Result<_>>()?))
+        };
+        thread::sleep(Duration::from_secs(1));
+        let (before, since) = (ran()?, Instant::now());
+        let used = || -> Result<(Duration, Duration)> {
+            let (worker, yielders) = ran()?;
+            Ok((worker - before.0, yielders - before.1))
+        };
+        wait_until("they have run", LONG, || used().is_ok_and(|(a, b)| a + b > ENOUGH))?;
+        let (worker, yielders) = used()?;
+        let passed = since.elapsed();
+        println!("{policy}: in {passed:?} the worker ran {worker:?}, the yielders {yielders:?}");
+        ensure!(worker > yielders, "the yielders ran {yielders:?}, the worker {worker:?}");
+        scheduler.stop()?;
+    }
+    Ok(())
+}
+
+/// Eight tasks that yield on two CPUs, and a worker, run by decisions, and end.
+pub fn yields_are_decided(_: &Machine) -> Result<()> {
+    const TIME: Duration = Duration::from_secs(6);
+    let scheduler = Scheduler::start(&STATS)?;
+    let cpus = CpuSet::from_iter([CpuId(0), CpuId(1)]);
+    let yielders = (0..8).map(|_| Hog::yielding_on(&cpus, TIME)).collect::<Result<Vec<_>>>()?;
+    let worker = Hog::on(&cpus, LONG)?;
+    for yielder in yielders {
+        yielder.finish(LONG)?;
+    }
+    println!("the worker ran {:?} of {TIME:?}", worker.run_time()?);
+    let stats = scheduler.await_stats(1)?;
+    let (decided, late) = (stats.sum("decided")?, stats.sum("late")?);
+    println!("{decided} decided, {late} late");
+    ensure!(late * 20 <= decided, "{late} ran undecided, {decided} decided");
+    scheduler.stop()
+}
