@@ -27,6 +27,7 @@ static void note_bypass(struct task_ctx *taskc, u32 d)
 
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
+	taskc->interrupted = 0;
 	taskc->free = 1;
 	if (domc)
 		count(&domc->counts.bypassed);

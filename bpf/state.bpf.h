@@ -140,6 +140,7 @@ struct task_ctx {
 	u16 pulls; /* how many times in a row tasks of that home woke it */
 	u8 fresh; /* it has started another program since it last woke up */
 	u8 free; /* it runs because no other task wanted the CPU */
+	u8 interrupted; /* it has left its CPU for a moment, and goes on there by the same decision */
 	u8 yielded; /* it gave way by yielding, and has not run since */
 	u8 is_thread; /* a domain thread; `home` is its domain */
 };

@@ -14,6 +14,9 @@
 #include "safety_net.bpf.h"
 #include "unstored.bpf.h"
 
+/* From the kernel's headers, which are not part of its type information. */
+#define TASK_RUNNING 0
+
 /* A ready task runs: virtual time advances to its key. */
 static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
@@ -51,9 +54,11 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		return;
 	}
 	domc = domain_at(taskc->notified);
-	taskc->run_kind = is_waiting(taskc) ? RUN_UNDECIDED :
-			  is_ready(taskc)   ? RUN_DECIDED :
-					      RUN_FREE;
+	taskc->run_kind = is_waiting(taskc)  ? RUN_UNDECIDED :
+			  is_ready(taskc)    ? RUN_DECIDED :
+			  taskc->interrupted ? taskc->run_kind :
+					       RUN_FREE;
+	taskc->interrupted = 0;
 	if (domc && taskc->run_kind == RUN_UNDECIDED)
 		run_undecided(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
@@ -75,21 +80,28 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	note_run_domain(p, taskc, cpuc->domain);
 }
 
+/*
+ * A task that runs is said to be no longer runnable both when it goes to sleep and, for a moment,
+ * when its affinity, weight or group changes. In the second case it goes on as it did before.
+ */
 void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 {
 	struct cpu_ctx *cpuc = cpu_at(scx_bpf_task_cpu(p));
+	bool sleeps = !runnable && READ_ONCE(p->__state) != TASK_RUNNING;
 	struct task_ctx *taskc = task_ctx(p);
 
 	if (runnable)
 		give_up_rest(p, taskc);
 	if (taskc && taskc->is_thread) {
-		end_thread(taskc, runnable);
+		end_thread(taskc, !sleeps);
 		return;
 	}
 	if (taskc) {
 		charge(taskc, p, cpuc);
-		if (!runnable)
+		if (sleeps)
 			end_burst(taskc);
+		else if (!runnable)
+			taskc->interrupted = 1;
 	}
 	if (cpuc) {
 		cpuc->weight = 0;

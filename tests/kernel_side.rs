@@ -185,3 +185,14 @@ fn tasks_that_yield_run_by_decisions() {
     assert!(counts.late * 20 < counts.decided + counts.extended, "{counts:?}");
     assert!(group(&report, "worker").cpu_s > 1.7, "{report:?}");
 }
+
+/// A heavy task beside a light one goes on after most of its slices. That its weight changes every millisecond is no reason
+/// for new decisions.
+#[test]
+fn a_task_that_changes_goes_on() {
+    let tasks = r#""light": {"run": 1000000}, "heavy": {"phases": {
+        "a": {"priority": -10, "run": 1000}, "b": {"priority": -9, "run": 1000}}}"#;
+    let report = run("L3Cache:1 Core:1 PU:1", tasks, &setup(5.0));
+    let counts = &report.domains[0].counts;
+    assert!(counts.extended > counts.queued, "{counts:?}");
+}

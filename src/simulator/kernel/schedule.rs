@@ -8,7 +8,7 @@
 //! the change were called in the kernel's sequence.
 
 use super::native;
-use super::task::On;
+use super::task::{On, TASK_INTERRUPTIBLE};
 use super::{K, Kernel};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
@@ -132,6 +132,7 @@ impl K {
         self.rq_clock_ns = self.at();
         self.cpus[cpu.index()].in_balance = true;
         if let Leaving::Blocked(task) = leaving {
+            self.task_mut(task).c.__state = TASK_INTERRUPTIBLE;
             self.stopping(task, false);
             self.dequeue(task);
         }

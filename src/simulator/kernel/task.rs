@@ -9,6 +9,10 @@ use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use std::ptr::NonNull;
 
+/// What a task does, as the kernel numbers it: it is runnable, or blocks.
+pub const TASK_RUNNING: u32 = 0;
+pub const TASK_INTERRUPTIBLE: u32 = 1;
+
 /// The queue that a task is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
@@ -52,6 +56,7 @@ impl Task {
         }
         let task = NonNull::from(Box::leak(Box::new(Task {
             c: task_struct {
+                __state: TASK_RUNNING,
                 pid: id.pid() as i32,
                 tgid: birth.tgid,
                 flags: 0,

@@ -5,7 +5,7 @@
 //! carried it out.
 
 use super::native;
-use super::task::On;
+use super::task::{On, TASK_RUNNING};
 use super::{K, Kernel};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
@@ -109,6 +109,7 @@ impl K {
         self.task_mut(id).set_queued(true);
         self.cpus[cpu.index()].nr_running += 1;
         self.enqueue(id, enq_flags);
+        self.task_mut(id).c.__state = TASK_RUNNING;
         if self.cpus[cpu.index()].current.is_none() {
             self.kick(cpu, false);
         }

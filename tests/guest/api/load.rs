@@ -56,6 +56,11 @@ impl Hog {
         Self::spawn(&["--yielding", "--on", &cpus.to_string()], limit)
     }
 
+    /// A hog bound to CPUs that changes its niceness over and over, from -10 to -9 and back.
+    pub fn changing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["--changing", "--on", &cpus.to_string()], limit)
+    }
+
     /// A hog bound to CPUs, under a name of its own.
     pub fn named(name: &str, cpus: &CpuSet, limit: Duration) -> Result<Hog> {
         // The kernel names a process after the file that it was started from.
@@ -144,6 +149,9 @@ pub struct HogArgs {
     /// Do nothing but yield
     #[arg(long)]
     yielding: bool,
+    /// Change the niceness every millisecond
+    #[arg(long)]
+    changing: bool,
     /// Bind itself to CPUs, and fail on any other
     #[arg(long, value_name = "CPUS", value_parser = cpus::parse_list)]
     on: Option<CpuSet>,
@@ -160,11 +168,17 @@ impl HogArgs {
         }
         let place = self.on.map(|cpus| (true, cpus)).or(self.off.map(|cpus| (false, cpus)));
         let end = Instant::now() + Duration::from_secs(self.seconds);
-        let mut paused_at = Instant::now();
+        let (mut paused_at, mut changed_at) = (Instant::now(), Instant::now());
+        let mut nice = 0;
         while Instant::now() < end {
             if self.pausing && paused_at.elapsed() >= PERIOD {
                 thread::sleep(PAUSE);
                 paused_at = Instant::now();
+            }
+            if self.changing && changed_at.elapsed() >= Duration::from_millis(1) {
+                nice = if nice == -10 { -9 } else { -10 };
+                process::renice(0, nice)?;
+                changed_at = Instant::now();
             }
             if self.yielding {
                 thread::yield_now();

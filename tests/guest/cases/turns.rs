@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 tests! {
     yields_let_a_worker_run: 120 s on L3X1;
     yields_are_decided: 120 s on L3X1;
+    a_task_that_changes_goes_on: 120 s on L3X1;
 }
 
 /// For hangs.
@@ -63,5 +64,22 @@ pub fn yields_are_decided(_: &Machine) -> Result<()> {
     let (decided, late) = (stats.sum("decided")?, stats.sum("late")?);
     println!("{decided} decided, {late} late");
     ensure!(late * 20 <= decided, "{late} ran undecided, {decided} decided");
+    scheduler.stop()
+}
+
+/// A heavy task beside a light one goes on after most of its slices. That its niceness changes every
+/// millisecond is no reason for new decisions.
+pub fn a_task_that_changes_goes_on(_: &Machine) -> Result<()> {
+    const ENOUGH: Duration = Duration::from_secs(3);
+    let scheduler = Scheduler::start(&STATS)?;
+    let cpu = CpuSet::from_iter([CpuId(1)]);
+    let light = Hog::on(&cpu, LONG)?;
+    let heavy = Hog::changing_on(&cpu, LONG)?;
+    wait_until("it has run", LONG, || heavy.run_time().is_ok_and(|ran| ran > ENOUGH))?;
+    drop((heavy, light));
+    let stats = scheduler.await_stats(1)?;
+    let (extended, queued) = (stats.sum("extended")?, stats.sum("queued")?);
+    println!("{extended} slices were extended, {queued} tasks waited");
+    ensure!(extended > queued, "{extended} slices were extended, {queued} tasks waited");
     scheduler.stop()
 }

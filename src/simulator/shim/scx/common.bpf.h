@@ -125,6 +125,7 @@ struct sched_ext_entity {
 };
 
 struct task_struct {
+	u32 __state;
 	s32 pid;
 	s32 tgid;
 	u32 flags;
