@@ -7,6 +7,7 @@
  *   park_thread        it is a domain thread (domain_thread.bpf.h)
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   run_on_idle        it runs on an idle CPU at once
+ *   end                it is about to end: it is ready at once
  *   resume             preempted by a higher scheduling class, it has slice left
  *                      (standing.bpf.h); or it has yielded (yield.bpf.h)
  *   stand              it is ready at once, by a decision that stands (standing.bpf.h)
@@ -15,7 +16,8 @@
  * Invariant: when ops.enqueue is done, the task is on exactly one queue of the kernel. If it is on
  * WAITING or BOUND, the domain thread has been notified. If the ring had no room for the notice,
  * the task counts as unnotified, and while there are such tasks every second dispatch is the safety
- * net's. The task is ready at once only by a decision of its home's thread that still holds.
+ * net's. The task is ready at once only by a decision of its home's thread that still holds, or if
+ * it is about to end.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
@@ -80,6 +82,28 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 	return true;
 }
 
+/*
+ * `p` is about to end, and may still have much memory to free. It is ready at once, for a least
+ * slice and without lag. A decision names a task by its pid, and the pid may be gone by then.
+ *
+ * While the thread is stopped, it waits for the safety net as the others do. Otherwise those would
+ * wait for all that end.
+ */
+static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
+				struct domain_ctx *domc, u32 d, s32 bound_to, u64 enq_flags)
+{
+	u64 vtime = policy_vtime_now(taskc);
+
+	if (taskc->decided_by != d || !taskc->vtime_rate || before(vtime, domc->policy_vtime))
+		vtime = domc->policy_vtime;
+	taskc->policy_vtime = vtime;
+	if (bound_to >= 0)
+		note_own(bound_to);
+	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d,
+		   slice_min_ns, enq_flags);
+	kick_if_idle(scx_bpf_task_cpu(p));
+}
+
 /* `p` waits for a decision of the thread of domain `d`, or for the safety net. */
 static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc,
 					      struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
@@ -128,6 +152,10 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		run_in_turn(p, cpu, enq_flags);
 		return;
 	}
+	if (taskc->is_thread && p->flags & PF_EXITING) {
+		run_here(p, enq_flags);
+		return;
+	}
 	if (taskc->is_thread) {
 		park_thread(p, taskc, enq_flags);
 		return;
@@ -156,6 +184,10 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	why = why_it_gives_way(p, cpu_at(cpu), enq_flags);
 	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
+	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
+		end(p, taskc, domc, d, bound ? cpu : -1, enq_flags);
+		return;
+	}
 	rest = why ? slice_after_giving_way(taskc, domc, d, cpu, why) :
 		     rest_of_slice(taskc, d, enq_flags);
 	if (rest) {

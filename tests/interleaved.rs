@@ -54,7 +54,7 @@ fn run(seed: u64) -> Report {
         options.no_steal = seed % 5 == 4;
         options.standing = [0, 7][(seed / 3 % 2) as usize];
     });
-    let setup = Setup {
+    let mut setup = Setup {
         scheduler,
         seed,
         interleave: true,
@@ -62,6 +62,9 @@ fn run(seed: u64) -> Report {
         inspect: Some(Duration::from_micros(100)),
         ..Setup::default()
     };
+    if seed % 11 < 3 {
+        setup.costs.set("exit=3000000").unwrap();
+    }
     let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
     let workload = Workload::parse(&format!("{{\"tasks\": {{{}}}}}", FINITE.0)).unwrap();
     simulate(&machine, &workload, &setup, None).unwrap()

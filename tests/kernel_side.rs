@@ -196,3 +196,14 @@ fn a_task_that_changes_goes_on() {
     let counts = &report.domains[0].counts;
     assert!(counts.extended > counts.queued, "{counts:?}");
 }
+
+/// Tasks that need half a second to end share the CPU with a hog.
+#[test]
+fn tasks_that_end_share_the_cpu() {
+    let mut setup = setup(1.5);
+    setup.costs.set("exit=500000000").unwrap();
+    let tasks = r#""hog": {"run": 1000}, "short": {"instance": 4, "loop": 1, "run": 100}"#;
+    let report = run("L3Cache:1 Core:1 PU:1", tasks, &setup);
+    let hog = group(&report, "hog");
+    assert!((0.25..0.45).contains(&hog.cpu_s), "{hog:?}");
+}

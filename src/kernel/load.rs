@@ -415,7 +415,9 @@ fn set_flags(
     let upgrades_cores = upgrades_cores(data.smt, data.by_kind);
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| probe::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
-    let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE") | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP");
+    let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE")
+        | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP")
+        | flag("SCX_OPS_ENQ_EXITING");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
     }

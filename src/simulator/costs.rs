@@ -85,6 +85,8 @@ costs! {
     step = 60,
     /// Creating a task.
     fork = 28000,
+    /// Ending a task, beyond what `fork` has of that: freeing its memory, which others may preempt.
+    exit = 1000,
     /// Refilling the caches of a core after a move within an L3.
     move_core = 1200,
     /// Refilling them after a move to another L3.

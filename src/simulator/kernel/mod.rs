@@ -192,7 +192,9 @@ impl Kernel {
         data.nr_cpus = cpu_count(domains);
         data.nr_possible_cpus = topology.cpus().len() as u32;
         data.scheduler_tgid = SCHEDULER_TGID;
-        let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE | native::SCX_OPS_ALLOW_QUEUED_WAKEUP;
+        let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE
+            | native::SCX_OPS_ALLOW_QUEUED_WAKEUP
+            | native::SCX_OPS_ENQ_EXITING;
         if upgrades_cores(data.smt, data.by_kind) {
             flags |= native::SCX_OPS_ENQ_LAST;
         }

@@ -123,6 +123,11 @@ impl Task {
         CpuId(self.c.cpu as u32)
     }
 
+    /// Whether it is about to end.
+    pub fn is_exiting(&self) -> bool {
+        self.c.flags & native::PF_EXITING as u32 != 0
+    }
+
     /// Whether it is runnable.
     pub fn set_queued(&mut self, queued: bool) {
         let flag = native::SCX_TASK_QUEUED as u32;

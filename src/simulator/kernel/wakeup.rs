@@ -130,7 +130,7 @@ impl K {
     /// comes after it.
     pub(super) fn enqueue(mut self, id: TaskId, enq_flags: u64) {
         let task = self.task(id);
-        let is_exiting = task.c.flags & native::PF_EXITING as u32 != 0;
+        let is_exiting = task.is_exiting() && self.flags & native::SCX_OPS_ENQ_EXITING == 0;
         let is_decided = task.c.scx.ddsp_dsq_id != native::SCX_DSQ_INVALID;
         if !is_decided {
             if is_exiting || task.migration_disabled {

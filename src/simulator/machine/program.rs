@@ -223,7 +223,10 @@ impl<'a> M<'a> {
     pub(super) fn go_on(mut self, task: TaskId, cpu: CpuId) -> Result<()> {
         loop {
             if self.tasks[task.index()].program.ended {
-                self.exit(task, cpu);
+                match self.kernel.task(task).is_exiting() {
+                    true => self.exit(task, cpu),
+                    false => self.begin_exit(task, cpu),
+                }
                 return Ok(());
             }
             let delay_ns = std::mem::take(&mut self.tasks[task.index()].program.delay_ns);
@@ -285,9 +288,14 @@ impl<'a> M<'a> {
         self.schedule(cpu, Leaving::Blocked(task));
     }
 
-    /// A task ends.
-    fn exit(mut self, task: TaskId, cpu: CpuId) {
+    /// A task begins to end, as `do_exit()`: it gives its memory back.
+    fn begin_exit(mut self, task: TaskId, cpu: CpuId) {
         self.kernel.task_mut(task).c.flags |= native::PF_EXITING as u32;
+        self.run_for(task, cpu, self.kernel.costs.exit);
+    }
+
+    /// A task has ended.
+    fn exit(mut self, task: TaskId, cpu: CpuId) {
         self.tasks[task.index()].state = State::Dead;
         self.schedule(cpu, Leaving::Blocked(task));
         self.kernel.exit(task);

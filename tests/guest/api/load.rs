@@ -56,6 +56,12 @@ impl Hog {
         Self::spawn(&["--yielding", "--on", &cpus.to_string()], limit)
     }
 
+    /// No hog at first but a process bound to CPUs that sleeps, with so much memory, in small
+    /// pages. The CPU works long to end it.
+    pub fn large_on(cpus: &CpuSet, mib: usize, limit: Duration) -> Result<Hog> {
+        Self::spawn(&["--mib", &mib.to_string(), "--on", &cpus.to_string()], limit)
+    }
+
     /// A hog bound to CPUs that changes its niceness over and over, from -10 to -9 and back.
     pub fn changing_on(cpus: &CpuSet, limit: Duration) -> Result<Hog> {
         Self::spawn(&["--changing", "--on", &cpus.to_string()], limit)
@@ -149,6 +155,9 @@ pub struct HogArgs {
     /// Do nothing but yield
     #[arg(long)]
     yielding: bool,
+    /// Fill so much memory, and sleep
+    #[arg(long)]
+    mib: Option<usize>,
     /// Change the niceness every millisecond
     #[arg(long)]
     changing: bool,
@@ -165,6 +174,14 @@ impl HogArgs {
     pub fn run(self) -> Result<()> {
         if let Some(cpus) = &self.on {
             process::bind(0, cpus)?;
+        }
+        if let Some(mib) = self.mib {
+            // SAFETY: prctl takes no pointers here.
+            unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+            let memory = vec![1_u8; mib << 20];
+            thread::sleep(Duration::from_secs(self.seconds));
+            drop(memory);
+            return Ok(());
         }
         let place = self.on.map(|cpus| (true, cpus)).or(self.off.map(|cpus| (false, cpus)));
         let end = Instant::now() + Duration::from_secs(self.seconds);

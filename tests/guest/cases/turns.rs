@@ -1,11 +1,14 @@
 //! When a task gives way, and to which others.
 
 use crate::api::load::Hog;
+use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::wait_until;
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::thread;
@@ -15,6 +18,7 @@ tests! {
     yields_let_a_worker_run: 120 s on L3X1;
     yields_are_decided: 120 s on L3X1;
     a_task_that_changes_goes_on: 120 s on L3X1;
+    processes_that_end_share_the_cpu: 120 s on L3X1;
 }
 
 /// For hangs.
@@ -81,5 +85,35 @@ pub fn a_task_that_changes_goes_on(_: &Machine) -> Result<()> {
     let (extended, queued) = (stats.sum("extended")?, stats.sum("queued")?);
     println!("{extended} slices were extended, {queued} tasks waited");
     ensure!(extended > queued, "{extended} slices were extended, {queued} tasks waited");
+    scheduler.stop()
+}
+
+/// Large processes end all at once on a CPU. A hog there has a part of the CPU meanwhile: at least
+/// half of an equal share.
+pub fn processes_that_end_share_the_cpu(_: &Machine) -> Result<()> {
+    const NUMBER: u32 = 6;
+    const MIB: usize = 100;
+    let scheduler = Scheduler::start(&[])?;
+    let cpu = CpuSet::from_iter([CpuId(1)]);
+    let large: Vec<Hog> =
+        (0..NUMBER).map(|_| Hog::large_on(&cpu, MIB, LONG)).collect::<Result<_>>()?;
+    let is_full =
+        |it: &Hog| process::status_kib(it.pid(), "VmRSS").is_ok_and(|kib| kib > (MIB as u64) << 10);
+    wait_until("their memory is filled", LONG, || large.iter().all(is_full))?;
+    thread::sleep(Duration::from_millis(500));
+    let hog = Hog::on(&cpu, LONG)?;
+    thread::sleep(Duration::from_secs(1));
+    let (before, began) = (hog.run_time()?, Instant::now());
+    for it in &large {
+        kill(Pid::from_raw(it.pid()), Signal::SIGKILL)?;
+    }
+    let is_gone = |it: &Hog| process::state(it.pid()).is_ok_and(|state| state == 'Z');
+    while !large.iter().all(is_gone) {
+        ensure!(began.elapsed() < LONG, "they do not end");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let (ran, passed) = (hog.run_time()? - before, began.elapsed());
+    println!("the hog ran {ran:?} of {passed:?} while they ended");
+    ensure!(ran > passed / (2 * (NUMBER + 1)), "the hog ran {ran:?} of {passed:?}");
     scheduler.stop()
 }
