@@ -153,7 +153,7 @@ impl M<'_> {
         self.plan(cpu);
     }
 
-    fn yield_thread(mut self, d: usize, cpu: CpuId) {
+    fn yield_thread(self, d: usize, cpu: CpuId) {
         let task = TaskId(d as u32);
         self.kernel.yield_task(task);
         self.come_again(d);
