@@ -128,6 +128,7 @@ impl SimulateArgs {
                 jitter: self.jitter / 100.0,
                 interleave: self.interleave,
                 inspect: None,
+                kernel_threads: Vec::new(),
             },
             trace: self.trace,
             format: self.format,

@@ -60,6 +60,8 @@ pub struct Setup {
     pub interleave: bool,
     /// The time between two checks for CPUs that are idle while a task waits; `None`: no checks.
     pub inspect: Option<Duration>,
+    /// The names of the groups whose tasks are threads of the kernel.
+    pub kernel_threads: Vec<String>,
 }
 
 impl Default for Setup {
@@ -72,6 +74,7 @@ impl Default for Setup {
             jitter: 0.05,
             interleave: false,
             inspect: None,
+            kernel_threads: Vec::new(),
         }
     }
 }

@@ -53,7 +53,14 @@ impl Kernel {
     }
 
     /// As `mark_direct_dispatch()`.
-    fn direct_dispatch(&mut self, p: *mut task_struct, dsq: u64, slice: u64, vtime: Option<u64>) {
+    fn direct_dispatch(
+        &mut self,
+        p: *mut task_struct,
+        dsq: u64,
+        slice: u64,
+        vtime: Option<u64>,
+        enq_flags: u64,
+    ) {
         // SAFETY: bpf/ passes on what it was given.
         let id = unsafe { Kernel::id_of(p) };
         assert_eq!(self.inserting.take(), Some(id), "one insertion of the task at hand");
@@ -61,6 +68,7 @@ impl Kernel {
         scx.slice = slice.max(1);
         scx.dsq_vtime = vtime.unwrap_or(0);
         scx.ddsp_dsq_id = dsq;
+        scx.ddsp_enq_flags = enq_flags;
     }
 
     fn iterate(&self, it: &mut bpf_iter_scx_dsq) -> *mut task_struct {
@@ -274,8 +282,8 @@ calls! {
         0
     }
 
-    fn sim_dsq_insert(p: *mut task_struct, dsq: u64, slice: u64, _enq_flags: u64) {
-        with(|kernel| kernel.direct_dispatch(p, dsq, slice, None));
+    fn sim_dsq_insert(p: *mut task_struct, dsq: u64, slice: u64, enq_flags: u64) {
+        with(|kernel| kernel.direct_dispatch(p, dsq, slice, None, enq_flags));
     }
 
     fn sim_dsq_insert_vtime(
@@ -283,9 +291,9 @@ calls! {
         dsq: u64,
         slice: u64,
         vtime: u64,
-        _enq_flags: u64,
+        enq_flags: u64,
     ) {
-        with(|kernel| kernel.direct_dispatch(p, dsq, slice, Some(vtime)));
+        with(|kernel| kernel.direct_dispatch(p, dsq, slice, Some(vtime), enq_flags));
     }
 
     fn sim_dsq_move_to_local(dsq: u64) -> bool {

@@ -243,6 +243,7 @@ impl Kernel {
         let mut set = Box::new(css_set { dfl_cgrp: &raw mut *cgroup });
         let birth = Birth {
             tgid: 0,
+            flags: native::PF_KTHREAD as u32,
             name: "swapper",
             cpu: CpuId(0),
             cpus: topology.cpus(),

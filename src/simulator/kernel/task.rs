@@ -41,6 +41,7 @@ pub struct Task {
 /// How a task begins.
 pub struct Birth<'a> {
     pub tgid: i32,
+    pub flags: u32,
     pub name: &'a str,
     pub cpu: CpuId,
     pub cpus: &'a CpuSet,
@@ -59,7 +60,7 @@ impl Task {
                 __state: TASK_RUNNING,
                 pid: id.pid() as i32,
                 tgid: birth.tgid,
-                flags: 0,
+                flags: birth.flags,
                 prio: 120,
                 policy: 0,
                 nr_cpus_allowed: 0,
@@ -71,6 +72,7 @@ impl Task {
                     slice: native::SCX_SLICE_DFL,
                     dsq_vtime: 0,
                     ddsp_dsq_id: native::SCX_DSQ_INVALID,
+                    ddsp_enq_flags: 0,
                     weight: birth.weight,
                     flags: 0,
                 },

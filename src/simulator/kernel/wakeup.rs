@@ -156,8 +156,10 @@ impl K {
         let scx = &mut self.task_mut(id).c.scx;
         let dsq = std::mem::replace(&mut scx.ddsp_dsq_id, native::SCX_DSQ_INVALID);
         let vtime = scx.dsq_vtime;
+        let preempts = scx.ddsp_enq_flags & native::SCX_ENQ_PREEMPT != 0;
         match dsq {
             native::SCX_DSQ_INVALID => panic!("bpf/enqueue.bpf.h puts every task on a queue"),
+            native::SCX_DSQ_LOCAL if preempts => self.preempt(id),
             native::SCX_DSQ_LOCAL => self.insert_local(id),
             _ => self.insert(id, dsq, vtime),
         }
@@ -170,6 +172,19 @@ impl K {
         c.local.push_back(id);
         if c.current.is_none() && !c.in_balance {
             self.kick(cpu, false);
+        }
+    }
+
+    /// A task goes before the others of its CPU's local queue, and what runs there gives way: as
+    /// `dispatch_enqueue()` with SCX_ENQ_PREEMPT.
+    fn preempt(mut self, id: TaskId) {
+        let cpu = self.task(id).cpu();
+        self.insert_local(id);
+        self.cpus[cpu.index()].local.rotate_right(1);
+        let Some(current) = self.cpus[cpu.index()].current else { return };
+        if current != id {
+            self.task_mut(current).c.scx.slice = 0;
+            self.kick(cpu, true);
         }
     }
 

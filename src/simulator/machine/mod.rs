@@ -30,7 +30,7 @@ use super::kernel::{Happening, K, Kernel, SCHEDULER_TGID};
 use super::measure::Measures;
 use super::task::{SimTask, State, THREADS};
 use super::trace::Trace;
-use super::workload::Workload;
+use super::workload::{Group, Workload};
 use super::{Setup, TaskId};
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -57,6 +57,8 @@ pub const START_NS: u64 = 1_000_000_000;
 /// The machine.
 pub struct Machine<'a> {
     workload: &'a Workload,
+    /// For each group, whether its tasks are threads of the kernel.
+    kernel_threads: Vec<bool>,
     kernel: K,
     random: fastrand::Rng,
     jitter: f64,
@@ -145,6 +147,7 @@ impl<'a> Machine<'a> {
             };
             let birth = Birth {
                 tgid: SCHEDULER_TGID,
+                flags: 0,
                 name: "manyland",
                 cpu: cpus.first().expect("a domain has a CPU"),
                 cpus: &cpus,
@@ -156,8 +159,10 @@ impl<'a> Machine<'a> {
         if setup.interleave {
             kernel.interleaving = Some(Interleaving::new(setup.seed, kernel.cpus.len()));
         }
+        let is_kernels = |group: &Group| setup.kernel_threads.contains(&group.name);
         Ok(Machine {
             workload,
+            kernel_threads: workload.groups.iter().map(is_kernels).collect(),
             random: fastrand::Rng::with_seed(setup.seed),
             jitter: setup.jitter,
             runs: kernel.cpus.iter().map(|_| Run::default()).collect(),

@@ -112,7 +112,8 @@ impl<'a> M<'a> {
         let cpu = if cpus.contains(cpu) { cpu } else { cpus.first().unwrap_or(cpu) };
         let weight = phase.priority.map_or(crate::policy::DEFAULT_WEIGHT, |it| it.weight());
         let name = &self.workload.groups[group].name;
-        let birth = Birth { tgid: OTHER_TGID, name, cpu, cpus: &cpus, weight };
+        let flags = if self.kernel_threads[group] { native::PF_KTHREAD as u32 } else { 0 };
+        let birth = Birth { tgid: OTHER_TGID, flags, name, cpu, cpus: &cpus, weight };
         self.kernel.create(task, &birth, true)?;
         self.tasks[task.index()].account.born_ns = self.kernel.at();
         self.prepare_program(task);

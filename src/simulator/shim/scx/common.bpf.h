@@ -82,6 +82,7 @@ enum scx_number : u64 {
 	SCX_ENQ_WAKEUP = 1,
 	SCX_ENQ_HEAD = 1 << 4,
 	SCX_ENQ_CPU_SELECTED = 1 << 10,
+	SCX_ENQ_PREEMPT = 1ULL << 32,
 	SCX_ENQ_REENQ = 1ULL << 40,
 	SCX_ENQ_LAST = 1ULL << 41,
 	SCX_KICK_IDLE = 1,
@@ -121,6 +122,7 @@ struct sched_ext_entity {
 	u64 slice;
 	u64 dsq_vtime;
 	u64 ddsp_dsq_id;
+	u64 ddsp_enq_flags;
 	u32 weight;
 	u32 flags;
 };
