@@ -109,6 +109,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 		return false;
 	}
 	scx_bpf_task_set_slice(prev, taskc->slice_ns);
+	taskc->run_slice_ns = taskc->slice_ns;
 	count(&domc->counts.extended);
 	return true;
 }
@@ -119,7 +120,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
  */
 static bool run_due_thread(struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	return thread_is_due(domc, d, now, cpuc->gives_way ? 0 : patience_ns) &&
+	return thread_is_due(domc, d, now, cpuc->gives_way == GIVES_WAY_YIELDS ? 0 : patience_ns) &&
 	       run_from(DSQ_THREAD | d);
 }
 
@@ -203,6 +204,7 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	scx_bpf_task_set_slice(prev, slice_ns);
 	if (taskc) {
 		charge(taskc, prev, cpuc);
+		taskc->run_slice_ns = slice_ns;
 		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
 	}
 	if (!cpuc)

@@ -2,10 +2,12 @@
 /*
  * A task becomes runnable. ops.enqueue lists what may come of that, first match first:
  *
- *   run_here           it bypasses user space, or no thread decides for it
+ *   enqueue_bypassing  it bypasses user space (kthread.bpf.h)
  *   run_in_turn        there is no memory for what BPF knows of it (unstored.bpf.h)
  *   park_thread        it is a domain thread (domain_thread.bpf.h)
+ *   run_here           no thread decides for it
  *   upgrade_core       it had its CPU for itself, and a better core is idle
+ *   remain             it gives way to a thread of the kernel, and goes on after it (kthread.bpf.h)
  *   run_on_idle        it runs on an idle CPU at once
  *   end                it is about to end: it is ready at once
  *   resume             preempted by a higher scheduling class, it has slice left
@@ -23,6 +25,7 @@
 #define MANYLAND_ENQUEUE_BPF_H
 
 #include "balance.bpf.h"
+#include "kthread.bpf.h"
 #include "notify.bpf.h"
 #include "select_cpu.bpf.h"
 #include "standing.bpf.h"
@@ -46,12 +49,6 @@ static void upgrade_core(struct task_struct *p, struct task_ctx *taskc, s32 cpu,
 	if (domc)
 		count(&domc->counts.climbed);
 	send(p, taskc, taskc->home, better, enq_flags);
-}
-
-/* `p` runs where it is, without a decision. */
-static void run_here(struct task_struct *p, u64 enq_flags)
-{
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
 /*
@@ -143,7 +140,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	u32 d, why;
 
 	if (bypasses_user_space(p)) {
-		run_here(p, enq_flags);
+		enqueue_bypassing(p, taskc, cpu, enq_flags);
 		return;
 	}
 	if (!taskc)
@@ -182,14 +179,16 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	why = why_it_gives_way(p, cpu_at(cpu), enq_flags);
+	if (why == GIVES_WAY_TO_KTHREAD && remain(p, taskc, cpu, enq_flags))
+		return;
 	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
 	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
 		end(p, taskc, domc, d, bound ? cpu : -1, enq_flags);
 		return;
 	}
-	rest = why ? slice_after_giving_way(taskc, domc, d, cpu, why) :
-		     rest_of_slice(taskc, d, enq_flags);
+	rest = why > GIVES_WAY_TO_KTHREAD ? slice_after_giving_way(taskc, domc, d, cpu, why) :
+					    rest_of_slice(taskc, d, enq_flags);
 	if (rest) {
 		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
 		return;

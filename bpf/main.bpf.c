@@ -54,6 +54,7 @@ char _license[] SEC("license") = "GPL";
 #include "standing.bpf.h"
 #include "unstored.bpf.h"
 #include "yield.bpf.h"
+#include "kthread.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
 #include "dispatch.bpf.h"

@@ -61,6 +61,7 @@ enum run_kind {
 /* Why a task gives way, if not because its slice has ended (yield.bpf.h). */
 enum gives_way {
 	GIVES_WAY_NOT = 0,
+	GIVES_WAY_TO_KTHREAD, /* a thread of the kernel that is bound to its CPU has woken up there */
 	GIVES_WAY_YIELDS, /* it has yielded */
 	GIVES_WAY_TO_YIELDER, /* its slice has ended, and the first of the others has yielded */
 };
@@ -104,7 +105,9 @@ struct task_ctx {
 	u64 used_ns;
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 usual_ns; /* average CPU time between two sleeps, each counted as a slice at most */
-	u64 started_ns; /* when it was last switched in */
+	u64 began_ns; /* when it was last switched in */
+	u64 started_ns; /* when it was last switched in, or charged since */
+	u64 run_slice_ns; /* its slice then */
 	u64 vtime; /* CPU time by weight: its position in the safety net's virtual time */
 	u32 run_kind; /* of this run or the last one: enum run_kind */
 	struct carried carried;

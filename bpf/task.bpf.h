@@ -74,6 +74,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
 	taskc->yielded = 0;
+	taskc->began_ns = taskc->started_ns;
+	taskc->run_slice_ns = p->scx.slice;
 	cpuc->weight = p->scx.weight;
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	taskc->ran_on = scx_bpf_task_cpu(p);

@@ -114,18 +114,23 @@ static u64 sleepers_credit(struct domain_ctx *domc)
 }
 
 /*
- * Limits the distance of a task's vtime from the safety net's virtual time before the task waits:
+ * The vtime of a task, at a limited distance from the safety net's virtual time:
  *   - a task that slept is behind it by the credit at most;
  *   - a task that had a CPU for itself is ahead of it by DEBT_SLICES at most.
  */
-static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
+static u64 limited_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
 {
 	u64 floor = domc->net_vtime - credit, ceiling = domc->net_vtime + DEBT_SLICES * slice_ns;
 
-	if (before(taskc->vtime, floor))
-		taskc->vtime = floor;
-	else if (before(ceiling, taskc->vtime))
-		taskc->vtime = ceiling;
+	return before(taskc->vtime, floor)   ? floor :
+	       before(ceiling, taskc->vtime) ? ceiling :
+					       taskc->vtime;
+}
+
+/* Limits that distance before the task waits. */
+static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
+{
+	taskc->vtime = limited_vtime(taskc, domc, credit);
 }
 
 /*

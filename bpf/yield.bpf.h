@@ -36,6 +36,8 @@ bool BPF_STRUCT_OPS(manyland_yield, struct task_struct *from, struct task_struct
 	if (taskc && !taskc->is_thread && taskc->run_kind == RUN_UNDECIDED &&
 	    scx_bpf_now() - taskc->started_ns < slice_min_ns)
 		return false;
+	if (taskc)
+		taskc->rest_ns = 0;
 	cpuc = cpu_at(scx_bpf_task_cpu(from));
 	if (cpuc)
 		cpuc->gives_way = GIVES_WAY_YIELDS;

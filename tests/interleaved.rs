@@ -24,9 +24,10 @@ const FINITE: (&str, usize, u64) = (
            "a": {"cpus": [0, 1], "run": 50}, "b": {"cpus": [2, 3], "run": 50, "sleep": 20}}},
        "nicer": {"instance": 2, "loop": 10, "phases": {
            "a": {"priority": 5, "run": 50}, "b": {"priority": 0, "run": 50, "sleep": 20}}},
-       "yielder": {"instance": 2, "loop": 60, "run": 10, "yield": ""}"#,
-    35,
-    60 + 720 + 180 + 180 + 90 + 160 + 60 + 40 + 120,
+       "yielder": {"instance": 2, "loop": 60, "run": 10, "yield": ""},
+       "kernel": {"instance": 2, "loop": 40, "cpus": [1], "run": 30, "sleep": 200}"#,
+    37,
+    60 + 720 + 180 + 180 + 90 + 160 + 60 + 40 + 120 + 80,
 );
 
 const MACHINES: [(&str, Granularity); 4] = [
@@ -60,6 +61,7 @@ fn run(seed: u64) -> Report {
         interleave: true,
         length: Some(Duration::from_secs(20)),
         inspect: Some(Duration::from_micros(100)),
+        kernel_threads: vec!["kernel".to_owned()],
         ..Setup::default()
     };
     if seed % 11 < 3 {

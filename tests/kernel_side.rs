@@ -207,3 +207,44 @@ fn tasks_that_end_share_the_cpu() {
     let hog = group(&report, "hog");
     assert!((0.25..0.45).contains(&hog.cpu_s), "{hog:?}");
 }
+
+fn kernel_threads(tasks: &str, length: Setup) -> Report {
+    run(
+        "L3Cache:1 Core:2 PU:1",
+        tasks,
+        &Setup { kernel_threads: vec!["kernel".to_owned()], ..length },
+    )
+}
+
+/// A thread of the kernel that wakes up on a CPU with hogs need not wait for the end of a slice. What it preempts goes on
+/// where it was, and needs no decision for that.
+#[test]
+fn a_thread_of_the_kernel_preempts_a_hog() {
+    let tasks = r#""hog": {"run": 1000000}, "other": {"run": 1000000}, "kernel": {"cpus": [1], "run": 20, "sleep": 3000}"#;
+    let report = kernel_threads(tasks, setup(3.0));
+    let kernel = group(&report, "kernel");
+    assert!(kernel.passes > 900 && kernel.run_delay_us.p99 < 600.0, "{kernel:?}");
+    let (counts, moves) = (&report.domains[0].counts, &report.migrations);
+    assert!(counts.queued + counts.bypassed < 100 && moves.in_l3 < 10, "{counts:?} {moves:?}");
+}
+
+/// Two threads of the kernel that want a CPU all the time share it with a hog that is bound to it.
+#[test]
+fn threads_of_the_kernel_share_the_cpu() {
+    for policy in PolicyKind::ALL {
+        let tasks = r#""hog": {"cpus": [1], "run": 1000000}, "kernel": {"instance": 2, "cpus": [1], "run": 1000000}"#;
+        let setup = Setup { scheduler: Builder::from(policy), ..setup(3.0) };
+        let report = kernel_threads(tasks, setup);
+        let hog = group(&report, "hog");
+        assert!((0.8..1.2).contains(&hog.cpu_s), "{policy:?}: {hog:?}");
+    }
+}
+
+/// One that wants more than its share does not preempt the others for it.
+#[test]
+fn a_thread_of_the_kernel_has_no_more_than_its_share() {
+    let tasks = r#""hog": {"cpus": [1], "run": 1000000}, "kernel": {"cpus": [1], "run": 4000, "sleep": 100}"#;
+    let report = kernel_threads(tasks, setup(3.0));
+    let hog = group(&report, "hog");
+    assert!(hog.cpu_s > 1.3, "{hog:?}");
+}

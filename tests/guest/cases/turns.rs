@@ -1,9 +1,9 @@
 //! When a task gives way, and to which others.
 
 use crate::api::load::Hog;
-use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::wait_until;
+use crate::api::{cpus, process};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Result, ensure};
@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ tests! {
     yields_are_decided: 120 s on L3X1;
     a_task_that_changes_goes_on: 120 s on L3X1;
     processes_that_end_share_the_cpu: 120 s on L3X1;
+    threads_of_the_kernel_preempt: 120 s on L3X1;
 }
 
 /// For hangs.
@@ -115,5 +117,36 @@ pub fn processes_that_end_share_the_cpu(_: &Machine) -> Result<()> {
     let (ran, passed) = (hog.run_time()? - before, began.elapsed());
     println!("the hog ran {ran:?} of {passed:?} while they ended");
     ensure!(ran > passed / (2 * (NUMBER + 1)), "the hog ran {ran:?} of {passed:?}");
+    scheduler.stop()
+}
+
+/// A thread of the kernel that is bound to a CPU runs as soon as it wakes up there, and a hog goes
+/// on afterwards where it was. To read `stat_refresh` is to wait for one on each CPU.
+pub fn threads_of_the_kernel_preempt(_: &Machine) -> Result<()> {
+    const TIME: Duration = Duration::from_secs(4);
+    let waited = || -> Result<u32> {
+        let hogs = cpus::online()?
+            .iter()
+            .map(|cpu| Hog::on(&CpuSet::from_iter([cpu]), LONG))
+            .collect::<Result<Vec<_>>>()?;
+        thread::sleep(Duration::from_secs(1));
+        let (mut times, began) = (0, Instant::now());
+        while began.elapsed() < TIME {
+            fs::read("/proc/sys/vm/stat_refresh")?;
+            times += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+        drop(hogs);
+        Ok(times)
+    };
+    process::become_real_time();
+    let kernels = waited()?;
+    let scheduler = Scheduler::start(&[])?;
+    let ours = waited()?;
+    println!("{ours} times in {TIME:?}, under the kernel's own scheduler {kernels} times");
+    ensure!(
+        ours * 3 > kernels * 2,
+        "{ours} times, under the kernel's own scheduler {kernels} times"
+    );
     scheduler.stop()
 }
