@@ -261,8 +261,7 @@ struct domain_ctx {
 	u64 latency[LATENCY_BUCKETS] __attribute__((aligned(64)));
 
 	/* Written by the loader, before attach. */
-	s32 thread_pid __attribute__((aligned(64)));
-	u32 nr_cpus;
+	u32 nr_cpus __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
 /* The other domains, nearest first. Written by the loader, before attach. */
@@ -313,6 +312,11 @@ struct cpu_ctx {
 	u32 own_due; /* 1: a check of OWN is due, since tasks were moved there */
 	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
 } __attribute__((aligned(64)));
+
+/* The context of the program `mark_thread`. Written by the domain thread that runs it. */
+struct thread_mark {
+	u32 domain;
+};
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */
 struct exit_record {

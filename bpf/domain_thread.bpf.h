@@ -51,18 +51,24 @@ static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_f
 		kick_if_idle(cpu);
 }
 
-/* The domain of our own thread `pid`, or NO_DOMAIN. */
-static u32 thread_domain(s32 pid)
+/*
+ * Each domain thread runs it before attach: the current task is the thread of `mark->domain`. No
+ * number names the thread, since its own namespace may give it another one than the kernel's.
+ */
+SEC("syscall")
+int mark_thread(struct thread_mark *mark)
 {
-	struct domain_ctx *domc;
-	u32 d;
+	struct task_struct *p = bpf_get_current_task_btf();
+	struct task_ctx *taskc;
 
-	bpf_for(d, 0, nr_domains) {
-		domc = domain_at(d);
-		if (domc && domc->thread_pid == pid)
-			return d;
-	}
-	return NO_DOMAIN;
+	if (mark->domain >= nr_domains)
+		return -EINVAL;
+	taskc = new_task_ctx(p);
+	if (!taskc)
+		return -ENOMEM;
+	taskc->is_thread = 1;
+	taskc->home = mark->domain;
+	return 0;
 }
 
 /*

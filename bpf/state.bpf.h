@@ -35,7 +35,6 @@ OPTION u32 standing; /* for how many of a task's next wake-ups a decision may st
 OPTION bool strict; /* no safety net, no stealing */
 OPTION bool no_steal; /* domains do not help each other */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
-OPTION s32 scheduler_tgid; /* our own process */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
 /*

@@ -114,22 +114,15 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
 	struct task_ctx *taskc = new_task_ctx(p);
-	u32 d = p->tgid == scheduler_tgid ? thread_domain(p->pid) : NO_DOMAIN;
 
 	if (!taskc) {
-		/* An error here fails a user's fork; but no scheduler is without its threads. */
-		if (d != NO_DOMAIN)
-			return -ENOMEM;
+		/* An error here would fail a user's fork. */
 		note_unstored(p);
 		return 0;
 	}
 	begin_task(p, taskc);
-	if (d == NO_DOMAIN) {
+	if (!taskc->is_thread)
 		set_home(taskc, first_home(p, args));
-	} else {
-		taskc->is_thread = 1;
-		taskc->home = d;
-	}
 	return 0;
 }
 

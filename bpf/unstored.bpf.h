@@ -31,12 +31,13 @@ static void note_unstored(struct task_struct *p)
 		count(&domc->counts.unstored);
 }
 
-/* Fills in what is not 0 in the context of a new task. */
+/* Fills in what is not 0 in the context of a new task. A domain thread has its home already. */
 static void begin_task(struct task_struct *p, struct task_ctx *taskc)
 {
 	taskc->decided_by = NO_DOMAIN;
 	taskc->ran_on = scx_bpf_task_cpu(p);
-	taskc->home = NO_DOMAIN;
+	if (!taskc->is_thread)
+		taskc->home = NO_DOMAIN;
 	taskc->away_in = NO_DOMAIN;
 	taskc->puller = NO_DOMAIN;
 }

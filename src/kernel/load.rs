@@ -1,8 +1,8 @@
 //! Loads the BPF side for a list of domains, and attaches it.
 //!
 //! The sequence matters: the options go into read-only data before load; the rings, the domains and
-//! their CPUs are described after load and before attach, when the domain threads already exist
-//! (BPF has to know their numbers when it meets them).
+//! their CPUs are described after load and before attach. The domain threads make themselves known
+//! in between, so that BPF knows them when it meets them.
 //!
 //! Invariant: no task is scheduled by us before [`Loaded::attach`], and none after [`Attached`] is
 //! dropped.
@@ -14,18 +14,19 @@ use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::abi;
 use crate::cpuset::CpuSet;
-use crate::ids::{CpuId, DomainId, Pid};
+use crate::ids::{CpuId, DomainId};
 use crate::kernel::options::RunOptions;
 use crate::topology::preference::{Preferences, Step};
 use crate::topology::{Domain, Domains};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use libbpf_rs::btf::types;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, ProgramInput,
 };
+use nix::errno::Errno;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// A ring holds this many messages for each CPU of its domain, within the bounds below.
@@ -138,21 +139,29 @@ impl<'obj> Loaded<'obj> {
         ))
     }
 
-    /// Describes the domains and attaches. `threads` has the domain thread of each domain, in their
-    /// sequence; `dedicated` are the CPUs they keep to themselves. `preferences` are those that it
-    /// was loaded with.
+    /// What a domain thread makes itself known with.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn mark(&self) -> Result<ThreadMark> {
+        let program = self.skeleton.progs.mark_thread.as_fd();
+        Ok(ThreadMark(program.try_clone_to_owned().context("cannot keep a BPF program open")?))
+    }
+
+    /// Describes the domains and attaches. The domain threads have made themselves known
+    /// ([`ThreadMark`]); `dedicated` are the CPUs they keep to themselves. `preferences` are those
+    /// that it was loaded with.
     ///
     /// # Errors
     /// If the kernel refuses; another scheduler may have come first.
     pub fn attach(
         mut self,
         domains: &Domains,
-        threads: &[Pid],
         dedicated: &CpuSet,
         preferences: &Preferences,
     ) -> Result<Attached<'obj>> {
-        for (domain, &thread) in domains.iter().zip(threads) {
-            self.shared.domain(domain.id).describe(thread, &domain.cpus);
+        for domain in domains.iter() {
+            self.shared.domain(domain.id).describe(&domain.cpus);
             describe(
                 &self.skeleton.maps.neighbours_of,
                 domain.id.0,
@@ -237,6 +246,34 @@ pub(crate) fn fill_step(value: &mut abi::preference, step: &Step, preferences: &
     value.domain = set.domain.0 as u16;
     value.rank = set.rank;
     value.whole_core = step.whole_core.into();
+}
+
+/// The BPF program by which a domain thread makes itself known, before attach. Only the thread
+/// itself can do so: in a namespace it does not know the number by which the kernel knows it.
+pub struct ThreadMark(OwnedFd);
+
+impl ThreadMark {
+    /// Marks the calling thread as that of `domain`.
+    ///
+    /// # Errors
+    /// If the kernel has no memory for the mark.
+    pub fn set(&self, domain: DomainId) -> Result<()> {
+        let mut mark = abi::thread_mark { domain: domain.0 };
+        let mut options = libbpf_rs::libbpf_sys::bpf_test_run_opts {
+            sz: size_of::<libbpf_rs::libbpf_sys::bpf_test_run_opts>() as u64,
+            ctx_in: (&raw mut mark).cast(),
+            ctx_size_in: size_of_val(&mark) as u32,
+            ..Default::default()
+        };
+        // SAFETY: the program's descriptor is open, and the options and the context that they
+        // point to outlive the call.
+        let error = unsafe {
+            libbpf_rs::libbpf_sys::bpf_prog_test_run_opts(self.0.as_raw_fd(), &raw mut options)
+        };
+        ensure!(error == 0, "cannot run a BPF program: {}", Errno::from_raw(-error));
+        ensure!(options.retval == 0, "{}", Errno::from_raw(-(options.retval as i32)));
+        Ok(())
+    }
 }
 
 /// The scheduler at work. Dropping it detaches.
@@ -401,7 +438,6 @@ fn set_options(
     // Without the list no number of CPUs says that a task may run anywhere.
     let possible = listed_cpus("possible").map_or(usize::MAX, |cpus| cpus.len());
     data.nr_possible_cpus = u32::try_from(possible).unwrap_or(u32::MAX);
-    data.scheduler_tgid = nix::unistd::getpid().as_raw();
     data.khugepaged_pid = khugepaged();
     Ok(())
 }

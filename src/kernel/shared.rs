@@ -211,9 +211,7 @@ impl SharedDomain {
     }
 
     /// Describes the domain to BPF, before attach.
-    pub fn describe(&self, thread: crate::ids::Pid, cpus: &CpuSet) {
-        use std::sync::atomic::AtomicI32;
-        field!(self.thread_pid as AtomicI32).store(thread.0, Ordering::Relaxed);
+    pub fn describe(&self, cpus: &CpuSet) {
         field!(self.nr_cpus as AtomicU32).store(cpus.len() as u32, Ordering::Release);
     }
 }

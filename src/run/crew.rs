@@ -7,7 +7,7 @@ use crate::alloc;
 use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
 use crate::domains::sync::Deque;
-use crate::ids::{CpuId, Pid};
+use crate::ids::CpuId;
 use crate::kernel::exit::Exit;
 use crate::kernel::load::{Attached, Loaded};
 use crate::kernel::options::RunOptions;
@@ -59,6 +59,7 @@ impl Crew {
     pub(super) fn start(
         builder: &Builder,
         machine: Machine<'_>,
+        loaded: &Loaded<'_>,
         board: &Arc<Board>,
         deques: Vec<Deque<Task>>,
         privileges: Privileges,
@@ -76,6 +77,7 @@ impl Crew {
                 make: builder.make.clone(),
                 slices: builder.options.slices(),
                 partial: builder.options.partial,
+                mark: loaded.mark()?,
                 privileges,
                 board: board.clone(),
                 deque,
@@ -108,8 +110,7 @@ impl Crew {
         let timer = stats_timer(options)?;
         settle_memory()?;
 
-        let pids: Vec<Pid> = self.threads.iter().map(DomainThread::pid).collect();
-        let attached = loaded.attach(domains, &pids, dedicated, preferences)?;
+        let attached = loaded.attach(domains, dedicated, preferences)?;
         // From here on the kernel asks for a restart when CPUs come or go. A change between reading
         // the machine and attaching is only visible in this count.
         if probe::hotplugs() != changes {

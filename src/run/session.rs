@@ -160,7 +160,7 @@ fn attach(
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
-    let mut crew = match Crew::start(builder, machine, &board, deques, privileges) {
+    let mut crew = match Crew::start(builder, machine, &loaded, &board, deques, privileges) {
         // A thread cannot be bound to CPUs that have gone offline.
         Err(_) if probe::hotplugs() != changes => return Ok(Ended::MachineChanged),
         crew => crew?,

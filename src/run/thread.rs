@@ -3,9 +3,9 @@
 //! Its life:
 //!
 //! 1. It binds itself to the CPUs of its domain, touches its stack, and makes its arena of memory
-//!    on the domain's NUMA node. Then it gives up its capabilities.
-//! 2. It makes its policy inside the arena, reports its number to the main thread, and waits until
-//!    the scheduler is attached.
+//!    on the domain's NUMA node. It makes itself known to BPF, and gives up its capabilities.
+//! 2. It makes its policy inside the arena, says that it is ready, and waits until the scheduler is
+//!    attached.
 //! 3. It enters the arena and decides in rounds ([`Scheduler::round`]): it drains the notices of
 //!    its domain, decides, and submits the decisions. When nothing is left to decide it sleeps in
 //!    the kernel. While tasks wait that cannot be decided yet, it yields.
@@ -21,7 +21,8 @@ use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
 use crate::domains::scheduler::{Left, Scheduler};
 use crate::domains::sync::Deque;
-use crate::ids::{CpuId, DomainId, Pid};
+use crate::ids::{CpuId, DomainId};
+use crate::kernel::load::ThreadMark;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
 use crate::run::privileges::Privileges;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub slices: Slices,
     /// Whether only tasks that chose SCHED_EXT are scheduled; the thread then chooses it too.
     pub partial: bool,
+    /// Makes the thread known to BPF.
+    pub mark: ThreadMark,
     /// Whether the thread gives up its capabilities once it is bound and has its memory.
     pub privileges: Privileges,
     /// What the domains let each other see.
@@ -83,7 +86,6 @@ impl Plan {
 /// A domain thread that waits for its seam, or decides.
 pub struct DomainThread {
     domain: DomainId,
-    pid: Pid,
     bell: Arc<EventFd>,
     seams: SyncSender<BpfSeam>,
     handle: JoinHandle<()>,
@@ -97,7 +99,7 @@ impl DomainThread {
     pub fn start(plan: Plan) -> Result<Self> {
         let domain = plan.domain.id;
         let alarm = plan.alarm.clone();
-        let (ready, is_ready) = sync_channel::<Result<Pid>>(1);
+        let (ready, is_ready) = sync_channel::<Result<()>>(1);
         let (seams, seam) = sync_channel(1);
         let handle = std::thread::Builder::new()
             .name(format!("manyland/{domain}"))
@@ -113,18 +115,13 @@ impl DomainThread {
                 }
             })
             .with_context(|| format!("cannot start the thread of domain {domain}"))?;
-        let pid = is_ready
+        is_ready
             .recv()
             .map_err(|_| anyhow!("the thread ended before it began"))
             .and_then(|result| result)
             .with_context(|| format!("cannot prepare the thread of domain {domain}"))?;
         let bell = Arc::new(EventFd::new().context("cannot create an eventfd")?);
-        Ok(Self { domain, pid, bell, seams, handle })
-    }
-
-    /// Its thread ID, which BPF must know before it attaches.
-    pub fn pid(&self) -> Pid {
-        self.pid
+        Ok(Self { domain, bell, seams, handle })
     }
 
     /// The bell that wakes it, which its seam polls.
@@ -158,7 +155,7 @@ impl DomainThread {
     }
 }
 
-fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
+fn life(plan: Plan, ready: &SyncSender<Result<()>>, seam: &Receiver<BpfSeam>) {
     let arena = match settle(&plan) {
         Ok(arena) => arena,
         Err(error) => {
@@ -170,7 +167,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
     let entered = alloc::enter(&arena);
     let policy = (plan.make)(&Setup::new(&plan.domain, plan.slices));
     drop(entered);
-    let _ = ready.send(Ok(Pid(nix::unistd::gettid().as_raw())));
+    let _ = ready.send(Ok(()));
     let Ok(seam) = seam.recv() else { return };
 
     let entered = alloc::enter(&arena);
@@ -215,6 +212,7 @@ fn settle(plan: &Plan) -> Result<alloc::Arena> {
     alloc::set_thread_policy(plan.domain.numa_node)?;
     alloc::prefault_stack(STACK_KIB - STACK_MARGIN_KIB);
     let arena = alloc::Arena::new(ARENA_KIB * 1024, plan.domain.numa_node)?;
+    plan.mark.set(plan.domain.id).context("cannot make it known to BPF")?;
     plan.privileges.settle_thread()?;
     Ok(arena)
 }

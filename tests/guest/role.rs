@@ -1,6 +1,6 @@
 //! What the program in the guest can be: its subcommands.
 
-use crate::api::{fuzzer, kinds, load, policies, storm};
+use crate::api::{confine, fuzzer, kinds, load, policies, storm};
 use crate::{agent, cases::homes};
 use anyhow::Result;
 use clap::Parser;
@@ -26,6 +26,8 @@ pub enum Role {
     Fuzz(fuzzer::FuzzArgs),
     /// The scheduler, on the description of another machine
     RunOn(kinds::RunOnArgs),
+    /// Runs a command line as the first process of a namespace
+    PidNamespace(confine::PidNamespaceArgs),
     /// A scheduler whose policy asks for something
     Policy(policies::PolicyArgs),
 }
@@ -41,6 +43,7 @@ impl Role {
             Role::Mover(args) => ended(args.run()),
             Role::Fuzz(args) => ended(args.run()),
             Role::RunOn(args) => ended(args.run()),
+            Role::PidNamespace(args) => ended(args.run()),
             Role::Policy(args) => ended(args.run()),
         }
     }

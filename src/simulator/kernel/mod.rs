@@ -60,10 +60,6 @@ use task::{Birth, Task};
 /// The version of the simulated kernel: 6.18.
 const KERNEL: u32 = 6 << 16 | 18;
 
-/// The process of the scheduler, and that of all other tasks.
-pub const SCHEDULER_TGID: i32 = i32::MAX;
-pub const OTHER_TGID: i32 = i32::MAX - 1;
-
 /// What a path through the kernel has done that others record.
 pub enum Happening {
     /// A CPU has written a notice into the ring of a domain.
@@ -191,7 +187,6 @@ impl Kernel {
         write_options!(data, options, domains, preferences);
         data.nr_cpus = cpu_count(domains);
         data.nr_possible_cpus = topology.cpus().len() as u32;
-        data.scheduler_tgid = SCHEDULER_TGID;
         let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE
             | native::SCX_OPS_ALLOW_QUEUED_WAKEUP
             | native::SCX_OPS_ENQ_EXITING;
@@ -242,7 +237,6 @@ impl Kernel {
         let mut cgroup = Box::new(cgroup { kn: &raw mut *node });
         let mut set = Box::new(css_set { dfl_cgrp: &raw mut *cgroup });
         let birth = Birth {
-            tgid: 0,
             flags: native::PF_KTHREAD as u32,
             name: "swapper",
             cpu: CpuId(0),
@@ -502,18 +496,16 @@ impl K {
         callback(unsafe { &native::manyland_ops })
     }
 
-    /// Attaches bpf/: its threads are there, and the CPUs become idle. `threads` are the tasks of
-    /// the domain threads.
+    /// Attaches bpf/, and the CPUs become idle.
     ///
     /// # Errors
     /// If bpf/ refuses.
-    pub fn attach(mut self, domains: &Domains, threads: &[TaskId]) -> Result<()> {
+    pub fn attach(mut self, domains: &Domains) -> Result<()> {
         self.enter_thread();
-        for (domain, thread) in domains.iter().zip(threads) {
+        for domain in domains.iter() {
             let mut domc = self.memory.domain(domain.id.index());
             // SAFETY: no other reference to the memory exists.
             let domc = unsafe { domc.as_mut() };
-            domc.thread_pid = thread.pid() as i32;
             domc.nr_cpus = domain.cpus.len() as u32;
         }
         let err = self.call(|ops| {
@@ -529,19 +521,27 @@ impl K {
         Ok(())
     }
 
-    /// Creates a task, and lets bpf/ know of it. What runs on this CPU is its parent if it is
-    /// forked.
+    /// Creates a task, and lets bpf/ know of it. It is the child of what runs on this CPU, or the
+    /// thread of a domain.
     ///
     /// # Errors
     /// If bpf/ refuses.
-    pub fn create(mut self, id: TaskId, birth: &Birth<'_>, forked: bool) -> Result<()> {
+    pub fn create(
+        mut self,
+        id: TaskId,
+        birth: &Birth<'_>,
+        thread_of: Option<DomainId>,
+    ) -> Result<()> {
         if self.tasks.len() <= id.index() {
             self.tasks.resize(id.index() + 1, None);
         }
         assert!(self.tasks[id.index()].is_none(), "{id:?} was created before");
         self.tasks[id.index()] = Some(Task::create(id, birth, &raw mut *self.root.set));
+        if let Some(domain) = thread_of {
+            self.mark_thread(id, domain)?;
+        }
         let p = self.pointer(id);
-        let mut args = native::scx_init_task_args { fork: forked };
+        let mut args = native::scx_init_task_args { fork: thread_of.is_none() };
         let err = self.call(|ops| {
             let (init, enable) = (ops.init_task, ops.enable);
             let (init, enable) = init.zip(enable).expect("bpf/main.bpf.c has them");
@@ -555,6 +555,18 @@ impl K {
             }
         });
         ensure!(err == 0, "the kernel side refuses a task: error {}", -err);
+        Ok(())
+    }
+
+    /// The task makes itself known as the thread of a domain, on this CPU.
+    fn mark_thread(mut self, id: TaskId, domain: DomainId) -> Result<()> {
+        let here = self.here.index();
+        let before = self.cpus[here].current.replace(id);
+        let mut mark = crate::abi::thread_mark { domain: domain.0 };
+        // SAFETY: as in call(); the context outlives the program.
+        let err = self.call(|_| unsafe { native::mark_thread(&raw mut mark) });
+        self.cpus[here].current = before;
+        ensure!(err == 0, "the kernel side does not take a domain thread: error {}", -err);
         Ok(())
     }
 

@@ -40,7 +40,6 @@ pub struct Task {
 
 /// How a task begins.
 pub struct Birth<'a> {
-    pub tgid: i32,
     pub flags: u32,
     pub name: &'a str,
     pub cpu: CpuId,
@@ -59,7 +58,6 @@ impl Task {
             c: task_struct {
                 __state: TASK_RUNNING,
                 pid: id.pid() as i32,
-                tgid: birth.tgid,
                 flags: birth.flags,
                 prio: 120,
                 policy: 0,

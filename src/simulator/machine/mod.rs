@@ -26,7 +26,7 @@ use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
 use super::kernel::seam::KernelSeam;
 use super::kernel::task::Birth;
-use super::kernel::{Happening, K, Kernel, SCHEDULER_TGID};
+use super::kernel::{Happening, K, Kernel};
 use super::measure::Measures;
 use super::task::{SimTask, State, THREADS};
 use super::trace::Trace;
@@ -138,22 +138,20 @@ impl<'a> Machine<'a> {
             std::iter::repeat_with(SimTask::thread).take(domains.len()).chain(tasks).collect();
         let alive = tasks.len() - domains.len();
 
-        let ids: Vec<_> = (0..domains.len() as u32).map(TaskId).collect();
-        kernel.attach(domains, &ids)?;
-        for (domain, &id) in domains.iter().zip(&ids) {
+        kernel.attach(domains)?;
+        for (domain, id) in domains.iter().zip((0..).map(TaskId)) {
             let cpus = match domain.cpus.intersection(&dedicated).first() {
                 Some(cpu) => [cpu].into_iter().collect(),
                 None => domain.cpus,
             };
             let birth = Birth {
-                tgid: SCHEDULER_TGID,
                 flags: 0,
                 name: "manyland",
                 cpu: cpus.first().expect("a domain has a CPU"),
                 cpus: &cpus,
                 weight: policy::DEFAULT_WEIGHT,
             };
-            kernel.create(id, &birth, false)?;
+            kernel.create(id, &birth, Some(domain.id))?;
             kernel.set_sleeping(domain.id.index(), !options.dedicate);
         }
         if setup.interleave {

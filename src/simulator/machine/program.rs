@@ -9,7 +9,6 @@ use super::{Leaving, M};
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use crate::simulator::events::Event;
-use crate::simulator::kernel::OTHER_TGID;
 use crate::simulator::kernel::native;
 use crate::simulator::kernel::task::Birth;
 use crate::simulator::kernel::wakeup::Wake;
@@ -113,8 +112,8 @@ impl<'a> M<'a> {
         let weight = phase.priority.map_or(crate::policy::DEFAULT_WEIGHT, |it| it.weight());
         let name = &self.workload.groups[group].name;
         let flags = if self.kernel_threads[group] { native::PF_KTHREAD as u32 } else { 0 };
-        let birth = Birth { tgid: OTHER_TGID, flags, name, cpu, cpus: &cpus, weight };
-        self.kernel.create(task, &birth, true)?;
+        let birth = Birth { flags, name, cpu, cpus: &cpus, weight };
+        self.kernel.create(task, &birth, None)?;
         self.tasks[task.index()].account.born_ns = self.kernel.at();
         self.prepare_program(task);
         self.wake(task, Wake::New);

@@ -17,7 +17,7 @@ const TYPES: &str = "task_struct|task_ctx|cpumask|bpf_cpumask|css_set|cgroup|ker
     bpf_timer|bpf_dynptr|bpf_iter_scx_dsq|domain_mask|sim_map|sim_map_number|sim_options|\
     scx_number|sched_ext_ops|scx_init_task_args|scx_exit_task_args|scx_exit_info|scx_cpu_release_args|run_kind|dsq_kind";
 const VARIABLES: &str = "manyland_ops|PF_.*|SCX_.*|BPF_RB_.*";
-const FUNCTIONS: &str = "sim_enter|note_exec";
+const FUNCTIONS: &str = "sim_enter|mark_thread|note_exec";
 
 /// Compiles the kernel side into a static library, and writes its Rust view to `bindings`.
 pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {

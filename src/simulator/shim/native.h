@@ -18,6 +18,9 @@ extern const struct sched_ext_ops manyland_ops;
 /* Makes this thread run the machine with these options and maps. */
 void sim_enter(const struct sim_options *options, const struct sim_map *maps, u32 kernel);
 
+/* The program by which a domain thread makes itself known. */
+int mark_thread(struct thread_mark *mark);
+
 /* The tracepoint of a task that starts another program. */
 int note_exec(struct task_struct *p);
 

@@ -8,10 +8,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use nix::sched::{CpuSet as NixCpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::gettid;
 use scx_manyland::abi;
 use scx_manyland::cpuset::CpuSet;
-use scx_manyland::ids::{DomainId, Pid};
+use scx_manyland::ids::DomainId;
 use scx_manyland::kernel::exit::Exit;
 use scx_manyland::kernel::load::Loaded;
 use scx_manyland::kernel::probe;
@@ -103,10 +102,10 @@ fn fuzz(seed: u64, flip: bool) -> Result<()> {
     let stop = AtomicBool::new(false);
     let (submitted, full) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        let mut pids = Vec::new();
         let mut starts = Vec::new();
         for domain in domains.iter() {
-            let (tell, told) = channel();
+            let (tell, told) = channel::<Result<()>>();
+            let (mark, id) = (loaded.mark()?, domain.id);
             let (start, may_start) = channel::<()>();
             let (notices, decisions) = loaded.queues(domain.id)?;
             let shared = loaded.shared().domain(domain.id);
@@ -122,7 +121,7 @@ fn fuzz(seed: u64, flip: bool) -> Result<()> {
                     let mut set = NixCpuSet::new();
                     cpus.iter().for_each(|cpu| set.set(cpu.index()).expect("a CPU fits a set"));
                     let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
-                    let _ = tell.send(Pid(gettid().as_raw()));
+                    let _ = tell.send(mark.set(id));
                     if may_start.recv().is_err() {
                         return;
                     }
@@ -133,10 +132,10 @@ fn fuzz(seed: u64, flip: bool) -> Result<()> {
                     }
                 },
             )?;
-            pids.push(told.recv()?);
+            told.recv()??;
             starts.push(start);
         }
-        let attached = loaded.attach(&domains, &pids, &CpuSet::EMPTY, &preferences)?;
+        let attached = loaded.attach(&domains, &CpuSet::EMPTY, &preferences)?;
         if flip {
             let (flipper, stop) = (Flipper::new()?, &stop);
             scope.spawn(move || flipper.run(stop));

@@ -46,6 +46,17 @@ pub fn children(pid: i32) -> Vec<i32> {
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// All descendants of a process of one thread, parents first.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = children(pid);
+    let mut next = 0;
+    while next < all.len() {
+        all.extend(children(all[next]));
+        next += 1;
+    }
+    all
+}
+
 /// The threads of a process.
 pub fn threads(pid: i32) -> Result<Vec<Thread>> {
     let folder = format!("/proc/{pid}/task");

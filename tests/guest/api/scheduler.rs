@@ -71,8 +71,7 @@ impl Scheduler {
     /// The program's own process, and those that it has started.
     pub fn pids(&self) -> Vec<i32> {
         let first = self.process.id() as i32;
-        let children = process::children(first);
-        [first].into_iter().chain(children).collect()
+        [first].into_iter().chain(process::descendants(first)).collect()
     }
 
     /// Its domain threads, in the order of their domains.

@@ -5,6 +5,7 @@ use crate::suite::Case;
 pub mod affinity;
 pub mod attach;
 pub mod bench;
+pub mod confined;
 pub mod cores;
 pub mod domains;
 pub mod errors;
@@ -46,6 +47,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         options::TESTS,
         faults::TESTS,
         hotplug::TESTS,
+        confined::TESTS,
         security::TESTS,
         statistics::TESTS,
         bench::TESTS,

@@ -55,6 +55,7 @@ typedef long long s64;
 enum {
 	ENOENT = 2,
 	ENOMEM = 12,
+	EINVAL = 22,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -130,7 +131,6 @@ struct sched_ext_entity {
 struct task_struct {
 	u32 __state;
 	s32 pid;
-	s32 tgid;
 	u32 flags;
 	s32 prio;
 	u32 policy;
