@@ -51,6 +51,10 @@ static const u64 HEARTBEAT_NS = 200000000;
 static const u64 STANDING_NS = 100000000;
 /* A parked thread runs before the ready tasks after this time, even if it seems to have no work. */
 static const u64 PARKED_MAX_NS = 100000000;
+/* A thread that has been parked for this time is away (enum away). */
+static const u64 AWAY_NS = 200000000;
+/* The most domains whose thread may be away that a CPU checks when it asks for work. */
+static const u32 AWAY_CHECKS_MAX = 4;
 /* A running thread keeps a CPU waiting for this multiple of its patience at most. */
 static const u32 WORK_PATIENCES = 4;
 /*
@@ -191,6 +195,12 @@ enum thread_state {
 	THREAD_PREEMPTED = 3, /* runnable, preempted by a higher scheduling class */
 };
 
+/* Why the domain thread is away: CPUs of other domains run it too. */
+enum away {
+	AWAY_CONFINED = 1 << 0, /* it may not use any CPU of its domain */
+	AWAY_LEFT = 1 << 1, /* the CPUs of its domain have not asked for work for AWAY_NS */
+};
+
 /*
  * The memory of one domain. Each group of fields has cache lines of its own. Times are nanoseconds
  * of the scheduler's clock.
@@ -219,6 +229,7 @@ struct domain_ctx {
 	u64 state_since_ns; /* since when the thread is in its state */
 	u64 called_ns; /* when a notice last woke it */
 	u32 state; /* enum thread_state */
+	u32 away; /* enum away; 0: the thread runs in its domain */
 	u32 ready; /* tasks in READY when they were last counted */
 	u32 carried_out; /* decisions carried out since the last drain ended */
 	u32 to_ready; /* those of them that moved a task to READY */

@@ -5,6 +5,7 @@
  *
  *   1  drain_decisions    (decisions.bpf.h)   carries out what the domain thread has decided, at
  *                                             most DRAIN_MAX decisions
+ *      run_away_thread    (away.bpf.h)        a thread that its own domain does not run
  *      run_due_thread                         a domain thread that has kept notices for too long
  *      run_first                              boosted tasks
  *      run_unnotified     (safety_net.bpf.h)  a waiting task that no decision will come for
@@ -21,6 +22,7 @@
 #ifndef MANYLAND_DISPATCH_BPF_H
 #define MANYLAND_DISPATCH_BPF_H
 
+#include "away.bpf.h"
 #include "core_upgrade.bpf.h"
 #include "decisions.bpf.h"
 #include "safety_net.bpf.h"
@@ -162,6 +164,12 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	u64 now;
 
 	cut = is_undrained(domc) && drain_decisions(d, cpu); /* 1 */
+	note_asked(domc);
+	if (READ_ONCE(any_away)) {
+		drain_for_away(prev, cpu, d);
+		if (run_away_thread(cpu, false))
+			return true;
+	}
 	now = scx_bpf_now();
 	if (run_due_thread(cpuc, domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
 	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
@@ -169,6 +177,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	if (run_decided(cpu, cpuc, domc, d) || /* 2 */
 	    run_parked_thread(domc, d) || /* 3 */
 	    run_by_safety_net(cpu, cpuc, domc, d, now) || /* 4 */
+	    (READ_ONCE(any_away) && run_away_thread(cpu, true)) ||
 	    run_from_others(cpu, cpuc, d, now)) /* 5 */
 		return true;
 	/* If it goes idle, it drains the rest first. */

@@ -8,6 +8,8 @@
  *   RUNNING ---- has nothing left to do -----------------> ASLEEP
  *   RUNNING ---- gives way: end_thread() ----------------> PREEMPTED, until ops.enqueue parks it
  *
+ * away.bpf.h says where it runs if it finds no CPU in its domain.
+ *
  * Invariant: the thread is in `state` since `state_since_ns`. `patience_ns` of a domain is how long
  * its CPUs wait for the thread now; it grows with the lateness of the machine's own timers.
  */
@@ -49,6 +51,8 @@ static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_f
 		kick_idle(domc, taskc->home, 1);
 	else
 		kick_if_idle(cpu);
+	if (READ_ONCE(domc->away))
+		kick_idle_elsewhere(taskc->home, 0);
 }
 
 /*
@@ -170,7 +174,7 @@ static u64 lateness(struct heartbeat *h)
 }
 
 /* The domain thread is switched in. */
-static void begin_thread(struct task_ctx *taskc)
+static void begin_thread(struct task_ctx *taskc, u32 d)
 {
 	struct domain_ctx *domc = domain_at(taskc->home);
 
@@ -179,6 +183,8 @@ static void begin_thread(struct task_ctx *taskc)
 	set_thread_state(domc, THREAD_RUNNING);
 	note_ready(domc, taskc->home);
 	count(&domc->counts.activations);
+	if (d != taskc->home)
+		count(&domc->counts.away);
 }
 
 /* The domain thread is switched out. */
@@ -190,11 +196,17 @@ static void end_thread(struct task_ctx *taskc, bool runnable)
 		set_thread_state(domc, runnable ? THREAD_PREEMPTED : THREAD_ASLEEP);
 }
 
-/* For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one. */
+/*
+ * For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one. If
+ * it is away, one elsewhere will do.
+ */
 static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
 	s32 cpu = claim_idle(p, taskc->home, prev_cpu, 0);
+	struct domain_ctx *domc = domain_at(taskc->home);
 
+	if (cpu < 0 && domc && READ_ONCE(domc->away))
+		cpu = claim_idle_elsewhere(p, taskc->home, prev_cpu, 0);
 	if (cpu < 0)
 		return prev_cpu;
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);

@@ -2,6 +2,7 @@
 /*
  * What is done five times a second rather than on the way of a task:
  *   - finding wake-ups that were lost in a race, and starved tasks (safety_net.bpf.h);
+ *   - letting other domains run a thread that its own does not (away.bpf.h);
  *   - moving tasks off CPUs on which a higher scheduling class runs (higher_class.bpf.h);
  *   - measuring the lateness of the machine's timers (domain_thread.bpf.h);
  *   - evening out the loads of the domains (balance.bpf.h).
@@ -12,6 +13,7 @@
 #ifndef MANYLAND_HEARTBEAT_BPF_H
 #define MANYLAND_HEARTBEAT_BPF_H
 
+#include "away.bpf.h"
 #include "balance.bpf.h"
 #include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
@@ -93,6 +95,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 	u64 lateness_ns = lateness(h);
 
 	find_lost_wakeups();
+	find_left_threads();
 	serve_domains(lateness_ns);
 	sample_loads();
 	if (!no_steal && nr_domains > 1)

@@ -124,15 +124,14 @@ static void note_waker(struct task_struct *p, struct task_ctx *taskc)
 	wakerc->pulls = 0;
 }
 
-/* A new affinity may leave the home domain without a CPU for the task. */
-void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
+/* `p` may use `cpus` from now on, which may leave its home without a CPU for it. */
+static void follow_affinity(struct task_ctx *taskc, const struct cpumask *cpus)
 {
-	struct task_ctx *taskc = task_ctx(p);
 	u32 here;
 
-	if (!taskc || taskc->is_thread || has_cpu_of(taskc->home, cpumask))
+	if (has_cpu_of(taskc->home, cpus))
 		return;
-	here = domain_of_cpu(bpf_cpumask_any_distribute(cpumask));
+	here = domain_of_cpu(bpf_cpumask_any_distribute(cpus));
 	if (here != NO_DOMAIN)
 		set_home(taskc, here);
 }

@@ -230,6 +230,29 @@ static void kick_idle(struct domain_ctx *domc, u32 d, u32 most)
 }
 
 /*
+ * Wakes an idle CPU of the nearest domain but `d` that has one. The search leaves out some of the
+ * nearest: `skip`, counted round and round.
+ */
+static void kick_idle_elsewhere(u32 d, u32 skip)
+{
+	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
+	struct domain_ctx *domc;
+	u32 i;
+
+	if (!neighbours || nr_domains < 2)
+		return;
+	bpf_for(i, skip % (nr_domains - 1), nr_domains - 1) {
+		if (i >= MAX_DOMAINS)
+			break;
+		domc = domain_at(neighbours->nearest[i]);
+		if (domc && any_idle(domc)) {
+			kick_idle(domc, neighbours->nearest[i], 1);
+			break;
+		}
+	}
+}
+
+/*
  * Whether the kernel may be about to insert a task that became ready by an earlier decision
  * (standing.bpf.h). That is the gap of this file's invariant, and no thread wakes up for such a
  * task. So the CPU checks the queues once more.

@@ -15,6 +15,7 @@
  *     a queue of ready ones.
  *  4. A CPU asks for work. dispatch.bpf.h runs ready tasks and the domain thread
  *     (domain_thread.bpf.h) when it is due.
+ *     away.bpf.h has what happens if that thread finds no CPU in its domain.
  *  5. No decision comes. safety_net.bpf.h runs the waiting task.
  *  6. The CPU finds nothing in its domain. steal.bpf.h runs a task of another domain there.
  *  7. The task runs and stops. task.bpf.h keeps its states, vtime.bpf.h charges what it has used.
@@ -57,6 +58,7 @@ char _license[] SEC("license") = "GPL";
 #include "kthread.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
+#include "away.bpf.h"
 #include "dispatch.bpf.h"
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"

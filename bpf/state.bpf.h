@@ -242,6 +242,9 @@ struct {
 
 GLOBAL struct exit_record exit_record;
 
+/* 1: a domain thread may be away, so CPUs of other domains check (away.bpf.h). */
+GLOBAL u32 any_away;
+
 /* The timer of the heartbeat (heartbeat.bpf.h), by the kernel's monotonic clock. */
 struct heartbeat {
 	struct bpf_timer timer;

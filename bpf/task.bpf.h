@@ -8,6 +8,7 @@
 #ifndef MANYLAND_TASK_BPF_H
 #define MANYLAND_TASK_BPF_H
 
+#include "away.bpf.h"
 #include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
@@ -50,7 +51,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->started_ns = scx_bpf_now();
 	cpuc->gives_way = GIVES_WAY_NOT;
 	if (taskc->is_thread) {
-		begin_thread(taskc);
+		begin_thread(taskc, cpuc->domain);
 		return;
 	}
 	domc = domain_at(taskc->notified);
@@ -154,6 +155,17 @@ void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
 	settle_sent(taskc);
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
+}
+
+/* The affinity of the task changes, or it joins the scheduler with this one. */
+void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
+{
+	struct task_ctx *taskc = task_ctx(p);
+
+	if (taskc && taskc->is_thread)
+		note_cpus_of_thread(taskc, cpumask);
+	else if (taskc)
+		follow_affinity(taskc, cpumask);
 }
 
 /* Another program means another working set: a cheap moment to move. */

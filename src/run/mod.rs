@@ -16,6 +16,7 @@
 //!
 //! Invariant: however a run ends, the kernel's own scheduler is back when it has ended.
 
+mod affinity;
 pub mod builder;
 mod crew;
 mod evictions;

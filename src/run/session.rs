@@ -16,6 +16,7 @@ use crate::domains::board::Board;
 use crate::kernel::load::Loaded;
 use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
+use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::evictions::Evictions;
 use crate::run::privileges::{self, Privileges};
@@ -142,11 +143,15 @@ fn attach(
     let changes = probe::hotplugs();
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
-    let dedicated = dedicated(options, &domains, attachment)?;
+    let usable = affinity::usable()?;
+    let dedicated = dedicated(options, &domains, &usable, attachment)?;
     report(&topology.map(&domains));
     let isolated = isolated_cpus();
     if !isolated.is_empty() {
         report(&format!("CPUs {isolated} are isolated: only tasks of their partition run there\n"));
+    }
+    if let Some(line) = affinity::confined(&domains, &usable) {
+        report(&line);
     }
 
     if attachment == Attachment::First && probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
@@ -186,22 +191,29 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
     Preferences::new(domains, prefer, dedicated)
 }
 
-/// The CPUs that domain threads keep to themselves. A domain that has come down to one CPU since
-/// the first attachment gets none.
-fn dedicated(options: &RunOptions, domains: &Domains, attachment: Attachment) -> Result<CpuSet> {
+/// The CPUs that domain threads keep to themselves. A domain gets none if it has come down to one
+/// CPU since the first attachment, or if its thread may not use its CPUs.
+fn dedicated(
+    options: &RunOptions,
+    domains: &Domains,
+    usable: &CpuSet,
+    attachment: Attachment,
+) -> Result<CpuSet> {
     match attachment {
-        _ if !options.dedicate => Ok(CpuSet::EMPTY),
-        Attachment::First => dedicated_cpus(domains),
+        _ if !options.dedicate => return Ok(CpuSet::EMPTY),
+        Attachment::First => {
+            dedicated_cpus(domains)?;
+        }
         Attachment::Again => {
-            for domain in domains.iter().filter(|domain| dedicated_cpu(domain).is_none()) {
+            for domain in domains.iter().filter(|domain| domain.cpus.len() == 1) {
                 report(&format!(
                     "domain {} has only CPU {} left: it is not dedicated\n",
                     domain.id, domain.cpus
                 ));
             }
-            Ok(domains.iter().filter_map(dedicated_cpu).collect())
         }
     }
+    Ok(domains.iter().filter_map(|domain| dedicated_cpu(domain, usable)).collect())
 }
 
 /// Writes to stderr. A closed stderr is no reason to stop scheduling, let alone to panic.

@@ -2,8 +2,9 @@
 //!
 //! Its life:
 //!
-//! 1. It binds itself to the CPUs of its domain, touches its stack, and makes its arena of memory
-//!    on the domain's NUMA node. It makes itself known to BPF, and gives up its capabilities.
+//! 1. It asks for all CPUs, of which BPF prefers those of its domain. It touches its stack, and
+//!    makes its arena of memory on the domain's NUMA node. It makes itself known to BPF, and gives
+//!    up its capabilities.
 //! 2. It makes its policy inside the arena, says that it is ready, and waits until the scheduler is
 //!    attached.
 //! 3. It enters the arena and decides in rounds ([`Scheduler::round`]): it drains the notices of
@@ -25,6 +26,7 @@ use crate::ids::{CpuId, DomainId};
 use crate::kernel::load::ThreadMark;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
+use crate::run::affinity;
 use crate::run::privileges::Privileges;
 use crate::run::signals::Signals;
 use crate::topology::Domain;
@@ -60,7 +62,7 @@ pub struct Plan {
     pub partial: bool,
     /// Makes the thread known to BPF.
     pub mark: ThreadMark,
-    /// Whether the thread gives up its capabilities once it is bound and has its memory.
+    /// Whether the thread gives up its capabilities once it has its CPUs and its memory.
     pub privileges: Privileges,
     /// What the domains let each other see.
     pub board: Arc<Board>,
@@ -92,10 +94,10 @@ pub struct DomainThread {
 }
 
 impl DomainThread {
-    /// Starts a thread and waits until it is bound and has its memory and its policy.
+    /// Starts a thread and waits until it has its CPUs, its memory and its policy.
     ///
     /// # Errors
-    /// If the thread cannot be started or bound, or gets no memory.
+    /// If the thread cannot be started, or gets neither CPUs nor memory.
     pub fn start(plan: Plan) -> Result<Self> {
         let domain = plan.domain.id;
         let alarm = plan.alarm.clone();
@@ -188,7 +190,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<()>>, seam: &Receiver<BpfSeam>) {
     drop(entered);
 }
 
-/// Binds the thread, gives it memory on its node, and gives up its capabilities.
+/// Gives the thread its CPUs, gives it memory on its node, and gives up its capabilities.
 fn settle(plan: &Plan) -> Result<alloc::Arena> {
     Signals::leave_to_others()?;
     match plan.dedicated {
@@ -198,12 +200,7 @@ fn settle(plan: &Plan) -> Result<alloc::Arena> {
             }
         }
         None => {
-            let mut cpus = nix::sched::CpuSet::new();
-            for cpu in plan.domain.cpus.iter() {
-                cpus.set(cpu.index())?;
-            }
-            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)
-                .with_context(|| format!("cannot bind it to CPUs {}", plan.domain.cpus))?;
+            affinity::use_all()?;
         }
     }
     if plan.partial {

@@ -545,11 +545,16 @@ impl K {
         let err = self.call(|ops| {
             let (init, enable) = (ops.init_task, ops.enable);
             let (init, enable) = init.zip(enable).expect("bpf/main.bpf.c has them");
+            let set_cpumask = ops.set_cpumask.expect("bpf/main.bpf.c has it");
             // SAFETY: as in call(); the task and the arguments outlive the callbacks.
             unsafe {
                 let err = init(p, &raw mut args);
                 if err == 0 {
                     enable(p);
+                    // As `switching_to_scx()`: the task is older than the scheduler.
+                    if !args.fork {
+                        set_cpumask(p, (*p).cpus_ptr);
+                    }
                 }
                 err
             }

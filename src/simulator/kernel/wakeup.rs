@@ -289,7 +289,6 @@ impl Kernel {
 mod tests {
     use super::super::schedule::{Leaving, Next};
     use super::super::task::Birth;
-    use super::super::{OTHER_TGID, SCHEDULER_TGID};
     use super::*;
     use crate::kernel::options::RunOptions;
     use crate::simulator::costs::Costs;
@@ -306,11 +305,11 @@ mod tests {
         let costs = Costs::default();
         let kernel =
             Kernel::load(&machine, &domains, &options, &preferences, &none, costs, 1).unwrap();
-        kernel.attach(&domains, &[TaskId(0)]).unwrap();
-        for (id, tgid) in [(0, SCHEDULER_TGID), (1, OTHER_TGID), (2, OTHER_TGID)] {
+        kernel.attach(&domains).unwrap();
+        for (id, thread_of) in [(0, Some(domains[0].id)), (1, None), (2, None)] {
             let (name, cpus) = ("task", machine.cpus());
-            let birth = Birth { tgid, name, cpu: CpuId(0), cpus, weight: 100 };
-            kernel.create(TaskId(id), &birth, false).unwrap();
+            let birth = Birth { flags: 0, name, cpu: CpuId(0), cpus, weight: 100 };
+            kernel.create(TaskId(id), &birth, thread_of).unwrap();
         }
         kernel
     }

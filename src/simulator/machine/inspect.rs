@@ -19,7 +19,7 @@ pub struct Idleness {
     /// domain whose thread was notified of the task.
     pub at_home_ns: u64,
     /// The longest on CPUs of other domains, for tasks that may run anywhere; other tasks are not
-    /// offered to them.
+    /// offered to them, and domain threads only while they are away.
     pub elsewhere_ns: u64,
     /// How often a task was on a queue of ready ones by a decision for an earlier wait.
     pub wrongly_ready: u64,
@@ -62,12 +62,15 @@ impl M<'_> {
             let On::Dsq(..) = t.on else { continue };
             idleness.wrongly_ready += u64::from(is_wrongly_ready(t, now_ns));
             let waited_ns = now_ns.saturating_sub(task.account.runnable_since_ns);
+            let is_thread = t.ctx().is_thread != 0;
+            let home = if is_thread { t.ctx().home } else { t.ctx().notified } as usize;
+            let keeps_home = is_thread && kernel.domain(home).away == 0;
             for &cpu in idle.iter().filter(|&&cpu| t.may_use(cpu)) {
                 let c = &kernel.cpus[cpu.index()];
                 let both_ns = waited_ns.min(now_ns.saturating_sub(c.idle_since_ns));
-                if c.domain == t.ctx().notified as usize {
+                if c.domain == home {
                     idleness.at_home_ns = idleness.at_home_ns.max(both_ns);
-                } else if task.cpus.is_none() {
+                } else if task.cpus.is_none() && !keeps_home {
                     idleness.elsewhere_ns = idleness.elsewhere_ns.max(both_ns);
                 }
             }

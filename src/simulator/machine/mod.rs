@@ -142,12 +142,12 @@ impl<'a> Machine<'a> {
         for (domain, id) in domains.iter().zip((0..).map(TaskId)) {
             let cpus = match domain.cpus.intersection(&dedicated).first() {
                 Some(cpu) => [cpu].into_iter().collect(),
-                None => domain.cpus,
+                None => *topology.cpus(),
             };
             let birth = Birth {
                 flags: 0,
                 name: "manyland",
-                cpu: cpus.first().expect("a domain has a CPU"),
+                cpu: domain.cpus.intersection(&cpus).first().expect("a domain has a CPU"),
                 cpus: &cpus,
                 weight: policy::DEFAULT_WEIGHT,
             };

@@ -1,12 +1,70 @@
-//! Where processes may be: namespaces of process numbers.
+//! Where processes may be: cgroups with a set of CPUs, and namespaces of process numbers.
 
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use scx_manyland::cpuset::CpuSet;
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A cgroup whose tasks may use some CPUs. When it is dropped they may use all again.
+pub struct Cpuset {
+    path: PathBuf,
+}
+
+impl Cpuset {
+    pub fn new(name: &str, cpus: &CpuSet) -> Result<Cpuset> {
+        write(&Path::new(ROOT).join("cgroup.subtree_control"), "+cpuset")?;
+        let path = Path::new(ROOT).join(name);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let set = Cpuset { path };
+        set.allow(cpus)?;
+        Ok(set)
+    }
+
+    /// Its tasks may use other CPUs from now on.
+    pub fn allow(&self, cpus: &CpuSet) -> Result<()> {
+        write(&self.path.join("cpuset.cpus"), &cpus.to_string())
+    }
+
+    /// Makes it a partition: tasks outside may no longer use its CPUs.
+    pub fn part(&self, kind: &str) -> Result<()> {
+        write(&self.path.join("cpuset.cpus.partition"), kind)
+    }
+
+    /// Takes a process in, with all its threads.
+    pub fn take_in(&self, pid: i32) -> Result<()> {
+        write(&self.path.join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// The command that starts a program inside.
+    pub fn command(&self, program: &str) -> Command {
+        let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.path.display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &enter, "sh", program]);
+        command
+    }
+}
+
+impl Drop for Cpuset {
+    fn drop(&mut self) {
+        let inside = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        for pid in inside.lines() {
+            let _ = fs::write(Path::new(ROOT).join("cgroup.procs"), pid);
+        }
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {text:?} to {}", path.display()))
+}
 
 /// A command line that runs as the first process of a namespace of its own.
 #[derive(Args)]

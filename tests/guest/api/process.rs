@@ -157,6 +157,12 @@ pub fn bind(tid: i32, cpus: &CpuSet) -> Result<()> {
         .with_context(|| format!("cannot bind {tid} to {cpus}"))
 }
 
+/// Whether a task has a real-time class.
+pub fn is_real_time(tid: i32) -> bool {
+    // SAFETY: sched_getscheduler takes no pointers.
+    unsafe { libc::sched_getscheduler(tid) == libc::SCHED_FIFO }
+}
+
 /// Sets a task's niceness.
 pub fn renice(tid: i32, nice: i32) -> Result<()> {
     // SAFETY: setpriority takes no pointers.

@@ -1,11 +1,12 @@
 //! The scheduler under test, as a process.
 
 use super::process::{self, Thread};
-use super::{sched_ext, wait_until};
+use super::{cpus, sched_ext, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use scx_manyland::cpuset::CpuSet;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -77,6 +78,15 @@ impl Scheduler {
     /// Its domain threads, in the order of their domains.
     pub fn domain_threads(&self) -> Result<Vec<Thread>> {
         Ok(domain_threads_of(self.pid()))
+    }
+
+    /// The CPUs of each domain, as it has said when it last attached.
+    pub fn domains(&self) -> Result<Vec<CpuSet>> {
+        let said = self.said();
+        let lines = said.rsplit_once("\ndomain ").context("it does not say its domains")?.1.lines();
+        let columns = lines.skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = columns.take_while(|row| row.len() > 1 && row[0].parse::<u32>().is_ok());
+        rows.map(|row| cpus::parse_list(row[1])).collect()
     }
 
     /// What it has written to standard output so far.

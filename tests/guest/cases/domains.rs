@@ -1,6 +1,6 @@
 //! The domains and their threads.
 
-use crate::api::scheduler::{self, Scheduler};
+use crate::api::scheduler::{self, STATS, Scheduler};
 use crate::api::{cpus, load, process};
 use crate::machine::Machine;
 use crate::suite::tests;
@@ -15,16 +15,17 @@ tests! {
     each_granularity_has_its_threads: 240 s on L3X4, 900 s on LARGE;
 }
 
-/// There is one thread for each L3, which may run on exactly its CPUs, and the memory is locked.
+/// There is one thread for each L3, which runs on its CPUs, and the memory is locked.
 pub fn each_l3_has_its_thread(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::start(&[])?;
-    let mut affinities = affinities(&scheduler)?;
-    affinities.sort_by_key(|cpus| cpus.first());
-    ensure!(
-        affinities == cpus::l3s()?,
-        "the threads may run on {affinities:?}, the L3s are {:?}",
-        cpus::l3s()?
-    );
+    let scheduler = Scheduler::start(&STATS)?;
+    let (domains, threads) = (scheduler.domains()?, scheduler.domain_threads()?);
+    ensure!(domains == cpus::l3s()?, "the domains are {domains:?}, the L3s {:?}", cpus::l3s()?);
+    ensure!(threads.len() == domains.len(), "the domain threads are {threads:?}");
+    load::hackbench(1, 50, Duration::from_secs(30))?;
+    let stats = scheduler.await_stats(1)?;
+    let (all, away) = (stats.sum("activations")?, stats.sum("away")?);
+    println!("{all} activations, {away} of them away");
+    ensure!(all > 0 && 20 * away < all, "{away} of {all} activations were away from home");
     let locked_kib = process::status_kib(scheduler.pid(), "VmLck")?;
     let resident_kib = process::status_kib(scheduler.pid(), "VmRSS")?;
     println!("{locked_kib} KiB locked, {resident_kib} KiB resident");
@@ -37,11 +38,10 @@ pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
     for granularity in ["machine", "package", "numa", "l3", "l2", "kind", "core"] {
         let domains = domains(granularity)?;
         let scheduler = Scheduler::start(&["--domain", granularity])?;
-        let affinities = affinities(&scheduler)?;
-        ensure!(
-            affinities == domains,
-            "{granularity}: the threads may run on {affinities:?}, the domains are {domains:?}"
-        );
+        let said = scheduler.domains()?;
+        ensure!(said == domains, "{granularity}: it has {said:?}, the domains are {domains:?}");
+        let threads = scheduler.domain_threads()?;
+        ensure!(threads.len() == domains.len(), "{granularity}: the threads are {threads:?}");
         load::hackbench(1, 50, Duration::from_secs(120))?;
         scheduler.stop()?;
         let expected = match granularity {
@@ -55,11 +55,6 @@ pub fn each_granularity_has_its_threads(machine: &Machine) -> Result<()> {
         ensure!(domains.len() == expected as usize, "{granularity}: {domains:?}");
     }
     Ok(())
-}
-
-/// The CPUs that each domain thread may run on, in the order of the domains.
-fn affinities(scheduler: &Scheduler) -> Result<Vec<CpuSet>> {
-    scheduler.domain_threads()?.iter().map(|thread| process::affinity(thread.tid)).collect()
 }
 
 /// The CPUs of each domain, as `scx_manyland topology` tells.

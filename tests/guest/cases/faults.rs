@@ -93,7 +93,7 @@ pub fn tasks_run_while_a_domain_thread_is_frozen(_: &Machine) -> Result<()> {
             hogs.push((l3, Hog::on(&l3, LONG)?));
         }
     }
-    hogs.extend(hogs_on(&process::affinity(victim.tid)?)?);
+    hogs.extend(hogs_on(scheduler.domains()?.last().context("there are no domains")?)?);
     thread::sleep(Duration::from_secs(2));
     let frozen = Frozen::freeze(victim.tid)?;
     let probe = Probe::start();

@@ -9,7 +9,6 @@ use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::Duration;
 
@@ -100,28 +99,18 @@ fn after<T>(scheduler: &Scheduler, change: impl FnOnce() -> T) -> Result<T> {
     let is_attached_to_them = || {
         sched_ext::state() == "enabled"
             && sched_ext::attachments() > before
-            && affinities(scheduler).is_ok_and(|affinities| affinities == l3s)
+            && scheduler.says_attached()
+            && scheduler.domains().is_ok_and(|domains| domains == l3s)
+            && scheduler.domain_threads().is_ok_and(|threads| threads.len() == l3s.len())
     };
     wait_until(&format!("attached with domains {l3s:?}"), LIMIT, is_attached_to_them)
         .with_context(|| {
             format!(
-                "sched_ext is {}, {} attachments (there were {before}), the threads may run on {:?}; \
-                 the scheduler said:\n{}",
-                sched_ext::state(),
+                "{} attachments (there were {before}); {}",
                 sched_ext::attachments(),
-                affinities(scheduler),
-                scheduler.said()
+                scheduler.plight()
             )
         })?;
     println!("{} attachments, now {l3s:?}", sched_ext::attachments() - before);
     Ok(changed)
-}
-
-/// The CPUs that each domain thread may run on, in ascending order.
-fn affinities(scheduler: &Scheduler) -> Result<Vec<CpuSet>> {
-    let threads = scheduler.domain_threads()?;
-    let mut affinities =
-        threads.iter().map(|thread| process::affinity(thread.tid)).collect::<Result<Vec<_>>>()?;
-    affinities.sort_by_key(|cpus| cpus.first());
-    Ok(affinities)
 }
