@@ -74,7 +74,7 @@ static void find_left_threads(void)
 /* Whether the parked thread of domain `d` is away, and goes before other domains' tasks. */
 static bool goes_first_elsewhere(struct domain_ctx *domc, u32 d, u64 now)
 {
-	return thread_is_due(domc, d, now) ||
+	return thread_is_due(domc, d, now, patience_ns) ||
 	       /* A CPU of the domain has nothing to run, and cannot run the thread. */
 	       (domc->starved_since_ns && (s64)(now - domc->state_since_ns) >= (s64)patience_ns);
 }

@@ -77,7 +77,7 @@ static __noinline u64 preempt_flag(struct cpu_ctx *cpuc __arg_nonnull,
 /* Whether no task is ready or waits for the CPU of `cpuc`. */
 static bool is_unwanted(s32 cpu, struct cpu_ctx *cpuc)
 {
-	return !is_awaited(cpu, cpuc) && !READ_ONCE(cpuc->own_checks) &&
+	return !is_awaited(cpu, cpuc) && !may_have_own(cpuc) &&
 	       !scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain);
 }
 

@@ -290,6 +290,7 @@ mod tests {
     use super::super::schedule::{Leaving, Next};
     use super::super::task::Birth;
     use super::*;
+    use crate::ids::DomainId;
     use crate::kernel::options::RunOptions;
     use crate::simulator::costs::Costs;
     use crate::topology::preference::{Prefer, Preferences};
@@ -306,7 +307,7 @@ mod tests {
         let kernel =
             Kernel::load(&machine, &domains, &options, &preferences, &none, costs, 1).unwrap();
         kernel.attach(&domains).unwrap();
-        for (id, thread_of) in [(0, Some(domains[0].id)), (1, None), (2, None)] {
+        for (id, thread_of) in [(0, Some(DomainId(0))), (1, None), (2, None)] {
             let (name, cpus) = ("task", machine.cpus());
             let birth = Birth { flags: 0, name, cpu: CpuId(0), cpus, weight: 100 };
             kernel.create(TaskId(id), &birth, thread_of).unwrap();
