@@ -84,6 +84,8 @@ static const u32 LOAD_MARGIN = 4;
  */
 static const s32 MOVES_MIN = 4;
 static const u32 MOVES_PART = 4;
+/* The most tasks that leave a domain whose CPUs higher scheduling classes have, each heartbeat. */
+static const u32 STRANDED_MAX = 32;
 /* The most tasks of a queue from which its weight is estimated. */
 static const u32 LOAD_SAMPLE = 32;
 
@@ -255,6 +257,10 @@ struct domain_ctx {
 	u64 load; /* `weight` for each CPU of `capacity`, averaged over the last samples */
 	u32 taken; /* CPUs on which a higher scheduling class seemed to run, at the last sample */
 	u32 capacity; /* what higher scheduling classes leave of its CPUs, averaged likewise */
+	u32 asks; /* how often its CPUs had asked for work at the last sample */
+	u32 asks_now; /* the same, while the sample is not complete */
+	u32 open; /* CPUs that are idle or run a task of ours, at the last sample */
+	u32 stranded; /* 1: its CPUs have not asked since the sample before, but run other classes */
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at the same time may count it below 0 */
 	u64 unnotified_since_ns; /* since when it has had unnotified tasks */

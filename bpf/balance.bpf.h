@@ -3,7 +3,8 @@
  * The loads of the domains, and which tasks change their home to even them out.
  *
  * The heartbeat samples the loads and says how many tasks may leave the fullest domain for the
- * emptiest. Tasks that are preempted then move. Where many have to move, tasks that wake up do too.
+ * emptiest. Tasks that are preempted then move. Where many have to move, tasks that wake up do too,
+ * and all leave a stranded domain (stranded.bpf.h).
  *
  * Invariant: a task moves only if its new home, with the task, has less load than its old home had.
  * So moves come to an end.
@@ -16,6 +17,14 @@
 /* The least capacity that a domain counts as. */
 #define CAPACITY_MIN (CAPACITY_ONE / 16)
 
+/* Whether higher scheduling classes have all CPUs of domain `d`. */
+static bool is_stranded(u32 d)
+{
+	struct domain_ctx *domc = domain_at(d);
+
+	return domc && domc->stranded;
+}
+
 /*
  * `p` waits again, woken or not: moves it if that levels the loads. A task that wakes up remains
  * with the tasks that it talks to, unless more than MOVES_MIN have to move. Then the preempted ones
@@ -26,7 +35,13 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 	struct domain_ctx *from_domc = domain_at(taskc->home), *to_domc;
 	u64 less, more;
 
-	if (!from_domc || from_domc->moves <= (woken ? MOVES_MIN : 0))
+	if (!from_domc)
+		return;
+	if (from_domc->stranded && may_run_in(p, from_domc->move_to)) {
+		set_home(taskc, from_domc->move_to);
+		return;
+	}
+	if (from_domc->moves <= (woken ? MOVES_MIN : 0))
 		return;
 	to_domc = domain_at(from_domc->move_to);
 	if (!to_domc || !from_domc->capacity || !to_domc->capacity ||
@@ -114,6 +129,8 @@ __weak int sample_loads(void)
 						    scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		domc->run_weight = 0;
 		domc->taken = 0;
+		domc->open = 0;
+		domc->asks_now = 0;
 	}
 	bpf_for(i, 0, nr_cpus) {
 		cpuc = cpu_at(i);
@@ -121,8 +138,11 @@ __weak int sample_loads(void)
 		if (!domc)
 			continue;
 		domc->run_weight += cpuc->weight;
+		domc->asks_now += cpuc->asked;
 		if (!cpuc->weight && !cpuc->dedicated && !is_idle(i))
 			domc->taken++;
+		else if (!cpuc->dedicated)
+			domc->open++;
 	}
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -131,6 +151,8 @@ __weak int sample_loads(void)
 		/* In one store: note_service() reads it at the same time. */
 		WRITE_ONCE(domc->weight, domc->queue_weight + domc->run_weight);
 		sample_capacity(domc, domc->taken);
+		domc->stranded = domc->taken && !domc->open && domc->asks_now == domc->asks;
+		domc->asks = domc->asks_now;
 		domc->load = (domc->load * 3 +
 			      domc->weight * CAPACITY_ONE / (domc->capacity ?: CAPACITY_MIN)) /
 			     4;
@@ -153,7 +175,7 @@ __weak int balance_loads(void)
 		if (!domc || !domc->capacity)
 			continue;
 		domc->moves = 0;
-		if (domc->load < least) {
+		if (domc->load < least && !domc->stranded) {
 			least = domc->load;
 			emptiest = i;
 		}
@@ -161,6 +183,11 @@ __weak int balance_loads(void)
 			most = domc->load;
 			fullest = i;
 		}
+	}
+	bpf_for(i, 0, nr_domains) {
+		domc = domain_at(i);
+		if (domc && domc->stranded)
+			domc->move_to = emptiest;
 	}
 	domc = domain_at(fullest);
 	to_domc = domain_at(emptiest);

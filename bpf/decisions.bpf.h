@@ -14,6 +14,7 @@
 #ifndef MANYLAND_DECISIONS_BPF_H
 #define MANYLAND_DECISIONS_BPF_H
 
+#include "balance.bpf.h"
 #include "home.bpf.h"
 #include "notify.bpf.h"
 #include "safety_net.bpf.h"
@@ -231,7 +232,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		 * A task that an idle CPU has asked for may go home again: note_run_domain() moves the
 		 * home if it does not.
 		 */
-		if (taskc->asked_seq != d->seq)
+		if (taskc->asked_seq != d->seq || is_stranded(taskc->notified))
 			set_home(taskc, d->domain);
 	}
 	if (kick < 0) {

@@ -18,6 +18,7 @@
 #include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
 #include "safety_net.bpf.h"
+#include "stranded.bpf.h"
 
 static long start_timer(struct heartbeat *h)
 {
@@ -90,6 +91,21 @@ static void serve_cpus(void)
 	}
 }
 
+/* Lets the tasks of stranded domains leave. */
+static void evacuate_domains(void)
+{
+	struct domain_ctx *domc;
+	u32 i;
+
+	if (strict)
+		return;
+	bpf_for(i, 0, nr_domains) {
+		domc = domain_at(i);
+		if (domc && domc->stranded)
+			evacuate(i, domc->move_to);
+	}
+}
+
 static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 {
 	u64 lateness_ns = lateness(h);
@@ -98,8 +114,10 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 	find_left_threads();
 	serve_domains(lateness_ns);
 	sample_loads();
-	if (!no_steal && nr_domains > 1)
+	if (!no_steal && nr_domains > 1) {
 		balance_loads();
+		evacuate_domains();
+	}
 	serve_cpus();
 	start_timer(h);
 	return 0;

@@ -29,6 +29,7 @@
  *   - unstored.bpf.h runs tasks of which the kernel had no memory to know anything;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
+ *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
  *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
  *     space sees.
  *
@@ -62,6 +63,7 @@ char _license[] SEC("license") = "GPL";
 #include "dispatch.bpf.h"
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"
+#include "stranded.bpf.h"
 #include "higher_class.bpf.h"
 #include "task.bpf.h"
 #include "heartbeat.bpf.h"

@@ -21,6 +21,7 @@ tests! {
     a_partition_takes_a_domain_and_gives_it_back: 120 s on L3X2;
     it_starts_in_a_cpuset: 120 s on L3X2;
     a_domain_thread_runs_beside_real_time_tasks: 90 s on L3X2;
+    tasks_leave_a_domain_that_real_time_tasks_have: 90 s on L3X2;
 }
 
 const LONG: Duration = Duration::from_secs(100);
@@ -132,6 +133,31 @@ pub fn a_domain_thread_runs_beside_real_time_tasks(_: &Machine) -> Result<()> {
     scheduler.decisions_resume()?;
     threads_are_at_home(&scheduler)?;
     more.into_iter().try_for_each(Hog::stop)?;
+    scheduler.stop()
+}
+
+/// Real-time tasks have all CPUs of a domain, and the other one has no idle CPU: the tasks at home
+/// there run all the same, woken or not.
+pub fn tasks_leave_a_domain_that_real_time_tasks_have(_: &Machine) -> Result<()> {
+    const STORM: Duration = Duration::from_secs(15);
+    let (rest, taken) = two_domains()?;
+    process::bind(0, &rest)?;
+    let scheduler = Scheduler::start(&STATS)?;
+    let others = hogs_in(&[rest])?;
+    let hogs = load::hogs_at_home(&[taken; 4])?;
+    let storm = Storm::start_on(&taken, Kind::RealTime, 100, STORM)?;
+    wait_until("each CPU has its real-time task", LONG, || {
+        let threads = process::threads(storm.pid()).unwrap_or_default();
+        threads.iter().filter(|it| process::is_real_time(it.tid)).count() == taken.len()
+    })?;
+    let before = hogs.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
+    wait_until("each hog has run", STORM * 2 / 3, || {
+        let ran = |(hog, before): (&Hog, &Duration)| hog.run_time().is_ok_and(|it| it > *before);
+        hogs.iter().zip(&before).all(ran)
+    })
+    .with_context(|| scheduler.plight())?;
+    drop(storm);
+    others.into_iter().chain(hogs).try_for_each(Hog::stop)?;
     scheduler.stop()
 }
 
