@@ -21,6 +21,7 @@ enum limits {
 	MAX_CPUS = 1024,
 	MAX_DOMAINS = 512,
 	CPU_WORDS = MAX_CPUS / 64,
+	PARTS_MAX = 64, /* sets of CPUs, each a part of a domain, that have queues of their own */
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
@@ -88,6 +89,13 @@ static const u32 MOVES_PART = 4;
 static const u32 STRANDED_MAX = 32;
 /* The most tasks of a queue from which its weight is estimated. */
 static const u32 LOAD_SAMPLE = 32;
+
+/*
+ * Of how many sets of CPUs that are parts of one domain there are queues (PARTS_MAX in all), and
+ * among how many a set is searched for.
+ */
+static const u32 PARTS_PER_DOMAIN = 16;
+static const u32 PART_PROBES = 8;
 
 /* No domain, no CPU. */
 enum none {
@@ -240,6 +248,7 @@ struct domain_ctx {
 	u64 ready_vtime; /* vtime (the policy's unit) of the task last run from READY */
 	/* 1: READY or WAITING may hold tasks, so CPUs of other domains check them. */
 	u32 has_work;
+	u64 parts; /* the parts of the domain that tasks use, one bit each (part.bpf.h) */
 	/*
 	 * The policy's virtual time, in its unit: the largest vtime of all decided tasks that have
 	 * begun to run, advanced by what the safety net has run.

@@ -13,6 +13,7 @@
 #define MANYLAND_BALANCE_BPF_H
 
 #include "home.bpf.h"
+#include "part.bpf.h"
 
 /* The least capacity that a domain counts as. */
 #define CAPACITY_MIN (CAPACITY_ONE / 16)
@@ -110,6 +111,27 @@ static void sample_capacity(struct domain_ctx *domc, u32 taken)
 		domc->capacity = CAPACITY_MIN;
 }
 
+/* Adds the queues of the parts of domain `d` to its sample. */
+__weak int sample_parts(u32 d)
+{
+	struct domain_ctx *domc = domain_at(d);
+	struct part *part;
+	u32 i;
+
+	if (!domc || !domc->parts)
+		return 0;
+	bpf_for(i, 0, PARTS_MAX) {
+		part = domc->parts >> i & 1 ? part_at(i) : NULL;
+		if (!part || part->domain != d)
+			continue;
+		domc->queue_weight += weight_of(DSQ_READY | (nr_domains + i)) +
+				      weight_of(DSQ_WAITING | (nr_domains + i));
+		domc->nr_queued += scx_bpf_dsq_nr_queued(DSQ_READY | (nr_domains + i)) +
+				   scx_bpf_dsq_nr_queued(DSQ_WAITING | (nr_domains + i));
+	}
+	return 0;
+}
+
 /*
  * Sums up the weights of the tasks of each domain, and smooths its load over a few samples. The
  * heartbeat calls it.
@@ -127,6 +149,7 @@ __weak int sample_loads(void)
 		domc->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
 		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) +
 						    scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
+		sample_parts(i);
 		domc->run_weight = 0;
 		domc->taken = 0;
 		domc->open = 0;

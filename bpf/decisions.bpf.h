@@ -87,21 +87,31 @@ static bool is_sound(struct task_struct *p, struct task_ctx *taskc, const struct
 
 /*
  * The queue that a sound decision means, and the CPU to kick for it. A hint at a CPU that is no
- * longer idle means READY.
+ * longer idle means READY, of the domain or of the task's part of it.
  */
-static u64 destination(struct task_ctx *taskc, const struct decision *d, s32 *kick)
+static u64 destination(struct task_struct *p, struct task_ctx *taskc, const struct decision *d,
+		       s32 *kick)
 {
+	u32 part;
+
 	*kick = -1;
 	if (waits_bound(taskc)) {
 		*kick = taskc->waits_on & ~DSQ_KIND;
 		return DSQ_OWN | *kick;
 	}
-	if (d->cpu == NO_CPU)
+	if (d->cpu != NO_CPU &&
+	    (!(d->flags & DECISION_IDLE) || scx_bpf_test_and_clear_cpu_idle(d->cpu))) {
+		*kick = d->cpu;
+		return DSQ_OWN | d->cpu;
+	}
+	if (may_use_whole(p, d->domain))
 		return DSQ_READY | d->domain;
-	if (d->flags & DECISION_IDLE && !scx_bpf_test_and_clear_cpu_idle(d->cpu))
-		return DSQ_READY | d->domain;
-	*kick = d->cpu;
-	return DSQ_OWN | d->cpu;
+	part = part_in(taskc, d->domain);
+	if (part != NO_PART)
+		return DSQ_READY | (nr_domains + part);
+	/* It is not at home there, and may use a part of the domain. */
+	*kick = one_cpu_of(p, d->domain, NO_CPU);
+	return DSQ_OWN | *kick;
 }
 
 static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc)
@@ -179,7 +189,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	}
 	transfer.seq = d->seq;
 	transfer.from = taskc->waits_on;
-	transfer.to = destination(taskc, d, &kick);
+	transfer.to = destination(p, taskc, d, &kick);
 	transfer.slice_ns = d->slice_ns;
 	transfer.vtime = d->vtime;
 	if (d->flags & DECISION_PREEMPT)
@@ -236,7 +246,10 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 			set_home(taskc, d->domain);
 	}
 	if (kick < 0) {
-		domc->to_ready++;
+		if (transfer.to == (DSQ_READY | d->domain))
+			domc->to_ready++;
+		else
+			kick_for_part(p, domc);
 		return;
 	}
 	note_own(kick);

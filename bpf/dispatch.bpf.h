@@ -90,6 +90,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 {
 	struct task_ctx *taskc;
 	u64 vtime;
+	u32 part;
 	bool own;
 
 	if (!prev || cpuc->gives_way == GIVES_WAY_YIELDS || !(prev->scx.flags & SCX_TASK_QUEUED) ||
@@ -100,13 +101,16 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	    taskc->decided_by != d)
 		return false;
 	own = may_have_own(cpuc) && scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
-	if (!own && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
+	part = READ_ONCE(domc->parts) ? part_with_tasks(d, cpu, DSQ_READY) : NO_PART;
+	if (!own && part == NO_PART && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
 	charge(taskc, prev, cpuc);
 	taskc->free = 0;
 	vtime = policy_vtime_now(taskc);
-	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime)) {
-		if ((!own || head_has_yielded(DSQ_OWN | cpu)) && head_has_yielded(DSQ_READY | d))
+	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime) ||
+	    (part != NO_PART && head_is_before(DSQ_READY | (nr_domains + part), vtime))) {
+		if ((!own || head_has_yielded(DSQ_OWN | cpu)) && head_has_yielded(DSQ_READY | d) &&
+		    (part == NO_PART || head_has_yielded(DSQ_READY | (nr_domains + part))))
 			cpuc->gives_way = GIVES_WAY_TO_YIELDER;
 		return false;
 	}
@@ -127,16 +131,52 @@ static bool run_due_thread(struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
 }
 
 /*
- * Step 2: runs a decided task, from the CPU's OWN and from READY, the one that is further behind
- * first.
+ * Where domain `d` has parts: runs a decided task of the CPU's OWN, of READY or of a part, of the
+ * one that is furthest behind first.
+ *
+ * Global, so that the verifier checks it once.
+ */
+__weak int run_decided_or_part(u32 cpu, u32 d)
+{
+	u32 slot = part_with_tasks(d, cpu, DSQ_READY);
+	struct domain_ctx *domc = domain_at(d);
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	struct part *part = part_at(slot);
+	u64 first = DSQ_READY | d, second = DSQ_READY | (nr_domains + slot), vtime;
+
+	if (!domc || !cpuc)
+		return 0;
+	vtime = domc->ready_vtime;
+	if (!part) {
+		second = 0;
+	} else if (!before(vtime, part->vtime) || !scx_bpf_dsq_nr_queued(first)) {
+		first = second;
+		second = DSQ_READY | d;
+		vtime = part->vtime;
+	}
+	if (!before(vtime, cpuc->own_vtime) && run_own(cpu, cpuc))
+		return 1;
+	return run_from(first) || (second && run_from(second)) || run_own(cpu, cpuc);
+}
+
+static bool run_own_or_ready(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
+{
+	if (cpuc->dedicated)
+		return run_own(cpu, cpuc);
+	if (READ_ONCE(domc->parts))
+		return run_decided_or_part(cpu, d);
+	if (!before(domc->ready_vtime, cpuc->own_vtime))
+		return run_own(cpu, cpuc) || run_from(DSQ_READY | d);
+	return run_from(DSQ_READY | d) || run_own(cpu, cpuc);
+}
+
+/*
+ * Step 2: runs a decided task, from the CPU's OWN, from READY and from the READY of parts, from the
+ * one that is further behind first.
  */
 static bool run_decided(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
-	bool own_first = cpuc->dedicated || !before(domc->ready_vtime, cpuc->own_vtime);
-
-	if (!(cpuc->dedicated ? run_own(cpu, cpuc) :
-	      own_first	      ? run_own(cpu, cpuc) || run_from(DSQ_READY | d) :
-				run_from(DSQ_READY | d) || run_own(cpu, cpuc))) {
+	if (!run_own_or_ready(cpu, cpuc, domc, d)) {
 		domc->ready = 0;
 		return false;
 	}

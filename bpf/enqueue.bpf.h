@@ -80,6 +80,7 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 }
 
 /*
+/*
  * `p` is about to end, and may still have much memory to free. It is ready at once, for a least
  * slice and without lag. A decision names a task by its pid, and the pid may be gone by then.
  *
@@ -87,7 +88,8 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
  * wait for all that end.
  */
 static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
-				struct domain_ctx *domc, u32 d, s32 bound_to, u64 enq_flags)
+				struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
+				u64 enq_flags)
 {
 	u64 vtime = policy_vtime_now(taskc);
 
@@ -96,17 +98,20 @@ static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
 	taskc->policy_vtime = vtime;
 	if (bound_to >= 0)
 		note_own(bound_to);
-	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d,
+	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue,
 		   slice_min_ns, enq_flags);
 	kick_if_idle(scx_bpf_task_cpu(p));
 }
 
-/* `p` waits for a decision of the thread of domain `d`, or for the safety net. */
+/*
+ * `p` waits for a decision of the thread of domain `d`, or for the safety net: on WAITING number
+ * `queue`, or on BOUND of `cpu`.
+ */
 static __always_inline void wait_for_decision(struct task_struct *p, struct task_ctx *taskc,
-					      struct domain_ctx *domc, u32 d, s32 cpu, bool bound,
-					      u64 enq_flags)
+					      struct domain_ctx *domc, u32 d, u32 queue, s32 cpu,
+					      bool bound, u64 enq_flags)
 {
-	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | d;
+	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | queue;
 	u64 credit = sleepers_credit(domc);
 	u16 flags = 0;
 
@@ -136,8 +141,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct domain_ctx *domc;
 	bool bound;
+	u32 d, queue;
 	u64 rest;
-	u32 d, why;
+	u32 why;
 
 	if (bypasses_user_space(p)) {
 		enqueue_bypassing(p, taskc, cpu, enq_flags);
@@ -183,23 +189,29 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
 		return;
+	queue = bound ? NO_PART : queue_of(p, taskc, d);
+	if (queue == NO_PART && !bound) {
+		bound = true;
+		cpu = one_cpu_of(p, d, cpu);
+	}
 	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
-		end(p, taskc, domc, d, bound ? cpu : -1, enq_flags);
+		end(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;
 	}
-	rest = why > GIVES_WAY_TO_KTHREAD ? slice_after_giving_way(taskc, domc, d, cpu, why) :
-					    rest_of_slice(taskc, d, enq_flags);
+	rest = why > GIVES_WAY_TO_KTHREAD ?
+		       slice_after_giving_way(taskc, domc, d, bound ? d : queue, cpu, why) :
+		       rest_of_slice(taskc, d, enq_flags);
 	if (rest) {
-		resume(p, taskc, domc, d, bound ? cpu : -1, rest, enq_flags);
+		resume(p, taskc, domc, d, queue, bound ? cpu : -1, rest, enq_flags);
 		return;
 	}
 	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, taskc, domc, d)) {
-		stand(p, taskc, domc, d, enq_flags);
+		stand(p, taskc, domc, d, queue, enq_flags);
 		return;
 	}
 	if (why == GIVES_WAY_YIELDS)
-		give_up_net_slice(p, taskc, bound ? DSQ_BOUND | cpu : DSQ_WAITING | d);
-	wait_for_decision(p, taskc, domc, d, cpu, bound, enq_flags);
+		give_up_net_slice(p, taskc, bound ? DSQ_BOUND | cpu : DSQ_WAITING | queue);
+	wait_for_decision(p, taskc, domc, d, queue, cpu, bound, enq_flags);
 }
 
 #endif /* MANYLAND_ENQUEUE_BPF_H */

@@ -17,6 +17,7 @@
 #include "balance.bpf.h"
 #include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
+#include "part.bpf.h"
 #include "safety_net.bpf.h"
 #include "stranded.bpf.h"
 
@@ -46,6 +47,44 @@ static void find_lost_wakeups(void)
 			kick_idle(domc, i, 1);
 	}
 	bpf_rcu_read_unlock();
+}
+
+/*
+ * For each part: forgets it if no task uses it, kicks an idle CPU for tasks there, and makes starved
+ * ones the first of its READY, which then comes before all other queues. Global, so that the
+ * verifier checks it once.
+ */
+__weak int serve_parts(void)
+{
+	struct domain_ctx *domc;
+	struct part *part;
+	u64 ready, waiting;
+	u32 slot;
+	s32 cpu;
+
+	bpf_for(slot, 0, PARTS_MAX) {
+		part = part_at(slot);
+		domc = part ? domain_at(part->domain) : NULL;
+		if (!domc || !(READ_ONCE(domc->parts) >> slot & 1))
+			continue;
+		if (!READ_ONCE(part->users)) {
+			__sync_fetch_and_and(&domc->parts, ~(1ULL << slot));
+			/* A task may have claimed it since. */
+			if (READ_ONCE(part->users))
+				__sync_fetch_and_or(&domc->parts, 1ULL << slot);
+			continue;
+		}
+		ready = DSQ_READY | (nr_domains + slot);
+		waiting = DSQ_WAITING | (nr_domains + slot);
+		if (scx_bpf_dsq_nr_queued(ready) <= 0 && scx_bpf_dsq_nr_queued(waiting) <= 0)
+			continue;
+		if (feed_starved(waiting, ready, domc->ready_vtime))
+			part->vtime = domc->ready_vtime - slice_ns;
+		cpu = idle_cpu_of(slot);
+		if (cpu >= 0)
+			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	}
+	return 0;
 }
 
 /* Sets the patience of each domain, and boosts the starved tasks of its queues. */
@@ -113,6 +152,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 	find_lost_wakeups();
 	find_left_threads();
 	serve_domains(lateness_ns);
+	serve_parts();
 	sample_loads();
 	if (!no_steal && nr_domains > 1) {
 		balance_loads();

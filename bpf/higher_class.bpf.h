@@ -13,6 +13,7 @@
 #define MANYLAND_HIGHER_CLASS_BPF_H
 
 #include "idle.bpf.h"
+#include "part.bpf.h"
 #include "stats.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
@@ -87,25 +88,31 @@ int BPF_PROG(note_switch, bool preempt, struct task_struct *prev, struct task_st
 	return 0;
 }
 
-/* Moves the tasks that may run elsewhere from OWN of `cpu` to `ready`, the READY of its domain. */
-static __noinline bool move_out(s32 cpu, u64 ready)
+/*
+ * Moves the tasks that may run elsewhere from OWN of `cpu` to READY of its domain `d`, or of their
+ * part of it.
+ */
+static __noinline bool move_out(s32 cpu, u32 d)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
 	struct task_ctx *taskc;
 	bool moved = false;
-	u32 i;
+	u32 part, i;
+	u64 ready;
 
 	if (!bpf_iter_scx_dsq_new(&it, DSQ_OWN | cpu, 0)) {
 		bpf_for(i, 0, RESCUES_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
+			taskc = task_ctx(p);
+			part = taskc ? part_in(taskc, d) : NO_PART;
+			ready = DSQ_READY | (part == NO_PART ? d : nr_domains + part);
 			if (p->nr_cpus_allowed == 1 || !scx_bpf_dsq_move_vtime(&it, p, ready, 0))
 				continue;
 			moved = true;
 			note_displaced(cpu);
-			taskc = task_ctx(p);
 			if (taskc)
 				taskc->ready_on = ready;
 		}
@@ -132,7 +139,7 @@ __weak int rescue(s32 cpu)
 	domc = domain_at(cpuc->domain);
 	/* A timer implies RCU, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
-	if (domc && move_out(cpu, DSQ_READY | cpuc->domain)) {
+	if (domc && move_out(cpu, cpuc->domain)) {
 		note_work(domc);
 		kick_idle(domc, cpuc->domain, 1);
 	}

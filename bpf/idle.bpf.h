@@ -23,6 +23,8 @@
  */
 #define GAP_NS 10000
 
+u32 part_with_tasks(u32 d, u32 cpu, u32 kind);
+
 /* Whether a CPU belongs to the mask of a domain, of all domains, or of a set (core_kinds.bpf.h). */
 static bool is_in_mask(struct cpu_ctx *cpuc, u32 number, bool of_set)
 {
@@ -132,6 +134,8 @@ __weak bool must_queue(u32 cpu, u32 d)
 {
 	return strict && (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
 			  scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
+			  part_with_tasks(d, cpu, DSQ_READY) != NO_PART ||
+			  part_with_tasks(d, cpu, DSQ_WAITING) != NO_PART ||
 			  scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0 ||
 			  scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0);
 }
@@ -309,7 +313,8 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
 		__sync_fetch_and_add(&domc->nr_idle, 1);
 	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || may_have_own(cpuc) ||
-	    READ_ONCE(domc->state) == THREAD_PARKED || is_undrained(domc) || just_stood(domc))
+	    READ_ONCE(domc->state) == THREAD_PARKED || is_undrained(domc) || just_stood(domc) ||
+	    (READ_ONCE(domc->parts) && part_with_tasks(cpuc->domain, cpu, DSQ_READY) != NO_PART))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

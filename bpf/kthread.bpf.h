@@ -78,7 +78,8 @@ static __noinline u64 preempt_flag(struct cpu_ctx *cpuc __arg_nonnull,
 static bool is_unwanted(s32 cpu, struct cpu_ctx *cpuc)
 {
 	return !is_awaited(cpu, cpuc) && !may_have_own(cpuc) &&
-	       !scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain);
+	       !scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) &&
+	       part_with_tasks(cpuc->domain, cpu, DSQ_READY) == NO_PART;
 }
 
 /*

@@ -29,6 +29,7 @@
  *   - unstored.bpf.h runs tasks of which the kernel had no memory to know anything;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
+ *   - part.bpf.h has queues for tasks that may use a part of a domain;
  *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
  *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
  *     space sees.
@@ -46,6 +47,7 @@ char _license[] SEC("license") = "GPL";
 #include "state.bpf.h"
 #include "vtime.bpf.h"
 #include "idle.bpf.h"
+#include "part.bpf.h"
 #include "core_kinds.bpf.h"
 #include "core_upgrade.bpf.h"
 #include "home.bpf.h"
@@ -81,11 +83,11 @@ static s32 create_queues(void)
 		if (err)
 			return err;
 	}
-	bpf_for(i, 0, nr_domains) {
+	bpf_for(i, 0, nr_domains + PARTS_MAX) {
 		err = scx_bpf_create_dsq(DSQ_READY | i, NUMA_NO_NODE);
 		if (!err)
 			err = scx_bpf_create_dsq(DSQ_WAITING | i, NUMA_NO_NODE);
-		if (!err)
+		if (!err && i < nr_domains)
 			err = scx_bpf_create_dsq(DSQ_THREAD | i, NUMA_NO_NODE);
 		if (err)
 			return err;

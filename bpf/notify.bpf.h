@@ -16,6 +16,7 @@
 #define MANYLAND_NOTIFY_BPF_H
 
 #include "domain_thread.bpf.h"
+#include "part.bpf.h"
 
 /* The cgroup of `p`, by the inode number of its directory under /sys/fs/cgroup. */
 static u64 cgroup_of(struct task_struct *p)
@@ -26,7 +27,7 @@ static u64 cgroup_of(struct task_struct *p)
 static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u16 flags)
 {
 	m->pid = p->pid;
-	m->cpu = flags & NOTICE_BOUND ? scx_bpf_task_cpu(p) : taskc->ran_on;
+	m->cpu = flags & NOTICE_BOUND ? taskc->waits_on & ~DSQ_KIND : taskc->ran_on;
 	m->seq = taskc->seq;
 	m->at_ns = taskc->runnable_ns;
 	m->used_ns = taskc->used_ns;
@@ -38,17 +39,6 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
 	m->carried = taskc->carried;
-}
-
-/* Whether `p` may use every CPU of domain `d`. */
-static bool may_use_whole(struct task_struct *p, u32 d)
-{
-	const struct cpumask *mask;
-
-	if (p->nr_cpus_allowed >= nr_possible_cpus)
-		return true;
-	mask = domain_mask(d);
-	return mask && bpf_cpumask_subset(mask, p->cpus_ptr);
 }
 
 /* Notifies the thread of domain `d` that `p` waits. False: the ring has no room. */

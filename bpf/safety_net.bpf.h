@@ -22,6 +22,7 @@
 #define MANYLAND_SAFETY_NET_BPF_H
 
 #include "domain_thread.bpf.h"
+#include "part.bpf.h"
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
@@ -57,9 +58,14 @@ static bool run_from_either(u64 a, u64 b, bool a_first)
 __noinline int run_waiting(u32 cpu, u32 d, bool dedicated)
 {
 	u64 bound = DSQ_BOUND | cpu, waiting = DSQ_WAITING | d;
+	struct domain_ctx *domc = domain_at(d);
+	u32 part;
 
 	if (dedicated)
 		return run_from(bound);
+	part = domc && READ_ONCE(domc->parts) ? part_with_tasks(d, cpu, DSQ_WAITING) : NO_PART;
+	if (part != NO_PART && head_is_before_head(DSQ_WAITING | (nr_domains + part), waiting))
+		waiting = DSQ_WAITING | (nr_domains + part);
 	if (!scx_bpf_dsq_nr_queued(bound))
 		return run_from(waiting);
 	return run_from_either(bound, waiting, head_is_before_head(bound, waiting));
@@ -124,8 +130,15 @@ static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *dom
  */
 __weak bool is_awaited(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
 {
-	return (!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | cpuc->domain) > 0) ||
-	       scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0;
+	struct domain_ctx *domc = domain_at(cpuc->domain);
+
+	if (scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)
+		return true;
+	if (cpuc->dedicated)
+		return false;
+	return scx_bpf_dsq_nr_queued(DSQ_WAITING | cpuc->domain) > 0 ||
+	       (domc && READ_ONCE(domc->parts) &&
+		part_with_tasks(cpuc->domain, cpu, DSQ_WAITING) != NO_PART);
 }
 
 /*
@@ -205,8 +218,7 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
 			      u64 now)
 {
-	if ((!cpuc->dedicated && scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0) ||
-	    scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)
+	if (is_awaited(cpu, cpuc))
 		return net_is_open(domc, now) && run_waiting(cpu, d, cpuc->dedicated);
 	if (cpuc->dedicated)
 		return false;

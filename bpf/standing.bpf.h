@@ -56,8 +56,8 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
  * A CPU may have gone idle since ops.select_cpu found none. No thread wakes up for this task, so
  * the waker kicks that CPU.
  */
-static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
-		  u64 enq_flags)
+static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
+				  struct domain_ctx *domc, u32 d, u32 queue, u64 enq_flags)
 {
 	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
 	s32 idle = -1;
@@ -67,7 +67,7 @@ static void stand(struct task_struct *p, struct task_ctx *taskc, struct domain_c
 	if (before(taskc->policy_vtime, earliest))
 		taskc->policy_vtime = earliest;
 	count(&domc->counts.standing);
-	make_ready(p, taskc, domc, d, DSQ_READY | d, taskc->slice_ns, enq_flags);
+	make_ready(p, taskc, domc, d, DSQ_READY | queue, taskc->slice_ns, enq_flags);
 	if (any_idle(domc))
 		idle = claim_idle(p, d, scx_bpf_task_cpu(p), 0);
 	if (idle >= 0)
@@ -97,13 +97,13 @@ static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
  * CPU needs that lock for its check, so it finds the task.
  */
 static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc,
-				   struct domain_ctx *domc, u32 d, s32 bound_to, u64 rest,
-				   u64 enq_flags)
+				   struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
+				   u64 rest, u64 enq_flags)
 {
 	taskc->policy_vtime = policy_vtime_now(taskc);
 	if (bound_to >= 0)
 		note_own(bound_to);
-	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | d, rest,
+	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue, rest,
 		   enq_flags);
 }
 

@@ -38,17 +38,21 @@ OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
 /*
- * The dispatch queues. All except THREAD are sorted by vtime. The number of the CPU or domain is in
- * the low bits.
+ * The dispatch queues. All except THREAD are sorted by vtime. The number of the CPU, the domain or
+ * the part is in the low bits.
  */
 enum dsq_kind {
 	DSQ_OWN = 1 << 16, /* decided, for this CPU */
 	DSQ_BOUND = 2 << 16, /* waiting, may run on this CPU only */
-	DSQ_READY = 3 << 16, /* decided, for any CPU of the domain */
+	DSQ_READY =
+		3 << 16, /* decided, for any CPU of the domain, or of a part of it (part.bpf.h) */
 	DSQ_WAITING = 4 << 16, /* waiting */
 	DSQ_THREAD = 5 << 16, /* the domain thread itself */
 	DSQ_KIND = 0xff << 16,
 };
+
+/* No part of a domain. */
+#define NO_PART 0xffff
 
 /* By what a task runs. */
 enum run_kind {
@@ -131,6 +135,7 @@ struct task_ctx {
 	 * not wait, or it has run.
 	 */
 	u32 waits_on;
+	u16 in_part; /* one more than the part that it is a user of; 0: of none */
 	u32 notified; /* the domain that was notified of it, or should have been */
 	u32 unnotified; /* 1: that domain's ring was full, so no decision will come */
 	u32 ready_on; /* the queue on which it is ready; 0: it is not */
@@ -190,6 +195,21 @@ struct {
 	__type(key, u32);
 	__type(value, struct domain_mask);
 } masks SEC(".maps");
+
+/* Some CPUs of a domain, for tasks that may use only these of it (part.bpf.h). */
+struct part {
+	u32 users; /* tasks; 0: the part is free */
+	u32 domain;
+	u64 vtime; /* vtime (the policy's unit) of the task last run from its READY */
+	u64 cpus[CPU_WORDS]; /* all that its tasks may use */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PARTS_MAX);
+	__type(key, u32);
+	__type(value, struct part);
+} parts SEC(".maps");
 
 /*
  * The lists of all domains, `nr_steps` steps each, one after the other. Written by the loader,

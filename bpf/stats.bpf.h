@@ -94,6 +94,7 @@ int gauge(void *unused)
 {
 	struct domain_ctx *domc;
 	struct cpu_ctx *cpuc;
+	struct part *part;
 	u32 i;
 
 	bpf_for(i, 0, nr_domains) {
@@ -102,6 +103,14 @@ int gauge(void *unused)
 			continue;
 		domc->waiting = scx_bpf_dsq_nr_queued(DSQ_WAITING | i);
 		domc->ready = scx_bpf_dsq_nr_queued(DSQ_READY | i);
+	}
+	bpf_for(i, 0, PARTS_MAX) {
+		part = bpf_map_lookup_elem(&parts, &i);
+		domc = part && part->users ? domain_at(part->domain) : NULL;
+		if (!domc)
+			continue;
+		domc->waiting += scx_bpf_dsq_nr_queued(DSQ_WAITING | (nr_domains + i));
+		domc->ready += scx_bpf_dsq_nr_queued(DSQ_READY | (nr_domains + i));
 	}
 	bpf_for(i, 0, nr_cpus) {
 		cpuc = cpu_at(i);

@@ -56,7 +56,7 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *own_domc = domain_at(d), *domc;
-	u32 i, other;
+	u32 i, other, part;
 
 	if (!neighbours || !own_domc)
 		return false;
@@ -73,6 +73,11 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 			continue;
 		if (run_from(DSQ_READY | other))
 			return true;
+		if (READ_ONCE(domc->parts)) {
+			part = part_with_tasks(other, cpu, DSQ_READY);
+			if (part != NO_PART && run_from(DSQ_READY | (nr_domains + part)))
+				return true;
+		}
 		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
 		    domc->state == THREAD_RUNNING || is_undrained(domc))
 			continue;

@@ -6,8 +6,8 @@
  *   - a ready task becomes ready in the emptiest domain, level with the tasks there;
  *   - for a waiting task the thread of that domain is asked to decide as well.
  *
- * Invariant: a task that may use a CPU of the emptiest domain is not left in a domain whose CPUs do
- * not ask. With --strict or --no-steal it is.
+ * Invariant: a task that may use all CPUs of the emptiest domain is not left in a domain whose CPUs
+ * do not ask. With --strict or --no-steal it is.
  */
 #ifndef MANYLAND_STRANDED_BPF_H
 #define MANYLAND_STRANDED_BPF_H
@@ -35,7 +35,7 @@ static __noinline bool move_ready(u32 d, u32 to)
 			if (!p)
 				break;
 			taskc = task_ctx(p);
-			if (!taskc || !may_run_in(p, to))
+			if (!taskc || !may_use_whole(p, to))
 				continue;
 			scx_bpf_dsq_move_set_vtime(&it, vtime);
 			if (!scx_bpf_dsq_move_vtime(&it, p, DSQ_READY | to, 0))

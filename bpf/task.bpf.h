@@ -12,28 +12,43 @@
 #include "domain_thread.bpf.h"
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
+#include "part.bpf.h"
 #include "safety_net.bpf.h"
 #include "unstored.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
 #define TASK_RUNNING 0
 
+/* A task runs from READY number `queue`: that of a domain, or of a part of one. */
+static void begin_ready_in(struct task_struct *p, u32 queue, struct cpu_ctx *cpuc)
+{
+	struct domain_ctx *domc = domain_at(queue);
+	struct part *part;
+
+	if (domc) {
+		domc->ready_vtime = p->scx.dsq_vtime;
+	} else {
+		part = part_at(queue - nr_domains);
+		if (!part)
+			return;
+		part->vtime = p->scx.dsq_vtime;
+		queue = part->domain;
+	}
+	advance_policy_vtime(domain_at(queue), p->scx.dsq_vtime);
+	note_theft(queue, cpuc->domain);
+}
+
 /* A ready task runs: virtual time advances to its key. */
 static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
 	u32 kind = taskc->ready_on & DSQ_KIND;
-	struct domain_ctx *domc;
 
 	if (kind == DSQ_OWN) {
 		cpuc->own_vtime = p->scx.dsq_vtime;
 		advance_policy_vtime(domain_at(cpuc->domain), p->scx.dsq_vtime);
 	}
-	domc = domain_at(taskc->ready_on & ~DSQ_KIND);
-	if (kind == DSQ_READY && domc) {
-		domc->ready_vtime = p->scx.dsq_vtime;
-		advance_policy_vtime(domc, p->scx.dsq_vtime);
-		note_theft(taskc->ready_on & ~DSQ_KIND, cpuc->domain);
-	}
+	if (kind == DSQ_READY)
+		begin_ready_in(p, taskc->ready_on & ~DSQ_KIND, cpuc);
 }
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
@@ -166,6 +181,8 @@ void BPF_STRUCT_OPS(manyland_set_cpumask, struct task_struct *p, const struct cp
 		note_cpus_of_thread(taskc, cpumask);
 	else if (taskc)
 		follow_affinity(taskc, cpumask);
+	if (taskc)
+		leave_part(taskc);
 }
 
 /* Another program means another working set: a cheap moment to move. */
@@ -187,6 +204,7 @@ void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_t
 	if (!taskc || taskc->is_thread)
 		return;
 	settle_unnotified(taskc);
+	leave_part(taskc);
 	domc = domain_at(taskc->home);
 	if (domc)
 		__sync_fetch_and_sub(&domc->tasks, 1);

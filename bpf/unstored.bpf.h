@@ -15,6 +15,7 @@
 #define MANYLAND_UNSTORED_BPF_H
 
 #include "home.bpf.h"
+#include "part.bpf.h"
 #include "safety_net.bpf.h"
 
 /* How long BPF does not ask for memory again after it got none. */
@@ -76,7 +77,7 @@ static void run_in_turn(struct task_struct *p, s32 cpu, u64 enq_flags)
 	u32 d = domain_of_cpu(cpu);
 	struct domain_ctx *domc = domain_at(d);
 	struct cpu_ctx *cpuc = cpu_at(cpu);
-	bool bound = p->nr_cpus_allowed == 1;
+	bool bound = p->nr_cpus_allowed == 1 || !may_use_whole(p, d);
 	u64 dsq, vtime;
 
 	if (!domc || !cpuc || (!bound && !has_cpu_of(d, p->cpus_ptr))) {

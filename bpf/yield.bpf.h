@@ -91,12 +91,13 @@ static u32 why_it_gives_way(struct task_struct *p, struct cpu_ctx *cpuc, u64 enq
 }
 
 /*
- * The task has yielded on `cpu`, in a slice that was decided: it pays for what it gives up.
+ * The task has yielded on `cpu`, in a slice that was decided: it pays for what it gives up. READY
+ * number `queue` is where it will be ready.
  */
-static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 d, s32 cpu)
+static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 queue, s32 cpu)
 {
 	u64 most = slice_ns * taskc->vtime_rate / VTIME_RATE_ONE, vtime = policy_vtime_now(taskc);
-	u64 distance = last_vtime(DSQ_READY | d, last_vtime(DSQ_OWN | cpu, vtime)) - vtime;
+	u64 distance = last_vtime(DSQ_READY | queue, last_vtime(DSQ_OWN | cpu, vtime)) - vtime;
 
 	taskc->used_ns +=
 		distance < most ? distance * VTIME_RATE_ONE / taskc->vtime_rate : slice_ns;
@@ -111,8 +112,8 @@ static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 d,
  * 0: it needs a decision. That is so too while its thread is stopped: the tasks that wait for it
  * would wait for this one as well.
  */
-static u64 slice_after_giving_way(struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32 cpu,
-				  u32 why)
+static u64 slice_after_giving_way(struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
+				  u32 queue, s32 cpu, u32 why)
 {
 	if (why == GIVES_WAY_YIELDS) {
 		taskc->yielded = 1;
@@ -121,7 +122,7 @@ static u64 slice_after_giving_way(struct task_ctx *taskc, struct domain_ctx *dom
 	if (taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d)
 		return 0;
 	if (why == GIVES_WAY_YIELDS)
-		give_up_slice(taskc, d, cpu);
+		give_up_slice(taskc, queue, cpu);
 	if (is_stopped(domc, scx_bpf_now()))
 		return 0;
 	if (why == GIVES_WAY_TO_YIELDER) {

@@ -70,6 +70,41 @@ fn a_task_that_runs_undecided_gives_way_at_the_end_of_its_slice() {
     assert_eq!(report.domains[0].counts.extended, 0);
 }
 
+/// A crowd that may use two CPUs of a domain is in no queue that the CPUs of others walk past, and has
+/// its two CPUs.
+#[test]
+fn no_cpu_walks_past_a_crowd_that_it_may_not_run() {
+    let walk = |crowd: u32| {
+        let tasks = format!(
+            r#""crowd": {{"instance": {crowd}, "cpus": [0, 1], "run": 1000}},
+               "others": {{"instance": 18, "cpus": [2, 3, 4, 5, 6, 7], "run": 200, "sleep": 300}},
+               "free": {{"instance": 2, "run": 200, "sleep": 300}}"#
+        );
+        let report = run("L3Cache:1 Core:8 PU:1", &tasks, &setup(2.0));
+        let crowd = group(&report, "crowd");
+        assert!((3.6..4.0).contains(&crowd.cpu_s), "{crowd:?}");
+        assert!(group(&report, "others").cpu_s > 9.0, "{:?}", group(&report, "others"));
+        report.longest_walk
+    };
+    assert_eq!([walk(10), walk(300)], [0, 0]);
+}
+
+/// More sets of CPUs than a domain has queues for: whoever has none waits for one of its CPUs.
+#[test]
+fn tasks_run_however_many_sets_of_cpus_they_are_bound_to() {
+    let of = |set: u32| (0..8).filter(|bit| set & 1 << bit != 0).collect::<Vec<u32>>();
+    let sets: Vec<_> = (1..=255).map(of).filter(|set| (2..8).contains(&set.len())).collect();
+    let tasks: Vec<_> = sets[..100]
+        .iter()
+        .map(|set| format!(r#""task {set:?}": {{"cpus": {set:?}, "run": 200, "sleep": 20000}}"#))
+        .collect();
+    let report = run("L3Cache:1 Core:8 PU:1", &tasks.join(","), &setup(2.0));
+    for group in &report.groups {
+        assert!(group.passes > 60 && group.run_delay_us.max < 20_000.0, "{group:?}");
+    }
+    assert_eq!(report.longest_walk, 0);
+}
+
 /// A thread that needs 50 ms to wake up is stopped for 49 of them, in which no task may pass those that wait for it.
 #[test]
 fn no_decision_stands_while_the_thread_is_stopped() {

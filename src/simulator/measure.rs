@@ -77,6 +77,7 @@ pub struct Measures {
     pub overhead_ns: u64,
     /// Calls of the scheduler's callbacks, notices consumed and decisions carried out.
     pub scheduling_events: u64,
+    pub longest_walk: u64,
     /// How often a task or a domain thread was switched in.
     pub switches: u64,
     pub moves: Moves,
@@ -94,6 +95,7 @@ impl Measures {
             busy_ns: 0,
             overhead_ns: 0,
             scheduling_events: 0,
+            longest_walk: 0,
             switches: 0,
             moves: Moves::default(),
             domains: std::iter::repeat_with(domain).take(domains).collect(),

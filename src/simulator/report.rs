@@ -41,6 +41,8 @@ pub struct Report {
     /// Calls of the scheduler's callbacks (select_cpu, enqueue, dispatch, running, stopping),
     /// notices consumed by domain threads and decisions carried out.
     pub scheduling_events: u64,
+    /// The most tasks that a CPU walked past in one search for work because it may not run them.
+    pub longest_walk: u64,
     /// How often a task or a domain thread was switched in.
     pub switches: u64,
     /// The moves of tasks between CPUs, by what these share.
@@ -210,6 +212,7 @@ impl Report {
             busy: measures.busy_ns as f64 / cpu_ns,
             overhead: measures.overhead_ns as f64 / cpu_ns,
             scheduling_events: measures.scheduling_events,
+            longest_walk: measures.longest_walk,
             switches: measures.switches,
             migrations: measures.moves.into(),
             fairness: (competing.len() > 1).then(|| jain(&competing)).flatten(),

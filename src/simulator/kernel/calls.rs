@@ -205,6 +205,12 @@ calls! {
         with(|kernel| kernel.distribute(&mask, &mask)).map_or(u32::MAX, |cpu| cpu.0)
     }
 
+    fn sim_any_and_distribute(a: *const cpumask, b: *const cpumask) -> u32 {
+        // SAFETY: bpf/ passes masks.
+        let (a, b) = unsafe { (*a, *b) };
+        with(|kernel| kernel.distribute(&a, &b)).map_or(u32::MAX, |cpu| cpu.0)
+    }
+
     fn sim_task_from_pid(pid: i32) -> *mut task_struct {
         K::current().pause();
         with(|kernel| {
@@ -442,7 +448,10 @@ impl K {
                 let task = self.task(*id);
                 task.cpu() == here || !task.migration_disabled && task.may_use(here)
             };
-            let Some(id) = self.dsq(number).iter().find(may_run) else { return false };
+            let found = self.dsq(number).iter().enumerate().find(|(_, id)| may_run(id));
+            let passed = found.map_or(self.dsq(number).len(), |(passed, _)| passed);
+            self.walked += passed as u64;
+            let Some((_, id)) = found else { return false };
             let from = self.task(id).cpu();
             let held_own = self.lock_other(from);
             let is_there = self.task(id).cpu() == from

@@ -96,6 +96,7 @@ struct Maps {
     masks: Shared<native::domain_mask>,
     preferences: Shared<abi::preference>,
     set_masks: Shared<native::domain_mask>,
+    parts: Shared<native::part>,
     /// A ring is known by the address of its entry.
     notice_rings: Shared<u64>,
     decision_rings: Shared<u64>,
@@ -149,6 +150,10 @@ pub struct Kernel {
     flags: u64,
     /// Calls of the scheduler's callbacks, and decisions carried out.
     pub scheduling_events: u64,
+    /// How many tasks the current ops.dispatch has walked past that its CPU may not run, and the
+    /// most of one.
+    pub(super) walked: u64,
+    pub longest_walk: u64,
     happenings: Vec<Happening>,
     options: sim_options,
     maps: Box<Maps>,
@@ -203,6 +208,7 @@ impl Kernel {
                 masks: Shared::zeroed(domains.len() + 1),
                 preferences: Shared::zeroed(steps.max(1)),
                 set_masks: Shared::zeroed(preferences.set_count().max(1)),
+                parts: Shared::zeroed(abi::limits_PARTS_MAX as usize),
                 notice_rings: Shared::zeroed(domains.len()),
                 decision_rings: Shared::zeroed(domains.len()),
                 heartbeats: Shared::zeroed(1),
@@ -266,6 +272,8 @@ impl Kernel {
             timer: Timer::default(),
             flags,
             scheduling_events: 0,
+            walked: 0,
+            longest_walk: 0,
             happenings: Vec::new(),
             options: data,
             maps,
@@ -285,6 +293,7 @@ impl Kernel {
             (native::SIM_MASKS, maps.masks.map()),
             (native::SIM_PREFERENCES, maps.preferences.map()),
             (native::SIM_SET_MASKS, maps.set_masks.map()),
+            (native::SIM_PARTS, maps.parts.map()),
             (native::SIM_NOTICE_RINGS, maps.notice_rings.map()),
             (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
             (native::SIM_HEARTBEATS, maps.heartbeats.map()),

@@ -192,11 +192,13 @@ impl K {
             Leaving::Idle | Leaving::Other => std::ptr::null_mut(),
             Leaving::Blocked(task) | Leaving::Runnable(task) => self.pointer(task),
         };
+        self.walked = 0;
         self.call(|ops| {
             let dispatch = ops.dispatch.expect("bpf/main.bpf.c has it");
             // SAFETY: as in call(); the task outlives the callback.
             unsafe { dispatch(cpu.0 as i32, previous) }
         });
+        self.longest_walk = self.longest_walk.max(self.walked);
     }
 
     /// ops.running.

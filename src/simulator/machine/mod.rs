@@ -328,6 +328,7 @@ impl M<'_> {
         }
         self.measures.length_ns = ended_ns - START_NS;
         self.measures.scheduling_events += self.kernel.scheduling_events;
+        self.measures.longest_walk = self.kernel.longest_walk;
         match &mut self.trace {
             Some(trace) => trace.finish(),
             None => Ok(()),

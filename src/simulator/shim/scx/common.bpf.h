@@ -32,6 +32,7 @@ typedef long long s64;
 
 /* How programs and maps are declared. A map names its memory by a number (native.c). */
 #define SEC(name)
+#define __arg_trusted
 #define BPF_STRUCT_OPS(name, args...) name(args)
 #define BPF_STRUCT_OPS_SLEEPABLE(name, args...) name(args)
 #define BPF_PROG(name, args...) name(args)
@@ -219,6 +220,7 @@ enum sim_map_number {
 	SIM_MASKS,
 	SIM_PREFERENCES,
 	SIM_SET_MASKS,
+	SIM_PARTS,
 	SIM_NOTICE_RINGS,
 	SIM_DECISION_RINGS,
 	SIM_HEARTBEATS,
@@ -283,6 +285,8 @@ u32 sim_any_distribute(const struct cpumask *mask);
 #define bpf_cpumask_create sim_create_cpumask
 #define bpf_cpumask_release(mask) ((void)(mask))
 #define bpf_cpumask_any_distribute sim_any_distribute
+u32 sim_any_and_distribute(const struct cpumask *a, const struct cpumask *b);
+#define bpf_cpumask_any_and_distribute sim_any_and_distribute
 #define bpf_kptr_xchg(at, value) \
 	({ typeof(*(at)) *at__ = (at), old__ = *at__; *at__ = (value); old__; })
 
@@ -338,7 +342,7 @@ long sim_user_ringbuf_drain(void *ring, void *callback, void *context);
 #define bpf_dynptr_read(to, size, dynptr, offset, flags) \
 	(__builtin_memcpy(to, (const char *)(dynptr)->data + (offset), size), 0)
 
-#define bpf_probe_read_kernel(to, size, from) __builtin_memcpy(to, from, size)
+#define bpf_probe_read_kernel(to, size, from) ((void)__builtin_memcpy(to, from, size), 0)
 #define bpf_probe_read_kernel_str(to, size, from) ((void)__builtin_strncpy(to, from, (size) - 1))
 
 /* Dispatch queues. */
