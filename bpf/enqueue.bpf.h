@@ -199,7 +199,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	rest = why > GIVES_WAY_TO_KTHREAD ?
-		       slice_after_giving_way(taskc, domc, d, bound ? d : queue, cpu, why) :
+		       slice_after_giving_way(taskc, d, bound ? d : queue, cpu, why) :
 		       rest_of_slice(taskc, d, enq_flags);
 	if (rest) {
 		resume(p, taskc, domc, d, queue, bound ? cpu : -1, rest, enq_flags);

@@ -112,9 +112,12 @@ static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 qu
  * 0: it needs a decision. That is so too while its thread is stopped: the tasks that wait for it
  * would wait for this one as well.
  */
-static u64 slice_after_giving_way(struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
-				  u32 queue, s32 cpu, u32 why)
+static u64 slice_after_giving_way(struct task_ctx *taskc, u32 d, u32 queue, s32 cpu, u32 why)
 {
+	struct domain_ctx *domc = domain_at(d);
+
+	if (!domc)
+		return 0;
 	if (why == GIVES_WAY_YIELDS) {
 		taskc->yielded = 1;
 		count(&domc->counts.yielded);

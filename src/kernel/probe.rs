@@ -8,11 +8,14 @@ use std::fs;
 use std::path::Path;
 
 const SCHED_EXT: &str = "/sys/kernel/sched_ext";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const REALTIME: &str = "/sys/kernel/realtime";
 
 /// Checks all that can be checked before loading.
 ///
 /// # Errors
 /// - The kernel has no sched_ext.
+/// - The kernel is locked down so far that BPF programs may not read its memory.
 /// - Another scheduler is attached.
 /// - The kernel's type information (BTF) is missing or malformed.
 pub fn check() -> Result<()> {
@@ -20,6 +23,12 @@ pub fn check() -> Result<()> {
         bail!(
             "cannot attach: this kernel has no sched_ext; use Linux 6.16 or newer built with \
              CONFIG_SCHED_CLASS_EXT=y, or try `make run` (a guest)"
+        );
+    }
+    if fs::read_to_string(LOCKDOWN).is_ok_and(|mode| forbids_reading(&mode)) {
+        bail!(
+            "cannot attach: the kernel is locked down (confidentiality), so that BPF programs may \
+             not read its memory; boot it with lockdown=integrity or lockdown=none"
         );
     }
     if let Some(other) = attached() {
@@ -36,6 +45,17 @@ pub fn check() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether BPF programs may not read the kernel's memory, by the list of modes of lockdown with the
+/// present one in brackets.
+fn forbids_reading(modes: &str) -> bool {
+    modes.contains("[confidentiality]")
+}
+
+/// Whether the kernel was built with PREEMPT_RT.
+pub fn is_preempt_rt() -> bool {
+    fs::read_to_string(REALTIME).is_ok_and(|flag| flag.trim() == "1")
 }
 
 /// The name of the sched_ext scheduler that is attached, if any is.
@@ -124,6 +144,13 @@ pub fn enumerator(btf: &Btf<'_>, enumeration: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_confidentiality_keeps_bpf_from_reading() {
+        assert!(forbids_reading("none integrity [confidentiality]\n"));
+        assert!(!forbids_reading("none [integrity] confidentiality\n"));
+        assert!(!forbids_reading("[none] integrity confidentiality\n"));
+    }
 
     /// The BPF side's object has BTF as the kernel has.
     #[test]

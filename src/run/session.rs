@@ -160,6 +160,12 @@ fn attach(
              sched_ext scheduler is attached; use Linux 7.3 or newer, or turn SMT off\n",
         );
     }
+    if attachment == Attachment::First && probe::is_preempt_rt() {
+        report(
+            "warning: this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a \
+             domain thread is a real-time task's work\n",
+        );
+    }
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
