@@ -66,6 +66,7 @@ static __noinline u64 preempt_flag(struct cpu_ctx *cpuc __arg_nonnull,
 	if ((s64)(now - taskc->began_ns) >= PROTECTED_NS) {
 		taskc->rest_ns = taskc->run_slice_ns > used ? taskc->run_slice_ns - used : 0;
 		cpuc->gives_way = GIVES_WAY_TO_KTHREAD;
+		count(&domc->counts.interrupted);
 		flag = SCX_ENQ_PREEMPT;
 	} else if (running->scx.slice > PROTECTED_NS) {
 		scx_bpf_task_set_slice(running, PROTECTED_NS);

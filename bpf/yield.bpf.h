@@ -29,11 +29,16 @@ bool BPF_STRUCT_OPS(manyland_yield, struct task_struct *from, struct task_struct
 	if (to)
 		return false;
 	taskc = task_ctx(from);
+	/* A domain thread lets its CPU ask for work, and may be the next to run. */
+	if (taskc && taskc->is_thread) {
+		scx_bpf_task_set_slice(from, 0);
+		return false;
+	}
 	/*
 	 * The thread is slow. If tasks that only yield alternated every few microseconds, they
 	 * would run undecided hundreds of times until it comes.
 	 */
-	if (taskc && !taskc->is_thread && taskc->run_kind == RUN_UNDECIDED &&
+	if (taskc && taskc->run_kind == RUN_UNDECIDED &&
 	    scx_bpf_now() - taskc->started_ns < slice_min_ns)
 		return false;
 	if (taskc)

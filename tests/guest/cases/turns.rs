@@ -120,33 +120,36 @@ pub fn processes_that_end_share_the_cpu(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// A thread of the kernel that is bound to a CPU runs as soon as it wakes up there, and a hog goes
-/// on afterwards where it was. To read `stat_refresh` is to wait for one on each CPU.
+/// A thread of the kernel that is bound to a CPU preempts a hog when it wakes up there. To read
+/// `stat_refresh` is to wait for one on each CPU.
 pub fn threads_of_the_kernel_preempt(_: &Machine) -> Result<()> {
-    const TIME: Duration = Duration::from_secs(4);
-    let waited = || -> Result<u32> {
-        let hogs = cpus::online()?
+    const ENOUGH: u64 = 100;
+    let refresh = || -> Result<Duration> {
+        let began = Instant::now();
+        fs::read("/proc/sys/vm/stat_refresh")?;
+        let took = began.elapsed();
+        thread::sleep(Duration::from_millis(5));
+        Ok(took)
+    };
+    let hogs = || {
+        cpus::online()?
             .iter()
             .map(|cpu| Hog::on(&CpuSet::from_iter([cpu]), LONG))
-            .collect::<Result<Vec<_>>>()?;
-        thread::sleep(Duration::from_secs(1));
-        let (mut times, began) = (0, Instant::now());
-        while began.elapsed() < TIME {
-            fs::read("/proc/sys/vm/stat_refresh")?;
-            times += 1;
-            thread::sleep(Duration::from_millis(2));
-        }
-        drop(hogs);
-        Ok(times)
+            .collect::<Result<Vec<_>>>()
     };
     process::become_real_time();
-    let kernels = waited()?;
-    let scheduler = Scheduler::start(&[])?;
-    let ours = waited()?;
-    println!("{ours} times in {TIME:?}, under the kernel's own scheduler {kernels} times");
-    ensure!(
-        ours * 3 > kernels * 2,
-        "{ours} times, under the kernel's own scheduler {kernels} times"
-    );
+    let kernels = {
+        let _hogs = hogs()?;
+        (0..ENOUGH).map(|_| refresh()).sum::<Result<Duration>>()?
+    };
+    let scheduler = Scheduler::start(&STATS)?;
+    let _hogs = hogs()?;
+    scheduler.await_stats(1)?;
+    let before = scheduler.stats()?.sum("interrupted")?;
+    let ours = (0..ENOUGH).map(|_| refresh()).sum::<Result<Duration>>()?;
+    println!("{ENOUGH} times in {ours:?}, under the kernel's own scheduler in {kernels:?}");
+    let interrupted = scheduler.await_stats(1)?.sum("interrupted")? - before;
+    println!("hogs were preempted {interrupted} times");
+    ensure!(interrupted > ENOUGH / 4, "hogs were preempted {interrupted} times only");
     scheduler.stop()
 }
