@@ -138,8 +138,11 @@ fn main() -> Result<()> {
             .groups
             .iter()
             .map(|group| {
-                let play = move || play(group, workload, shared);
-                (0..group.instances).map(|_| scope.spawn(play)).collect()
+                let spawn = |_| {
+                    let born = shared.start.elapsed();
+                    scope.spawn(move || play(group, workload, shared, born))
+                };
+                (0..group.instances).map(spawn).collect()
             })
             .collect();
         started
@@ -173,10 +176,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn play(group: &Group, workload: &Workload, shared: &Shared) -> Played {
+fn play(group: &Group, workload: &Workload, shared: &Shared, born: Duration) -> Played {
     thread::sleep(Duration::from_nanos(group.delay_ns));
     let timers = vec![None; group.own_timers];
-    let mut player = Player { shared, workload, timers, ahead: Duration::ZERO, passes: 0 };
+    let mut player = Player { shared, workload, timers, born, ahead: Duration::ZERO, passes: 0 };
     // The end of the time is the only way out of a loop without one.
     let _ = player.play(group);
     let (delay, runs) = run_delay();
@@ -219,6 +222,8 @@ struct Player<'a> {
     shared: &'a Shared,
     workload: &'a Workload,
     timers: Vec<Option<Duration>>,
+    /// When it was created, after the start.
+    born: Duration,
     /// By how much its runs have lasted too long.
     ahead: Duration,
     passes: u64,
@@ -269,7 +274,7 @@ impl Player<'_> {
                     Timer::Shared(timer) => &mut lines.timers[timer],
                     Timer::Own(timer) => &mut self.timers[timer],
                 };
-                let next = beat.unwrap_or(now) + Duration::from_nanos(step.period_ns);
+                let next = beat.unwrap_or(self.born) + Duration::from_nanos(step.period_ns);
                 *beat = Some(if step.absolute { next } else { next.max(now) });
                 drop(lines);
                 thread::sleep(next.saturating_sub(now).min(self.left()));
