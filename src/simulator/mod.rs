@@ -14,6 +14,7 @@
 
 pub mod costs;
 mod events;
+pub mod fuzz;
 #[allow(missing_docs, reason = "fields mirror those of the kernel, which explains them")]
 mod kernel;
 #[allow(missing_docs, reason = "fields mirror those of the BPF side, which explains them")]

@@ -170,7 +170,8 @@ impl Kernel {
         if self.domain(domain).counts.decided == decided {
             return;
         }
-        let task = TaskId::of_pid(pid);
+        // A thread that is not to be trusted may have written another number meanwhile.
+        let Some(task) = self.find(pid) else { return };
         let latency_ns = self.at().saturating_sub(self.task(task).ctx().runnable_ns);
         self.happenings.push(Happening::CarriedOut { domain, task, begun_ns, latency_ns });
     }
@@ -214,10 +215,8 @@ calls! {
     fn sim_task_from_pid(pid: i32) -> *mut task_struct {
         K::current().pause();
         with(|kernel| {
-            let id = TaskId((pid as u32).wrapping_sub(1));
-            let is_alive = kernel.tasks.get(id.index()).is_some_and(Option::is_some)
-                && kernel.task(id).alive;
-            if is_alive { kernel.pointer(id) } else { null_mut() }
+            let alive = kernel.find(pid as u32).filter(|&id| kernel.task(id).alive);
+            alive.map_or(null_mut(), |id| kernel.pointer(id))
         })
     }
 

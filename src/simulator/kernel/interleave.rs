@@ -97,6 +97,7 @@ impl K {
 
     /// Another CPU may go on here, if the seed says so.
     pub(super) fn pause(mut self) {
+        self.be_written_to();
         let Some(interleaving) = &mut self.interleaving else { return };
         if interleaving.random.u8(0..PAUSES) > 0 {
             return;

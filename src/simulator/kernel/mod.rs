@@ -14,6 +14,8 @@
 //! | [`rings`], [`seam`] | ring buffers; what user space sees of them |
 //! | [`task`] | `task_struct` |
 //!
+//! [`hostile`] is what a domain thread must not achieve.
+//!
 //! A path through the kernel, such as a wake-up or a dispatch, happens at one moment. Its costs add
 //! up in `spent_ns`, and its consequences happen that much later.
 //!
@@ -22,6 +24,7 @@
 
 mod calls;
 pub mod dsq;
+pub mod hostile;
 pub mod idle;
 pub mod interleave;
 pub mod native;
@@ -45,6 +48,7 @@ use crate::topology::preference::Preferences;
 use crate::topology::{Domains, Topology};
 use anyhow::{Result, ensure};
 use dsq::Dsq;
+use hostile::Hostility;
 use idle::Idle;
 use interleave::Interleaving;
 use native::{cgroup, css_set, kernfs_node, sim_map, sim_options, task_struct};
@@ -155,6 +159,8 @@ pub struct Kernel {
     pub(super) walked: u64,
     pub longest_walk: u64,
     happenings: Vec<Happening>,
+    /// What the domain threads do to the kernel side, if they are not to be trusted.
+    hostility: Option<Rc<RefCell<Hostility>>>,
     options: sim_options,
     maps: Box<Maps>,
     masks: Vec<NonNull<native::bpf_cpumask>>,
@@ -275,6 +281,7 @@ impl Kernel {
             walked: 0,
             longest_walk: 0,
             happenings: Vec::new(),
+            hostility: None,
             options: data,
             maps,
             masks: Vec::new(),
@@ -386,6 +393,47 @@ impl Kernel {
         !self.happenings.is_empty()
     }
 
+    /// The domain threads are not to be trusted from now on.
+    pub fn distrust(&mut self, hostility: Hostility) {
+        let hostility = Rc::new(RefCell::new(hostility));
+        for channel in &self.channels {
+            channel.decisions.borrow_mut().hostility = Some(hostility.clone());
+        }
+        self.hostility = Some(hostility);
+    }
+
+    /// bpf/ calls the kernel; meanwhile a domain thread that is not to be trusted may write to what
+    /// it shares with bpf/.
+    fn be_written_to(&mut self) {
+        let Some(hostility) = &self.hostility else { return };
+        let Some([target, value, bits]) = hostility.borrow_mut().write() else { return };
+        let domain = usize::from(target) % self.channels.len();
+        let domc = self.memory.domain(domain).as_ptr();
+        match target / 64 {
+            0 => {
+                // SAFETY: no reference to the memory exists.
+                unsafe { (*domc).sleeping = value.into() };
+            }
+            1 if value < 64 => {
+                // SAFETY: as above.
+                unsafe { (*domc).submitted = (*domc).submitted.wrapping_add(value.into()) };
+            }
+            _ => self.channels[domain].decisions.borrow_mut().write(target, value, bits),
+        }
+    }
+
+    /// What must be 0 once all tasks have ended.
+    ///
+    /// # Panics
+    /// If something is not.
+    pub fn check_counts(&self) {
+        for domain in 0..self.channels.len() {
+            let domc = self.domain(domain);
+            assert_eq!((domc.tasks, domc.unnotified), (0, 0), "domain {domain}");
+        }
+        assert!(self.maps.cpus.0.iter().all(|cpu| cpu.own_sent == 0), "tasks are on their way");
+    }
+
     /// The rings of a domain.
     pub fn channel(&self, domain: usize) -> &Rc<Channel> {
         &self.channels[domain]
@@ -421,6 +469,12 @@ impl Kernel {
         let mut task = self.tasks[id.index()].expect("the task was created");
         // SAFETY: as above, and `self` is borrowed for writing.
         unsafe { task.as_mut() }
+    }
+
+    /// The task of a pid that may be any number.
+    fn find(&self, pid: u32) -> Option<TaskId> {
+        let id = TaskId(pid.checked_sub(1)?);
+        self.tasks.get(id.index())?.map(|_| id)
     }
 
     /// What C is given for a task.

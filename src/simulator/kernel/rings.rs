@@ -6,10 +6,13 @@
 //! Invariant: a ring never holds more bytes than its size. A record that is still being written
 //! hides all later ones, as in the kernel.
 
+use super::hostile::Hostility;
 use crate::abi;
 use crate::domains::seam::Message;
 use crate::kernel::rings::stride;
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// A ring's memory and positions.
 struct Ring {
@@ -146,6 +149,8 @@ pub struct Decisions {
     later: VecDeque<Made>,
     /// Those that it can see and has not drained.
     visible: VecDeque<Made>,
+    /// What the thread writes instead, if it is not to be trusted.
+    pub hostility: Option<Rc<RefCell<Hostility>>>,
     /// Whether a CPU drains them, or until when one does.
     pub draining: bool,
     pub draining_until_ns: u64,
@@ -159,6 +164,7 @@ impl Decisions {
             fresh: Vec::new(),
             later: VecDeque::new(),
             visible: VecDeque::new(),
+            hostility: None,
             draining: false,
             draining_until_ns: 0,
         }
@@ -166,6 +172,27 @@ impl Decisions {
 
     /// Appends a decision; false if there is no room.
     pub fn submit(&mut self, decision: &abi::decision) -> bool {
+        let Some(hostility) = &self.hostility else { return self.append(decision) };
+        let written = hostility.borrow_mut().submit(decision);
+        written.iter().all(|decision| self.append(decision))
+    }
+
+    /// Changes bits of a byte of a decision in the ring.
+    pub fn write(&mut self, decision: u8, byte: u8, bits: u8) {
+        let stride = stride(size_of::<abi::decision>() as u64);
+        let count = (self.ring.produced - self.ring.consumed) / stride;
+        if count == 0 {
+            return;
+        }
+        // The first is the one that may be in the middle of being carried out.
+        let record = u64::from(decision / 32) % count;
+        let message = self.ring.message(self.ring.consumed + record * stride);
+        let byte = usize::from(byte) % size_of::<abi::decision>();
+        // SAFETY: the message is a decision, and the byte is one of its bytes.
+        unsafe { *message.cast::<u8>().add(byte) ^= bits | 1 };
+    }
+
+    fn append(&mut self, decision: &abi::decision) -> bool {
         let message = self.ring.append(size_of::<abi::decision>() as u64, 0);
         if message.is_null() {
             return false;

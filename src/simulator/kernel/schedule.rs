@@ -275,6 +275,9 @@ impl K {
         let c = &mut self.cpus[cpu.index()];
         let first = c.local.pop_front();
         debug_assert_eq!(first, Some(task));
+        let t = self.task(task);
+        assert!(t.may_use(cpu) || t.migration_disabled, "{task:?} may not use {cpu:?}");
+        let c = &mut self.cpus[cpu.index()];
         c.current = Some(task);
         let ctx = self.task(task).ctx();
         self.cpus[cpu.index()].waited = (ctx.waits_on != 0).then_some(ctx.seq);

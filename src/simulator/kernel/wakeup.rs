@@ -332,7 +332,7 @@ mod tests {
             // SAFETY: as in call(); the task outlives the callback.
             unsafe { enqueue(p, native::SCX_ENQ_WAKEUP) }
         });
-        let sent_to = native::DSQ_OWN as u64 | u64::from(idle.0);
+        let sent_to = u64::from(native::DSQ_OWN) | u64::from(idle.0);
         assert_eq!(kernel.task(task).c.scx.ddsp_dsq_id, sent_to);
         assert_eq!(kernel.cpus[0].to_kick, [(idle, false)]);
         for _ in 0..10 {

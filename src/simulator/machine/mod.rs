@@ -22,6 +22,7 @@ mod thread;
 mod tracing;
 
 use super::events::Event;
+use super::kernel::hostile::Hostility;
 use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
 use super::kernel::seam::KernelSeam;
@@ -230,6 +231,16 @@ impl<'a> Machine<'a> {
         let m = M(NonNull::from(&mut *self));
         let end_ns = START_NS + length.as_nanos() as u64;
         m.close(if m.alive > 0 { end_ns } else { m.kernel.now_ns })
+    }
+
+    /// The domain threads are not to be trusted: for a machine that has not run yet.
+    pub fn distrust(&mut self, hostility: Hostility) {
+        self.kernel.distrust(hostility);
+    }
+
+    /// See [`Kernel::check_counts`].
+    pub fn check_counts(&self) {
+        self.kernel.check_counts();
     }
 
     /// The memory of a domain at the end.
