@@ -24,6 +24,13 @@ format: ## Format the Rust code and the BPF side's C
 test: ## All of check, the documentation, and the tests in guests
 	@tools/test
 
+sanitize: ## The simulator's tests, with bad memory accesses and undefined behaviour of bpf/ found
+	@tools/sanitize
+
+seeds: setup ## Let paths through the kernel overlap in the simulator: make seeds SEEDS=5000
+	@BPF_CLANG=$$(tools/clang) INTERLEAVED_SEEDS=$(or $(SEEDS),5000) \
+		cargo test --release --test interleaved no_task -- --nocapture
+
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minutes long
 	@BPF_CLANG=$$(tools/clang) cargo run --release --package guest -- --ignored large::
 
@@ -65,4 +72,4 @@ setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
 .PHONY: bench build check compare compare-simulator count deny format fuzz help measure-costs plot-scale \
-	reliability run run-here setup soak test test-kernels test-large try
+	reliability run run-here sanitize seeds setup soak test test-kernels test-large try

@@ -6,8 +6,10 @@
 use anyhow::{Context, Result, ensure};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// Names what the kernel side is checked for while it is simulated, in clang's words; a fault traps.
+/// Names what the kernel side is checked for while it is simulated, in clang's words, separated by
+/// commas. A fault ends the program.
 const SANITIZE: &str = "SCX_MANYLAND_SANITIZE";
 const SHIM: &str = "src/simulator/shim";
 const OPTIONS: &str = "bpf/state.bpf.h";
@@ -25,10 +27,7 @@ pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
     write_options(out)?;
     let folders = [PathBuf::from(SHIM), PathBuf::from("bpf"), out.to_owned()];
     println!("cargo:rerun-if-env-changed={SANITIZE}");
-    let checks = env::var(SANITIZE)
-        .ok()
-        .into_iter()
-        .flat_map(|checks| [format!("-fsanitize={checks}"), format!("-fsanitize-trap={checks}")]);
+    let checks = sanitizers(&env::var(SANITIZE).unwrap_or_default())?;
     cc::Build::new()
         .compiler(clang)
         .file(Path::new(SHIM).join("native.c"))
@@ -57,6 +56,46 @@ pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
         .context("cannot generate bindings of the kernel side")?
         .write_to_file(bindings)
         .with_context(|| format!("cannot write {}", bindings.display()))
+}
+
+/// The compiler's flags for these checks.
+fn sanitizers(checks: &str) -> Result<Vec<String>> {
+    let mut flags = Vec::new();
+    for check in checks.split(',').filter(|check| !check.is_empty()) {
+        flags.push(format!("-fsanitize={check}"));
+        match check {
+            "address" => {
+                // A path that overlaps with others has a stack of its own, and the frames that
+                // this would keep elsewhere are told from dead ones by the thread's stack.
+                flags.push("-fsanitize-address-use-after-return=never".to_owned());
+                link_address_sanitizer()?;
+            }
+            // It counts for a fuzzer, whose program has what it calls.
+            "fuzzer-no-link" => (),
+            _ => flags.push(format!("-fsanitize-trap={check}")),
+        }
+    }
+    Ok(flags)
+}
+
+/// Links the run-time part of clang's AddressSanitizer, which Rust's compiler brings along, into all
+/// programs and tests. It is part of LLVM, and works for the code of every clang since version 7.
+fn link_address_sanitizer() -> Result<()> {
+    let (rustc, target) = (env::var("RUSTC")?, env::var("TARGET")?);
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output()?;
+    let sysroot = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    let folder = sysroot.join("lib/rustlib").join(target).join("lib");
+    let is_runtime = |path: &PathBuf| path.to_string_lossy().ends_with("_rt.asan.a");
+    let mut files = std::fs::read_dir(&folder)?.flatten().map(|file| file.path());
+    let runtime = files.find(is_runtime);
+    let runtime = runtime.with_context(|| format!("no *_rt.asan.a in {}", folder.display()))?;
+    for argument in ["-Wl,--whole-archive", &runtime.to_string_lossy(), "-Wl,--no-whole-archive"] {
+        println!("cargo:rustc-link-arg={argument}");
+    }
+    for library in ["-lpthread", "-ldl", "-lrt", "-lm", "-lresolv"] {
+        println!("cargo:rustc-link-arg={library}");
+    }
+    Ok(())
 }
 
 /// Makes a struct of the options, and a function that sets them from it.
