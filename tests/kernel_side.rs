@@ -284,3 +284,31 @@ fn a_thread_of_the_kernel_has_no_more_than_its_share() {
     let hog = group(&report, "hog");
     assert!(hog.cpu_s > 1.3, "{hog:?}");
 }
+
+/// A real-time task takes a CPU at once; what ran there finds another one, and keeps its share.
+#[test]
+fn real_time_tasks_go_before_all_others() {
+    let tasks = r#""rt": {"policy": "SCHED_FIFO", "priority": 50, "run": 2000, "sleep": 2000},
+        "hog": {"instance": 3, "run": 1000}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup(4.0));
+    let (rt, hog) = (group(&report, "rt"), group(&report, "hog"));
+    assert!(rt.run_delay_us.max < 100.0 && rt.passes > 950, "{rt:?}");
+    assert!(hog.cpu_s > 5.9 && hog.fairness.unwrap() > 0.99, "{hog:?}");
+    let counts = &report.domains[0].counts;
+    assert!(counts.displaced > 500, "{counts:?}");
+}
+
+/// A task that changes its class leaves the scheduler and comes back; nothing remains counted.
+#[test]
+fn a_task_may_change_its_class_again_and_again() {
+    let tasks = r#""changing": {"instance": 4, "loop": 50, "phases": {
+            "above": {"policy": "SCHED_FIFO", "cpus": [0, 1], "run": 300, "sleep": 100},
+            "ours": {"policy": "SCHED_OTHER", "cpus": [1], "run": 500}}},
+        "hog": {"instance": 3, "loop": 100, "run": 1000}"#;
+    for interleave in [false, true] {
+        let report = run("L3Cache:2 Core:1 PU:1", tasks, &Setup { interleave, ..setup(60.0) });
+        let ended: usize = report.groups.iter().map(|group| group.ended).sum();
+        let counted: u32 = report.domains.iter().map(|domain| domain.tasks).sum();
+        assert_eq!((ended, counted), (7, 0), "{report:?}");
+    }
+}

@@ -11,7 +11,7 @@
 //! The run delay is the kernel's own (`/proc/TID/schedstat`), of which there are only the sum and
 //! the count, so the figure is a mean. Threads wait for each other in lines as the simulator's
 //! tasks do, first come, first served, each parked on a futex of its own. Tasks that fork others
-//! are not played.
+//! are not played. A pipe is played as a semaphore.
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -312,7 +312,7 @@ impl Player<'_> {
                 }
                 lines.barriers[barrier].drain(..).for_each(|other| other.let_go());
             }
-            Step::Post(semaphore) => {
+            Step::Post(semaphore) | Step::Write(semaphore) => {
                 let mut lines = self.lines();
                 let (count, line) = &mut lines.semaphores[semaphore];
                 match line.pop_front() {
@@ -393,6 +393,12 @@ fn enter(phase: &Phase) {
             // SAFETY: the parameters outlive the call; 0 is the calling thread.
             let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
             assert_eq!(result, 0, "SCHED_IDLE is allowed");
+        }
+        Some(Priority::RealTime(priority)) => {
+            let parameters = libc::sched_param { sched_priority: priority.into() };
+            // SAFETY: as above.
+            let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
+            assert_eq!(result, 0, "SCHED_FIFO is allowed");
         }
         None => (),
     }

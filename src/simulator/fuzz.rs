@@ -133,6 +133,7 @@ impl Bytes<'_> {
         let priority = match self.next() {
             byte @ 0..40 => Priority::Nice(byte as i8 - 20),
             40..50 => Priority::Idle,
+            byte @ 50..60 => Priority::RealTime(byte),
             _ => Priority::Nice(0),
         };
         Phase {

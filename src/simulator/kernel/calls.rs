@@ -445,7 +445,7 @@ impl K {
         loop {
             let may_run = |id: &TaskId| {
                 let task = self.task(*id);
-                task.cpu() == here || !task.migration_disabled && task.may_use(here)
+                task.cpu() == here || task.may_run_on(here)
             };
             let found = self.dsq(number).iter().enumerate().find(|(_, id)| may_run(id));
             let passed = found.map_or(self.dsq(number).len(), |(passed, _)| passed);

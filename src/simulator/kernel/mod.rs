@@ -12,6 +12,7 @@
 //! | [`dsq`] | dispatch queues |
 //! | [`idle`] | `scx_select_cpu_dfl()` and the masks of idle CPUs, kicks |
 //! | [`rings`], [`seam`] | ring buffers; what user space sees of them |
+//! | [`real_time`] | the real-time class, which goes before sched_ext |
 //! | [`task`] | `task_struct` |
 //!
 //! [`hostile`] is what a domain thread must not achieve.
@@ -28,6 +29,7 @@ pub mod hostile;
 pub mod idle;
 pub mod interleave;
 pub mod native;
+pub mod real_time;
 pub mod rings;
 pub mod schedule;
 pub mod seam;
@@ -141,6 +143,8 @@ pub struct Kernel {
     pub online: CpuSet,
     idle: Idle,
     tasks: Vec<Option<NonNull<Task>>>,
+    /// The real-time tasks that wait for a CPU, in their sequence.
+    real_time: Vec<TaskId>,
     /// The queues of each kind, by number.
     dsqs: Vec<Vec<Dsq>>,
     channels: Vec<Rc<Channel>>,
@@ -254,6 +258,7 @@ impl Kernel {
             cpu: CpuId(0),
             cpus: topology.cpus(),
             weight: crate::policy::DEFAULT_WEIGHT,
+            real_time: 0,
         };
         let swapper = Task::create(TaskId(u32::MAX - 1), &birth, &raw mut *set);
         Ok(K(NonNull::from(Box::leak(Box::new(Kernel {
@@ -269,6 +274,7 @@ impl Kernel {
             online: *topology.cpus(),
             idle: Idle::all(topology),
             tasks: Vec::new(),
+            real_time: Vec::new(),
             dsqs: Vec::new(),
             channels,
             memory,
@@ -612,7 +618,7 @@ impl K {
             // SAFETY: as in call(); the task and the arguments outlive the callbacks.
             unsafe {
                 let err = init(p, &raw mut args);
-                if err == 0 {
+                if err == 0 && birth.real_time == 0 {
                     enable(p);
                     // As `switching_to_scx()`: the task is older than the scheduler.
                     if !args.fork {
@@ -641,6 +647,7 @@ impl K {
     /// A task that has ended leaves bpf/.
     pub fn exit(mut self, id: TaskId) {
         self.task_mut(id).alive = false;
+        let is_enabled = self.task(id).real_time == 0;
         let p = self.pointer(id);
         let mut args = native::scx_exit_task_args { cancelled: false };
         self.call(|ops| {
@@ -648,7 +655,9 @@ impl K {
             let (disable, exit) = disable.zip(exit).expect("bpf/main.bpf.c has them");
             // SAFETY: as in call(); the task and the arguments outlive the callbacks.
             unsafe {
-                disable(p);
+                if is_enabled {
+                    disable(p);
+                }
                 exit(p, &raw mut args);
             }
         });

@@ -133,13 +133,24 @@ impl K {
         self.cpus[cpu.index()].in_balance = true;
         if let Leaving::Blocked(task) = leaving {
             self.task_mut(task).c.__state = TASK_INTERRUPTIBLE;
-            self.stopping(task, false);
-            self.dequeue(task);
+        }
+        match leaving {
+            Leaving::Blocked(task) if self.task(task).real_time > 0 => {
+                self.cpus[cpu.index()].nr_running -= 1;
+            }
+            Leaving::Blocked(task) => {
+                self.stopping(task, false);
+                self.dequeue(task);
+            }
+            Leaving::Idle | Leaving::Other | Leaving::Runnable(_) => (),
         }
         let next = self.pick(cpu, leaving);
         self.cpus[cpu.index()].in_balance = false;
         match next {
             Next::Same => (),
+            Next::Task(task) if self.task(task).real_time > 0 => {
+                self.switch_to_real_time(cpu, task, leaving);
+            }
             Next::Task(task) => self.switch_to(cpu, task, leaving),
             Next::Idle => self.go_idle(cpu, leaving),
         }
@@ -153,6 +164,14 @@ impl K {
             Leaving::Runnable(task) => Some(task),
             Leaving::Idle | Leaving::Other | Leaving::Blocked(_) => None,
         };
+        let running = runnable.map_or(0, |task| self.task(task).real_time);
+        if let Some(next) = self.take_real_time(cpu, running) {
+            self.give_way(cpu, leaving);
+            return Next::Task(next);
+        }
+        if running > 0 {
+            return Next::Same;
+        }
         if runnable.is_some_and(|task| self.task(task).c.scx.slice > 0) {
             return Next::Same;
         }
@@ -173,6 +192,27 @@ impl K {
         next.map_or(Next::Idle, Next::Task)
     }
 
+    /// What has the CPU gives way to a real-time task. sched_ext is asked for work before, unless the
+    /// task could go on; what it then puts into the local queue waits there.
+    fn give_way(mut self, cpu: CpuId, leaving: Leaving) {
+        match leaving {
+            Leaving::Runnable(task) if self.task(task).real_time > 0 => {
+                self.cpus[cpu.index()].nr_running -= 1;
+            }
+            Leaving::Runnable(task) => {
+                if self.task(task).c.scx.slice == 0 && self.cpus[cpu.index()].local.is_empty() {
+                    self.dispatch(cpu, leaving);
+                }
+                self.put_previous(task, false);
+            }
+            Leaving::Idle | Leaving::Other | Leaving::Blocked(_) => {
+                if self.cpus[cpu.index()].local.is_empty() {
+                    self.dispatch(cpu, leaving);
+                }
+            }
+        }
+    }
+
     /// A runnable task leaves its CPU, which has nothing else to run if it is the `last`.
     pub(super) fn put_previous(mut self, task: TaskId, last: bool) {
         self.stopping(task, true);
@@ -189,8 +229,10 @@ impl K {
         self.scheduling_events += 1;
         self.spend(self.costs.dispatch);
         let previous = match leaving {
-            Leaving::Idle | Leaving::Other => std::ptr::null_mut(),
-            Leaving::Blocked(task) | Leaving::Runnable(task) => self.pointer(task),
+            Leaving::Blocked(task) | Leaving::Runnable(task) if self.task(task).real_time == 0 => {
+                self.pointer(task)
+            }
+            _ => std::ptr::null_mut(),
         };
         self.walked = 0;
         self.call(|ops| {
@@ -225,6 +267,9 @@ impl K {
 
     /// sched_yield() by the task that runs on a CPU, before that schedules: `yield_task_scx()`.
     pub fn yield_task(mut self, task: TaskId) {
+        if self.task(task).real_time > 0 {
+            return;
+        }
         let cpu = self.task(task).cpu();
         self.here = cpu;
         self.lock_run_queue(cpu);
@@ -240,7 +285,7 @@ impl K {
     }
 
     /// The CPU is done with the task that it leaves.
-    fn leave(mut self, leaving: Leaving) {
+    pub(super) fn leave(mut self, leaving: Leaving) {
         let at_ns = self.at();
         if let Leaving::Blocked(task) | Leaving::Runnable(task) = leaving {
             let task = self.task_mut(task);
@@ -276,7 +321,7 @@ impl K {
         let first = c.local.pop_front();
         debug_assert_eq!(first, Some(task));
         let t = self.task(task);
-        assert!(t.may_use(cpu) || t.migration_disabled, "{task:?} may not use {cpu:?}");
+        assert!(t.may_run_on(cpu), "{task:?} may not run on {cpu:?}");
         let c = &mut self.cpus[cpu.index()];
         c.current = Some(task);
         let ctx = self.task(task).ctx();

@@ -33,6 +33,8 @@ pub struct Task {
     pub leaves_cpu_ns: u64,
     /// Whether it may not leave its CPU for now.
     pub migration_disabled: bool,
+    /// Its real-time priority; 0: sched_ext schedules it.
+    pub real_time: u8,
     /// Whether it is still there.
     pub alive: bool,
     storage: Vec<u64>,
@@ -45,6 +47,8 @@ pub struct Birth<'a> {
     pub cpu: CpuId,
     pub cpus: &'a CpuSet,
     pub weight: u32,
+    /// Its real-time priority; 0: sched_ext schedules it.
+    pub real_time: u8,
 }
 
 impl Task {
@@ -82,6 +86,7 @@ impl Task {
             on: On::Nothing,
             leaves_cpu_ns: 0,
             migration_disabled: false,
+            real_time: 0,
             alive: true,
             storage: Vec::new(),
         })));
@@ -89,6 +94,7 @@ impl Task {
         unsafe {
             (*task.as_ptr()).c.cpus_ptr = &raw const (*task.as_ptr()).c.cpus_mask;
             (*task.as_ptr()).set_cpus(birth.cpus);
+            (*task.as_ptr()).set_class(birth.real_time);
         }
         task
     }
@@ -108,6 +114,17 @@ impl Task {
         self.storage.as_mut_ptr().cast()
     }
 
+    /// It is of the real-time class with this priority, or with 0 of sched_ext's.
+    pub fn set_class(&mut self, real_time: u8) {
+        const SCHED_FIFO: u32 = 1;
+        self.real_time = real_time;
+        (self.c.prio, self.c.policy, self.c.scx.slice) = match real_time {
+            0 => (120, 0, native::SCX_SLICE_DFL),
+            // No slice ends its run.
+            priority => (99 - i32::from(priority), SCHED_FIFO, u64::MAX / 4),
+        };
+    }
+
     /// The CPUs that it may use.
     pub fn set_cpus(&mut self, cpus: &CpuSet) {
         self.c.cpus_mask.bits = *cpus.words();
@@ -116,6 +133,11 @@ impl Task {
 
     pub fn may_use(&self, cpu: CpuId) -> bool {
         self.c.cpus_mask.bits[cpu.index() / 64] & (1 << (cpu.index() % 64)) != 0
+    }
+
+    /// Whether it may run on a CPU now.
+    pub fn may_run_on(&self, cpu: CpuId) -> bool {
+        if self.migration_disabled { self.cpu() == cpu } else { self.may_use(cpu) }
     }
 
     /// The CPU that it is on or was on last.

@@ -17,6 +17,8 @@ use crate::simulator::events::Event;
 pub enum Wake {
     /// It has slept.
     Up,
+    /// It has slept, and its waker says that it is about to sleep.
+    Sync,
     /// It is new.
     New,
 }
@@ -33,7 +35,7 @@ impl K {
             self.spin();
         }
         let (cpu, leaves_ns) = (self.task(id).cpu(), self.task(id).leaves_cpu_ns);
-        if leaves_ns > self.at() && cpu != self.here && wake == Wake::Up {
+        if leaves_ns > self.at() && cpu != self.here && wake != Wake::New {
             // It is still on its way off its CPU, which wakes it up itself, or is waited for.
             if self.hands_over(cpu) {
                 return self.events.at(leaves_ns, Event::HandedOver { task: id, cpu });
@@ -41,8 +43,13 @@ impl K {
             self.spend(leaves_ns - self.at());
         }
         self.rq_clock_ns = self.at();
+        if self.task(id).real_time > 0 {
+            self.task_mut(id).c.__state = TASK_RUNNING;
+            return self.line_up(id, false);
+        }
         let flags = match wake {
             Wake::Up => native::SCX_WAKE_TTWU,
+            Wake::Sync => native::SCX_WAKE_TTWU | native::SCX_WAKE_SYNC,
             Wake::New => native::SCX_WAKE_FORK,
         };
         let (cpu, selected) = self.select_run_queue(id, flags);
@@ -182,7 +189,7 @@ impl K {
         self.insert_local(id);
         self.cpus[cpu.index()].local.rotate_right(1);
         let Some(current) = self.cpus[cpu.index()].current else { return };
-        if current != id {
+        if current != id && self.task(current).real_time == 0 {
             self.task_mut(current).c.scx.slice = 0;
             self.kick(cpu, true);
         }
@@ -193,6 +200,10 @@ impl K {
     pub fn set_cpus_allowed(mut self, id: TaskId, cpus: &CpuSet) -> bool {
         let runs = self.take_aside(id);
         self.task_mut(id).set_cpus(cpus);
+        if self.task(id).real_time > 0 {
+            // The scheduler hears of it when the task comes back to it.
+            return self.task(id).may_use(self.task(id).cpu());
+        }
         let p = self.pointer(id);
         let mask = &raw const self.task(id).c.cpus_mask;
         self.call(|ops| {
@@ -216,7 +227,7 @@ impl K {
 
     /// Dequeues a task for a change of its attributes, and answers whether it runs.
     fn take_aside(mut self, id: TaskId) -> bool {
-        let runs = self.task(id).c.on_cpu;
+        let runs = self.task(id).c.on_cpu && self.task(id).real_time == 0;
         if runs {
             self.lock_run_queue(self.task(id).cpu());
             self.rq_clock_ns = self.at();
@@ -241,6 +252,9 @@ impl K {
         self.rq_clock_ns = self.at();
         let from = self.task(id).cpu();
         self.here = from;
+        if self.task(id).real_time > 0 {
+            return self.migrate_real_time(id);
+        }
         self.lock_run_queue(from);
         self.put_previous(id, false);
         let at_ns = self.at();
@@ -309,10 +323,29 @@ mod tests {
         kernel.attach(&domains).unwrap();
         for (id, thread_of) in [(0, Some(DomainId(0))), (1, None), (2, None)] {
             let (name, cpus) = ("task", machine.cpus());
-            let birth = Birth { flags: 0, name, cpu: CpuId(0), cpus, weight: 100 };
+            let birth = Birth { flags: 0, name, cpu: CpuId(0), cpus, weight: 100, real_time: 0 };
             kernel.create(TaskId(id), &birth, thread_of).unwrap();
         }
         kernel
+    }
+
+    /// The CPU on which task 2 wakes up, which ran on CPU 0 last, while task 1 runs there.
+    fn woken_on(wake: Wake) -> CpuId {
+        let mut kernel = kernel();
+        kernel.here = CpuId(0);
+        kernel.wake_up(TaskId(1), Wake::Up);
+        assert_eq!(kernel.schedule(CpuId(0), Leaving::Idle), Next::Task(TaskId(1)));
+        kernel.wake_up(TaskId(2), wake);
+        let cpu = kernel.task(TaskId(2)).cpu();
+        // SAFETY: no handle is used any more.
+        unsafe { kernel.free() };
+        cpu
+    }
+
+    #[test]
+    fn a_waker_that_is_about_to_sleep_gives_its_cpu() {
+        assert_eq!(woken_on(Wake::Up), CpuId(1));
+        assert_eq!(woken_on(Wake::Sync), CpuId(0));
     }
 
     /// In a guest whose host stops a CPU at this point, the time until the insertion has no bound.

@@ -151,6 +151,7 @@ impl<'a> Machine<'a> {
                 cpu: domain.cpus.intersection(&cpus).first().expect("a domain has a CPU"),
                 cpus: &cpus,
                 weight: policy::DEFAULT_WEIGHT,
+                real_time: 0,
             };
             kernel.create(id, &birth, Some(domain.id))?;
             kernel.set_sleeping(domain.id.index(), !options.dedicate);

@@ -13,7 +13,7 @@ use crate::simulator::kernel::native;
 use crate::simulator::kernel::task::Birth;
 use crate::simulator::kernel::wakeup::Wake;
 use crate::simulator::task::{Program, SimTask, State, passes_left};
-use crate::simulator::workload::{Meeting, Phase, Step, Timer, TimerStep, Workload};
+use crate::simulator::workload::{Meeting, Phase, Priority, Step, Timer, TimerStep, Workload};
 use anyhow::Result;
 use std::collections::VecDeque;
 
@@ -112,7 +112,8 @@ impl<'a> M<'a> {
         let weight = phase.priority.map_or(crate::policy::DEFAULT_WEIGHT, |it| it.weight());
         let name = &self.workload.groups[group].name;
         let flags = if self.kernel_threads[group] { native::PF_KTHREAD as u32 } else { 0 };
-        let birth = Birth { flags, name, cpu, cpus: &cpus, weight };
+        let real_time = phase.priority.map_or(0, Priority::real_time);
+        let birth = Birth { flags, name, cpu, cpus: &cpus, weight, real_time };
         self.kernel.create(task, &birth, None)?;
         self.tasks[task.index()].account.born_ns = self.kernel.at();
         self.prepare_program(task);
@@ -122,7 +123,7 @@ impl<'a> M<'a> {
 
     /// A task that sleeps, or is new, becomes runnable.
     fn wake(mut self, task: TaskId, wake: Wake) {
-        if wake == Wake::Up {
+        if wake != Wake::New {
             debug_assert_eq!(self.tasks[task.index()].state, State::Blocked);
             self.kernel.spend(self.kernel.costs.wake);
         }
@@ -178,6 +179,9 @@ impl<'a> M<'a> {
         }
         let weight = t.weight;
         self.kernel.set_weight(task, weight);
+        if let Some(priority) = priority {
+            self.kernel.set_class(task, priority.real_time());
+        }
         !moves || self.kernel.set_cpus_allowed(task, &cpus)
     }
 
@@ -340,7 +344,8 @@ impl<'a> M<'a> {
                 return Ok(After::Block);
             }
             Step::Barrier(barrier) => return Ok(self.meet(task, barrier)),
-            Step::Post(semaphore) => self.post(semaphore),
+            Step::Post(semaphore) => self.post(semaphore, Wake::Up),
+            Step::Write(semaphore) => self.post(semaphore, Wake::Sync),
             Step::Take(semaphore) => {
                 let semaphore = &mut self.meetings.semaphores[semaphore];
                 if semaphore.count == 0 {
@@ -433,10 +438,10 @@ impl<'a> M<'a> {
         After::GoOn
     }
 
-    fn post(mut self, number: usize) {
+    fn post(mut self, number: usize, wake: Wake) {
         let semaphore = &mut self.meetings.semaphores[number];
         match semaphore.line.pop_front() {
-            Some(next) => self.wake(next, Wake::Up),
+            Some(next) => self.wake(next, wake),
             None => semaphore.count += 1,
         }
     }

@@ -86,6 +86,8 @@ pub enum Priority {
     Nice(i8),
     /// `SCHED_IDLE`.
     Idle,
+    /// `SCHED_FIFO`, with a priority from 1 to 99: it runs before all tasks of the scheduler.
+    RealTime(u8),
 }
 
 /// The kernel's weights of the nice values -20 to 19 (`sched_prio_to_weight`, kernel/sched/core.c).
@@ -98,6 +100,14 @@ const NICE_WEIGHTS: [u32; 40] = [
 const IDLE_WEIGHT: u32 = 3;
 
 impl Priority {
+    /// The real-time priority; 0: it has none.
+    pub fn real_time(self) -> u8 {
+        match self {
+            Priority::RealTime(priority) => priority,
+            Priority::Nice(_) | Priority::Idle => 0,
+        }
+    }
+
     /// The weight that the kernel gives a task in sched_ext: 100 for nice 0, at least 1.
     ///
     /// ```
@@ -109,6 +119,8 @@ impl Priority {
         let weight = match self {
             Priority::Nice(nice) => NICE_WEIGHTS[(i32::from(nice) + 20).clamp(0, 39) as usize],
             Priority::Idle => IDLE_WEIGHT,
+            // It has no part in the shares.
+            Priority::RealTime(_) => NICE_WEIGHTS[20],
         };
         ((weight * 100 + 512) / 1024).clamp(1, 10_000)
     }
@@ -141,6 +153,8 @@ pub enum Step {
     Barrier(usize),
     /// Increments a semaphore.
     Post(usize),
+    /// Increments a semaphore by a write to a pipe, which says that the writer is about to sleep.
+    Write(usize),
     /// Waits until it can decrement a semaphore.
     Take(usize),
     /// Yields to a task that waits for the CPU.

@@ -4,7 +4,7 @@
 //! the same event differ by digits behind them (`run0`, `run1`), or are simply repeated.
 //!
 //! The parser refuses every key that rt-app does not know. It also refuses what rt-app knows and a
-//! simulation cannot do, such as real-time classes and memory traffic.
+//! simulation cannot do, such as memory traffic.
 //!
 //! Invariant: every key in a file has an effect or is an error, except the keys in [`NO_EFFECT`],
 //! which say how rt-app itself measures and logs.
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// The longest time in a file, in microseconds: almost three hours.
 const LONGEST_US: i64 = 10_000_000_000;
+
+/// The priority of a real-time task that names none, as rt-app has it.
+const REAL_TIME_PRIORITY: u8 = 10;
 
 /// Global keys that say nothing about what the tasks do.
 const NO_EFFECT: [&str; 13] = [
@@ -139,7 +142,10 @@ fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
                 let seconds = node.integer(-1..=LONGEST_US / 1_000_000)?;
                 duration = u64::try_from(seconds).ok().map(Duration::from_secs);
             }
-            "default_policy" => drop(read_policy(&node)?),
+            "default_policy" => match read_policy(&node)? {
+                Class::RealTime => bail!(node.error("must not be a real-time class")),
+                Class::Other | Class::Idle => (),
+            },
             "pi_enabled" => {
                 if node.boolean()? {
                     bail!(node.error("priority inheritance is not simulated"));
@@ -152,15 +158,22 @@ fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
     Ok(duration)
 }
 
-/// Whether a scheduling class is SCHED_IDLE; an error if sched_ext does not schedule it.
-fn read_policy(node: &Node<'_>) -> Result<bool> {
+/// The scheduling classes that are simulated.
+#[derive(Clone, Copy)]
+enum Class {
+    Other,
+    Idle,
+    RealTime,
+}
+
+/// A scheduling class, by rt-app's name of the policy.
+fn read_policy(node: &Node<'_>) -> Result<Class> {
     match node.string()? {
-        "SCHED_OTHER" => Ok(false),
-        "SCHED_IDLE" => Ok(true),
-        policy @ ("SCHED_RR" | "SCHED_FIFO" | "SCHED_DEADLINE") => {
-            bail!(node.error(format_args!(
-                "{policy} is served before any sched_ext scheduler and is not simulated"
-            )))
+        "SCHED_OTHER" => Ok(Class::Other),
+        "SCHED_IDLE" => Ok(Class::Idle),
+        "SCHED_FIFO" => Ok(Class::RealTime),
+        policy @ ("SCHED_RR" | "SCHED_DEADLINE") => {
+            bail!(node.error(format_args!("{policy} is not simulated; use SCHED_FIFO")))
         }
         policy => bail!(node.error(format_args!("{policy:?} is no scheduling policy"))),
     }
@@ -257,21 +270,28 @@ impl TaskReader<'_> {
     fn phase(&mut self, of: &Node<'_>, entries: Vec<(&str, Node<'_>)>) -> Result<Phase> {
         let mut phase =
             Phase { loops: Loops::Times(1), cpus: None, priority: None, steps: Vec::new() };
-        let (mut nice, mut idle) = (None, None);
+        let (mut priority, mut class) = (None, None);
         for (key, node) in entries {
             match key {
                 "cpus" => phase.cpus = Some(read_cpus(&node)?),
-                "priority" => nice = Some(node.integer(-20..=19)? as i8),
-                "policy" => idle = Some(read_policy(&node)?),
+                "priority" => priority = Some(node),
+                "policy" => class = Some(read_policy(&node)?),
                 _ if NOT_OURS.contains(&key) => bail!(node.error("this key is not simulated")),
                 _ => self.events(key, &node, &mut phase.steps)?,
             }
         }
-        phase.priority = match (idle, nice) {
-            (Some(true), Some(_)) => bail!(of.error("\"priority\" means nothing in SCHED_IDLE")),
-            (Some(true), None) => Some(Priority::Idle),
-            (Some(false), None) => Some(Priority::Nice(0)),
-            (_, nice) => nice.map(Priority::Nice),
+        phase.priority = match (class, priority) {
+            (Some(Class::Idle), Some(_)) => {
+                bail!(of.error("\"priority\" means nothing in SCHED_IDLE"))
+            }
+            (Some(Class::Idle), None) => Some(Priority::Idle),
+            (Some(Class::RealTime), None) => Some(Priority::RealTime(REAL_TIME_PRIORITY)),
+            (Some(Class::RealTime), Some(node)) => {
+                Some(Priority::RealTime(node.integer(1..=99)? as u8))
+            }
+            (Some(Class::Other), None) => Some(Priority::Nice(0)),
+            (_, Some(node)) => Some(Priority::Nice(node.integer(-20..=19)? as i8)),
+            (None, None) => None,
         };
         Ok(phase)
     }
@@ -304,7 +324,8 @@ impl TaskReader<'_> {
                 Step::Barrier(barrier)
             }
             "sem_post" => Step::Post(resources.semaphores.number(node.string()?)),
-            "sem_wait" => Step::Take(resources.semaphores.number(node.string()?)),
+            "pipe_write" => Step::Write(resources.semaphores.number(node.string()?)),
+            "sem_wait" | "pipe_read" => Step::Take(resources.semaphores.number(node.string()?)),
             "yield" => {
                 node.string()?;
                 Step::Yield
