@@ -164,6 +164,11 @@ impl Bytes<'_> {
 mod tests {
     use super::*;
 
+    /// How many random inputs are tried: `FUZZ_RUNS`, or a sample.
+    fn runs() -> u64 {
+        std::env::var("FUZZ_RUNS").map_or(100, |text| text.parse().expect("a number"))
+    }
+
     fn bytes(seed: u64, length: usize) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(seed);
         std::iter::repeat_with(|| random.u8(..)).take(length).collect()
@@ -171,12 +176,12 @@ mod tests {
 
     #[test]
     fn no_task_is_lost_whatever_the_threads_decide() {
-        (0..100).for_each(|seed| decisions(&bytes(seed, 400)));
+        (0..runs()).for_each(|seed| decisions(&bytes(seed, 400)));
         decisions(&[]);
     }
 
     #[test]
     fn no_task_is_lost_whatever_is_written_to_the_ring() {
-        (0..100).for_each(|seed| ring(&bytes(seed, 400)));
+        (0..runs()).for_each(|seed| ring(&bytes(seed, 400)));
     }
 }
