@@ -75,7 +75,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 			  taskc->interrupted ? taskc->run_kind :
 					       RUN_FREE;
 	taskc->interrupted = 0;
-	if (domc && taskc->run_kind == RUN_UNDECIDED)
+	/* Not a task that goes on after a change: it keeps its slice. */
+	if (domc && is_waiting(taskc))
 		run_undecided(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
