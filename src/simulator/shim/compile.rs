@@ -65,8 +65,8 @@ fn sanitizers(checks: &str) -> Result<Vec<String>> {
         flags.push(format!("-fsanitize={check}"));
         match check {
             "address" => {
-                // A path that overlaps with others has a stack of its own, and the frames that
-                // this would keep elsewhere are told from dead ones by the thread's stack.
+                // Such frames are dropped by the thread's stack, and paths that overlap have
+                // stacks of their own.
                 flags.push("-fsanitize-address-use-after-return=never".to_owned());
                 link_address_sanitizer()?;
             }
