@@ -80,7 +80,6 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 }
 
 /*
-/*
  * `p` is about to end, and may still have much memory to free. It is ready at once, for a least
  * slice and without lag. A decision names a task by its pid, and the pid may be gone by then.
  *
