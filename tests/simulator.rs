@@ -439,6 +439,7 @@ fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     });
     assert!(shares[0][1] > shares[0][0] && shares[0][1] > 0.9, "{shares:?}");
     assert!(shares[1][1] > 0.95, "{shares:?}");
+    // Eight of the tasks are in one domain and six in the other: 0.990.
     let fairness = group(&standing, "service").fairness.unwrap();
-    assert!(fairness > 0.99, "{fairness}");
+    assert!(fairness > 0.985, "{fairness}");
 }
