@@ -58,6 +58,7 @@ pub mod ids;
 #[doc(hidden)]
 pub mod kernel;
 pub mod policy;
+mod printer;
 #[doc(hidden)]
 pub mod run;
 #[cfg(feature = "simulator")]

@@ -135,7 +135,8 @@ fn a_bad_option_is_one_line_and_code_2() {
         (&["--slice-min-us", "9"], "9 is not in 10..=1000000"),
         (&["--slice-us", "100", "--slice-min-us", "101"], "must not be longer than the slice"),
         (&["--patience-us", "0"], "0 is not in 10..=1000000"),
-        (&["--stats", "3601"], "3601 is not in 1..=3600"),
+        (&["--stats", "3601"], "3601 is not in 0.1..=3600"),
+        (&["--patience-us", "1.5"], "invalid digit"),
         (&["--stats-format", "json"], "--stats <SECS>"),
         (&["--policy", "lottery"], "possible values: vruntime, deadline, fifo"),
     ] {

@@ -4,7 +4,7 @@
 //! through C's preprocessor, and all that is here through the macros below.
 
 use super::domain_counts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 include!(concat!(env!("OUT_DIR"), "/statistics.rs"));
 pub(crate) use statistics;
@@ -54,12 +54,33 @@ pub struct Statistic {
 }
 
 /// Percentiles in microseconds; `None` if nothing was measured.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Half of the times are not longer.
     pub p50: Option<f64>,
     /// 99 of 100 are not longer.
     pub p99: Option<f64>,
+}
+
+/// The value of one of the statistics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// Of a counter or a gauge.
+    Number(u64),
+    /// Of a latency.
+    Latency(Percentiles),
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Value {
+        Value::Number(number)
+    }
+}
+
+impl From<Percentiles> for Value {
+    fn from(percentiles: Percentiles) -> Value {
+        Value::Latency(percentiles)
+    }
 }
 
 macro_rules! kind {
@@ -112,15 +133,29 @@ macro_rules! define {
         ];
 
         /// What a line says of a domain.
-        #[derive(Clone, Copy, Debug, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
         pub struct DomainStatistics {
             $(#[doc = $domain_meaning] pub $domain: value!($of_domain),)*
         }
 
         /// What a line says of the process.
-        #[derive(Clone, Copy, Debug, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
         pub struct ProcessStatistics {
             $(#[doc = $process_meaning] pub $process: value!($of_process),)*
+        }
+
+        impl DomainStatistics {
+            /// Calls `visit` with the name and the value of each of the statistics.
+            pub fn for_each(&self, mut visit: impl FnMut(&'static str, Value)) {
+                $(visit(stringify!($domain), self.$domain.into());)*
+            }
+        }
+
+        impl ProcessStatistics {
+            /// Calls `visit` with the name and the value of each of the statistics.
+            pub fn for_each(&self, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($process), self.$process);)*
+            }
         }
 
         impl domain_counts {

@@ -216,9 +216,9 @@ mod tests {
     fn absurd_values_are_refused() {
         let options = |args: &[&str]| Cli::try_parse_from([&["scx_manyland"], args].concat());
         let numbers =
-            ["", " ", "0", "-1", "+-1", "1.5", "1e3", "0x64", "five", "NaN", "\u{ff15}00"];
+            ["", " ", "0", "-1", "+-1", "1.5.", "1e3", "0x64", "five", "NaN", "\u{ff15}00"];
         let huge = ["1000001", "18446744073709551616", "340282366920938463463374607431768211456"];
-        for option in ["--slice-us", "--slice-min-us", "--patience-us", "--stats"] {
+        for option in ["--slice-us", "--slice-min-us", "--patience-us", "--stats", "--monitor"] {
             for value in numbers.iter().chain(&huge) {
                 let argument = format!("{option}={value}");
                 assert!(options(&[&argument]).is_err(), "{argument} is accepted");

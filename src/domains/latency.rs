@@ -38,6 +38,11 @@ impl Snapshot {
         }
     }
 
+    /// How many latencies were shorter than `2^power` nanoseconds.
+    pub fn below_power(&self, power: u32) -> u64 {
+        self.counts.iter().take(power as usize * PARTS).sum()
+    }
+
     /// The `percentile` (0 to 100) of the latencies counted since `earlier`, in nanoseconds,
     /// rounded up to the bound of its bucket; `None` if there were none.
     pub fn percentile_since(&self, earlier: &Snapshot, percentile: u64) -> Option<u64> {
@@ -74,6 +79,18 @@ mod tests {
             let bound = upper_bound(bucket(ns));
             assert!(ns <= bound && bound - ns <= ns / 4, "{ns} ended below {bound}");
         }
+    }
+
+    #[test]
+    fn a_latency_is_below_each_higher_power() {
+        let counts = [const { AtomicU64::new(0) }; BUCKETS];
+        for ns in [1023, 1024, 2047, 2048, u64::MAX] {
+            counts[bucket(ns)].fetch_add(1, Ordering::Relaxed);
+        }
+        let mut snapshot = Snapshot::empty();
+        snapshot.copy_from(&counts);
+        let below = [10, 11, 12, 63, 64].map(|power| snapshot.below_power(power));
+        assert_eq!(below, [1, 3, 4, 4, 5]);
     }
 
     #[test]

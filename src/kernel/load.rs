@@ -16,6 +16,7 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::options::RunOptions;
+use crate::printer::report;
 use crate::topology::preference::{Preferences, Step};
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result, ensure};
@@ -44,7 +45,7 @@ pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
 /// What libbpf says while it loads is printed with `--verbose` only; the result says the rest.
 fn listen(verbose: bool) {
     fn print(_: PrintLevel, message: String) {
-        eprint!("{message}");
+        report(&message);
     }
     let printer = if verbose { Some((PrintLevel::Info, print as fn(_, _))) } else { None };
     libbpf_rs::set_print(printer);

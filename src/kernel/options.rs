@@ -10,11 +10,12 @@ use crate::topology::Granularity;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::error::Error;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -83,15 +84,70 @@ pub struct RunOptions {
     /// [default: efficiency on battery, else performance]
     #[arg(long, value_name = "KIND", value_enum)]
     pub prefer: Option<Prefer>,
-    /// Print statistics every SECS seconds (1 to 3600) [default: none]
-    #[arg(long = "stats", value_name = "SECS", value_parser = number::<u64>(1..=3600))]
-    pub stats_secs: Option<u64>,
+    /// Print statistics every SECS seconds (0.1 to 3600) [default: none]
+    #[arg(long = "stats", value_name = "SECS")]
+    pub stats_secs: Option<Seconds>,
     /// The form of the statistics (with --stats)
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum, requires = "stats_secs")]
     pub stats_format: Format,
     /// Say more of what is being done
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// A time from one line of statistics to the next: 0.1 to 3600 seconds, to the millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(Duration);
+
+impl Seconds {
+    const RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+    /// As long as a duration.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    pub fn new(duration: Duration) -> Result<Seconds, InvalidOption> {
+        let whole = Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX));
+        match Self::RANGE.contains(&whole) {
+            true => Ok(Seconds(whole)),
+            false => Err(InvalidOption(format!(
+                "{} is not in {}..={}",
+                duration.as_secs_f64(),
+                Self::RANGE.start().as_secs_f64(),
+                Self::RANGE.end().as_secs_f64()
+            ))),
+        }
+    }
+
+    /// The duration.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = InvalidOption;
+
+    fn from_str(text: &str) -> Result<Seconds, InvalidOption> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let seconds = text.parse::<f64>().ok().filter(|_| is_plain);
+        let duration = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
+        let duration = duration
+            .ok_or_else(|| InvalidOption("not a number of seconds, such as 1 or 0.5".to_owned()))?;
+        Seconds::new(duration)
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs_f64())
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> RangedU64ValueParser<T> {
@@ -243,7 +299,7 @@ mod tests {
         partial: true,
         dedicate: true,
         prefer: Some(Prefer::Efficiency),
-        stats_secs: Some(9),
+        stats_secs: Some(Seconds(Duration::from_millis(1500))),
         stats_format: Format::Json,
         verbose: true,
     };
@@ -303,6 +359,20 @@ mod tests {
     }
 
     #[test]
+    fn seconds_have_fractions() {
+        for (text, ms) in
+            [("1", 1000), ("0.1", 100), ("0.25", 250), ("2.", 2000), ("3600", 3_600_000)]
+        {
+            let seconds: Seconds = text.parse().unwrap();
+            assert_eq!(seconds.duration(), Duration::from_millis(ms), "{text}");
+            assert_eq!(seconds.to_string().parse(), Ok(seconds));
+        }
+        for text in ["0", "0.09", "3600.1", "1e999", "inf", "1..5", "."] {
+            assert!(text.parse::<Seconds>().is_err(), "{text} is accepted");
+        }
+    }
+
+    #[test]
     fn what_is_out_of_range_is_named() {
         let usual = RunOptions::default();
         for (options, expected) in [
@@ -317,7 +387,10 @@ mod tests {
             ),
             (RunOptions { patience_us: 1_000_001, ..usual.clone() }, "'--patience-us <N>'"),
             (RunOptions { standing: 1001, ..usual.clone() }, "1001 is not in 0..=1000"),
-            (RunOptions { stats_secs: Some(0), ..usual.clone() }, "0 is not in 1..=3600"),
+            (
+                RunOptions { stats_secs: Some(Seconds(Duration::ZERO)), ..usual.clone() },
+                "0 is not in 0.1..=3600",
+            ),
         ] {
             let error = options.check().unwrap_err().to_string();
             assert!(error.contains(expected) && error.lines().count() == 1, "{error}");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every thread that was started has been joined when [`Crew::dismiss`] returns.
 
-use super::session::{Ended, report};
+use super::session::Ended;
 use crate::alloc;
 use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
@@ -14,23 +14,26 @@ use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::Task;
+use crate::printer::report;
 use crate::run::builder::Builder;
 use crate::run::privileges::Privileges;
+use crate::run::protocol::About;
 use crate::run::signals::Signals;
-use crate::run::statistics::Statistics;
+use crate::run::socket::{self, StatisticsSocket};
+use crate::run::statistics::{Lines, Statistics};
 use crate::run::thread::{DomainThread, Plan};
 use crate::topology::preference::Preferences;
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::timer::TimerSetTimeFlags;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The resident heap that messages and statistics may need after start-up.
 const SPARE_HEAP_KIB: usize = 512;
@@ -107,7 +110,6 @@ impl Crew {
         let options = &builder.options;
         let Machine { domains, dedicated, preferences } = machine;
         let seams = self.seams(domains, &loaded)?;
-        let timer = stats_timer(options)?;
         settle_memory()?;
 
         let attached = loaded.attach(domains, dedicated, preferences)?;
@@ -125,11 +127,14 @@ impl Crew {
         for (thread, seam) in self.threads.iter().zip(seams) {
             thread.go(seam)?;
         }
-        let mut statistics = Statistics::new(&attached, domains.len(), options.stats_format)?;
-        self.privileges.settle_process()?;
+        let mut socket = StatisticsSocket::open(Path::new(socket::PATH), about(builder, domains));
+        let mut printing = Printing::new(options, domains.len())?;
+        let mut statistics = Statistics::new(&attached, domains.len())?;
+        self.privileges.settle_process(socket.listener())?;
         self.announce(domains, &builder.name);
-        let reason = self.wait(&attached, &timer, &mut statistics, signals);
+        let reason = self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals);
         let faults = statistics.page_faults();
+        drop(statistics);
         let exit = attached.detach();
         outcome(reason?, exit, faults)
     }
@@ -158,37 +163,63 @@ impl Crew {
     fn wait(
         &self,
         attached: &Attached<'_>,
-        timer: &TimerFd,
-        statistics: &mut Statistics,
+        printing: &mut Option<Printing>,
+        socket: &mut StatisticsSocket,
+        statistics: &mut Statistics<'_>,
         signals: &Signals,
     ) -> Result<Reason> {
         loop {
-            let mut sources = [
-                PollFd::new(signals.came(), PollFlags::POLLIN),
-                PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
-                PollFd::new(attached.exits(), PollFlags::POLLIN),
-                PollFd::new(timer.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut sources, PollTimeout::NONE) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                result => result.context("cannot wait for the end of the run")?,
+            let due = printing.as_ref().map(|it| it.due.saturating_duration_since(Instant::now()));
+            let [asked, ended, left, readers @ ..] =
+                &self.events(attached, socket, signals, due)?[..]
+            else {
+                continue;
             };
-            let [asked, ended, left, due] = sources.map(|source| source.any() == Some(true));
-            if ended {
+            if *ended {
                 return Ok(Reason::ThreadEnded);
             }
-            if left {
+            if *left {
                 return Ok(Reason::Left);
             }
-            if asked {
+            if *asked {
                 return Ok(Reason::Asked);
             }
-            if due {
-                timer.wait().context("cannot read the timer of the statistics")?;
-                match statistics.print(attached) {
+            socket.serve(readers, statistics);
+            if let Some(printing) = printing
+                && Instant::now() >= printing.due
+            {
+                match printing.print(statistics) {
                     Err(error) if is_unread(&error) => return Ok(Reason::Unread),
                     result => result?,
                 }
+            }
+        }
+    }
+
+    /// Which of the events came: a signal, the end of a thread, that of the attachment, and what
+    /// the socket waits for; none if a signal's handler ran.
+    fn events(
+        &self,
+        attached: &Attached<'_>,
+        socket: &StatisticsSocket,
+        signals: &Signals,
+        at_most: Option<Duration>,
+    ) -> Result<Vec<bool>> {
+        let mut sources = vec![
+            PollFd::new(signals.came(), PollFlags::POLLIN),
+            PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
+            PollFd::new(attached.exits(), PollFlags::POLLIN),
+        ];
+        sources.extend(socket.sources());
+        // Rounded up, so that the time has come when it is over.
+        let timeout = at_most.map_or(Ok(PollTimeout::NONE), |it| {
+            PollTimeout::try_from(it.saturating_add(Duration::from_micros(999)))
+        });
+        match poll(&mut sources, timeout.unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => Ok(Vec::new()),
+            result => {
+                result.context("cannot wait for the end of the run")?;
+                Ok(sources.iter().map(|source| source.any() == Some(true)).collect())
             }
         }
     }
@@ -253,15 +284,34 @@ fn is_unread(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// A timer that fires when statistics are due, and never without `--stats`.
-fn stats_timer(options: &RunOptions) -> Result<TimerFd> {
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
-        .context("cannot create the timer of the statistics")?;
-    if let Some(seconds) = options.stats_secs {
-        let every = Duration::from_secs(seconds);
-        timer
-            .set(Expiration::Interval(every.into()), TimerSetTimeFlags::empty())
-            .context("cannot set the timer of the statistics")?;
+/// Lines of statistics on standard output (`--stats`).
+struct Printing {
+    every: Duration,
+    due: Instant,
+    lines: Lines,
+}
+
+impl Printing {
+    /// Prints nothing without the option.
+    fn new(options: &RunOptions, domains: usize) -> Result<Option<Printing>> {
+        let Some(seconds) = options.stats_secs else { return Ok(None) };
+        let every = seconds.duration();
+        let lines = Lines::new(domains, options.stats_format)?;
+        Ok(Some(Printing { every, due: Instant::now() + every, lines }))
     }
-    Ok(timer)
+
+    fn print(&mut self, statistics: &mut Statistics<'_>) -> Result<()> {
+        // After a long stop of the process one line is due, not one for each interval.
+        self.due = (self.due + self.every).max(Instant::now());
+        self.lines.print(statistics)
+    }
+}
+
+/// What readers may know of the run.
+fn about(builder: &Builder, domains: &Domains) -> About {
+    About {
+        policy: builder.name.clone(),
+        domain: domains.granularity().to_string(),
+        cpus: domains.iter().map(|domain| domain.cpus.to_string()).collect(),
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a run attaches again as often as [`LIMITS`] allows at most, and says why each time.
 
-use super::session::report;
+use crate::printer::report;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 

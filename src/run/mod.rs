@@ -12,18 +12,25 @@
 //!    while the scheduler is attached, and ends when the session says so.
 //! 6. [`privileges`] says what a process gives up once it is attached, and [`signals`] how it is
 //!    asked to end.
-//! 7. `statistics` prints what the domains did.
+//! 7. `statistics` counts what the domains did and prints it, `line` is what it prints; `socket`
+//!    answers other programs, in the words of [`protocol`].
+//! 8. [`client`] is the other end of that socket, and `monitor` prints what it says.
 //!
 //! Invariant: however a run ends, the kernel's own scheduler is back when it has ended.
 
 mod affinity;
 pub mod builder;
+pub mod client;
 mod crew;
 mod evictions;
+pub mod line;
+mod monitor;
 pub mod privileges;
 pub mod program;
+pub mod protocol;
 mod session;
 pub mod signals;
+mod socket;
 mod statistics;
 mod supervisor;
 mod thread;

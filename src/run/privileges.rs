@@ -5,7 +5,8 @@
 //!
 //! - each domain thread gives up its capabilities as soon as it is bound and has its memory;
 //! - the main thread gives them up once the scheduler is attached;
-//! - a filter of system calls keeps all threads from opening, starting or tracing anything.
+//! - a filter of system calls keeps all threads from opening, starting or tracing anything; they
+//!   accept connections to the statistics socket, and to no other.
 //!
 //! Invariant: a process cannot get back what it has given up, not by starting a program either
 //! (`no_new_privs`). A new process attaches again.
@@ -16,6 +17,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
+use std::os::fd::RawFd;
 
 /// The capabilities that attaching needs: to load the BPF side, to let it read the kernel's data,
 /// to lock memory, and to read what only root may read (the maps of the arenas, the limits).
@@ -64,14 +66,16 @@ impl Privileges {
     }
 
     /// The main thread gives up its capabilities, and the process all system calls except those
-    /// that wait, count, print and end. Nothing after this call may need privileges.
+    /// that wait, count, print and end, and those that answer who connects to `listener`. Nothing
+    /// after this call may need privileges.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn settle_process(self) -> Result<()> {
+    pub fn settle_process(self, listener: Option<RawFd>) -> Result<()> {
         self.settle_thread()?;
         if self == Privileges::GiveUp {
-            let program: BpfProgram = filter()?.try_into().context("cannot compile the filter")?;
+            let program: BpfProgram =
+                filter(listener)?.try_into().context("cannot compile the filter")?;
             seccompiler::apply_filter_all_threads(&program)
                 .context("cannot filter the system calls of the process")?;
         }
@@ -129,7 +133,7 @@ const CALLS: [i64; 37] = [
 /// `BPF_PROG_TEST_RUN` of `<linux/bpf.h>`: the statistics ask a BPF program how many tasks wait.
 const BPF_PROG_TEST_RUN: u64 = 10;
 
-fn filter() -> Result<SeccompFilter> {
+fn filter(listener: Option<RawFd>) -> Result<SeccompFilter> {
     let is_test_run =
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_PROG_TEST_RUN)?;
     let mut rules: Vec<(i64, Vec<SeccompRule>)> =
@@ -139,6 +143,15 @@ fn filter() -> Result<SeccompFilter> {
     let this = u64::from(std::process::id());
     let is_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, this)?;
     rules.push((libc::SYS_tgkill, vec![SeccompRule::new(vec![is_own])?]));
+    // Sockets are written to without waiting, and those that are connected only.
+    let is_connected = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+    rules.push((libc::SYS_sendto, vec![SeccompRule::new(vec![is_connected])?]));
+    if let Some(listener) = listener {
+        let number = u64::try_from(listener).context("the listener is closed")?;
+        let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number)?;
+        rules.push((libc::SYS_accept4, vec![SeccompRule::new(vec![is_it])?]));
+        rules.push((libc::SYS_recvfrom, Vec::new()));
+    }
     SeccompFilter::new(
         rules.into_iter().collect(),
         SeccompAction::Errno(libc::EPERM as u32),
@@ -152,6 +165,9 @@ fn filter() -> Result<SeccompFilter> {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     /// Whether this process may signal another. No signal is sent.
     fn may_signal(pid: nix::unistd::Pid) -> bool {
@@ -159,19 +175,34 @@ mod tests {
         unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), pid.as_raw(), 0) == 0 }
     }
 
+    /// Connects to one's own listener, and whether the other end comes out of it.
+    fn serves(listener: &UnixListener) -> bool {
+        listener.accept().and_then(|(mut stream, _)| stream.write_all(b"x")).is_ok()
+    }
+
     /// In a child process, so that the test keeps its own privileges.
     #[test]
     fn a_process_that_has_settled_can_open_start_and_signal_nothing() {
         let parent = nix::unistd::getpid();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listeners = [path.clone(), folder.path().join("other")]
+            .map(|path| UnixListener::bind(path).unwrap());
+        let _reader = UnixStream::connect(&path).unwrap();
+        let _other = UnixStream::connect(folder.path().join("other")).unwrap();
         // SAFETY: the child only calls what the filter allows and `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
-                let settled = Privileges::GiveUp.settle_process().is_ok();
+                let settled =
+                    Privileges::GiveUp.settle_process(Some(listeners[0].as_raw_fd())).is_ok();
                 let opened = File::open("/proc/self/status").is_ok();
                 let started = std::process::Command::new("/bin/true").spawn().is_ok();
                 let signals = may_signal(parent);
                 let aborts = may_signal(nix::unistd::getpid());
-                let faults = [!settled, opened, started, signals, !aborts];
+                let [served, other] = listeners.each_ref().map(serves);
+                let connected = UnixStream::connect(&path).is_ok();
+                let faults =
+                    [!settled, opened, started, signals, !aborts, !served, other, connected];
                 let code = faults.iter().rev().fold(0, |code, &fault| 2 * code + i32::from(fault));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(code) }
@@ -185,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_kept() {
-        Privileges::Keep.settle_process().unwrap();
+        Privileges::Keep.settle_process(None).unwrap();
         File::open("/proc/self/status").unwrap();
     }
 }

@@ -7,9 +7,11 @@
 pub use crate::kernel::options::in_short;
 
 use crate::abi::statistics;
-use crate::kernel::options::InvalidOption;
+use crate::kernel::options::{InvalidOption, Seconds};
+use crate::run::monitor;
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+use clap::builder::Resettable;
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, Id, Parser, value_parser};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -77,12 +79,34 @@ pub(crate) fn main_with<A>(
 }
 
 const HELP_STATS: &str = "help-stats";
+const MONITOR: &str = "monitor";
+const FORMAT: &str = "stats_format";
 
-/// Adds what every program can say.
+/// Adds what every program can say: what the statistics mean, and those of a scheduler that runs.
 pub fn complete(command: Command) -> Command {
     let help = "Print what each of the statistics means";
     let action = ArgAction::SetTrue;
-    command.arg(Arg::new(HELP_STATS).long(HELP_STATS).action(action).exclusive(true).help(help))
+    let help_stats =
+        Arg::new(HELP_STATS).long(HELP_STATS).action(action).exclusive(true).help(help);
+    let others = command.get_arguments().map(|arg| arg.get_id().clone());
+    let others: Vec<Id> = others.filter(|id| *id != FORMAT).collect();
+    let has_format = command.get_arguments().any(|arg| *arg.get_id() == FORMAT);
+    let help = "Start no scheduler, but print the statistics of the one that runs, every SECS seconds \
+                (0.1 to 3600)";
+    let monitor = Arg::new(MONITOR)
+        .long(MONITOR)
+        .value_name("SECS")
+        .value_parser(value_parser!(Seconds))
+        .conflicts_with_all(others)
+        .help(help);
+    let command = command.arg(monitor).arg(help_stats);
+    if !has_format {
+        return command;
+    }
+    const PRINTING: &str = "printing";
+    command
+        .group(ArgGroup::new(PRINTING).args(["stats_secs", MONITOR]).multiple(true))
+        .mut_arg(FORMAT, |arg| arg.requires(Resettable::Reset).requires(PRINTING))
 }
 
 fn answer<A>(
@@ -93,7 +117,13 @@ fn answer<A>(
 ) -> Result<()> {
     match command.try_get_matches_from_mut(args) {
         Ok(matches) if matches.get_flag(HELP_STATS) => print(&statistics::help()),
-        Ok(matches) => run(typed(matches).map_err(|error| error.format(&mut command))?),
+        Ok(matches) => match matches.get_one(MONITOR) {
+            Some(&every) => {
+                let format = matches.try_get_one(FORMAT).ok().flatten();
+                monitor::run(every, format.copied().unwrap_or_default())
+            }
+            None => run(typed(matches).map_err(|error| error.format(&mut command))?),
+        },
         Err(help) if !help.use_stderr() => print(&help.render().to_string()),
         Err(error) => Err(error.into()),
     }

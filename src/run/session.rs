@@ -16,6 +16,7 @@ use crate::domains::board::Board;
 use crate::kernel::load::Loaded;
 use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
+use crate::printer::{open_messages, report};
 use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::evictions::Evictions;
@@ -27,7 +28,6 @@ use crate::topology::power;
 use crate::topology::preference::{Prefer, Preferences};
 use crate::topology::{Domains, Source, Topology};
 use anyhow::{Result, ensure};
-use std::io::Write;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
@@ -97,6 +97,7 @@ fn prepare(builder: &Builder) -> Result<Signals> {
     alloc::limit_malloc_arenas()?;
     alloc::check_installed()?;
     alloc::set_thread_policy(None)?;
+    open_messages();
     Signals::catch()
 }
 
@@ -192,7 +193,7 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
         }
     };
     if Preferences::has_kinds(domains) {
-        eprintln!("prefer: {prefer} ({why})");
+        report(&format!("prefer: {prefer} ({why})\n"));
     }
     Preferences::new(domains, prefer, dedicated)
 }
@@ -220,9 +221,4 @@ fn dedicated(
         }
     }
     Ok(domains.iter().filter_map(|domain| dedicated_cpu(domain, usable)).collect())
-}
-
-/// Writes to stderr. A closed stderr is no reason to stop scheduling, let alone to panic.
-pub(super) fn report(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }

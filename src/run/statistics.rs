@@ -1,104 +1,78 @@
-//! The statistics: what each domain did since the last line, as text or as one JSON object.
+//! The statistics: what each domain did since a reader read last.
 //!
-//! Invariant: everything a line needs is there before the scheduler attaches, so that printing has
-//! no page fault; counts are since the last line, gauges are of this moment.
+//! Invariant: everything a line needs is there before the scheduler attaches, so that reading has
+//! no page fault; counts are of the reader's own interval, gauges are of this moment.
 
+use super::line::{self, DomainLine, Line, Writer};
 use crate::abi::domain_counts;
-use crate::abi::statistics::{DomainStatistics, Percentiles, ProcessStatistics, STATISTICS};
+use crate::abi::statistics::{Percentiles, ProcessStatistics};
 use crate::alloc::{FaultCounter, ResidentMemory};
 use crate::domains::latency::Snapshot;
 use crate::ids::DomainId;
 use crate::kernel::load::Attached;
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
+use crate::printer::{Printer, report};
 use anyhow::{Context, Result};
-use serde::Serialize;
-use std::io::Write;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
 
-/// One line: the whole program.
-#[derive(Serialize)]
-struct Line {
-    domains: Vec<DomainLine>,
-    #[serde(flatten)]
-    process: ProcessStatistics,
+/// How far a reader has read, so that its next line says what came since.
+#[derive(Clone)]
+pub struct Mark {
+    at: Instant,
+    counts: Vec<domain_counts>,
+    latency: Vec<Snapshot>,
+    page_faults: u64,
 }
 
-/// One domain's part of a line.
-#[derive(Serialize)]
-struct DomainLine {
-    id: DomainId,
-    #[serde(flatten)]
-    statistics: DomainStatistics,
+impl Mark {
+    /// Nothing, since the scheduler has attached.
+    pub fn nothing(domains: usize) -> Self {
+        Self {
+            at: Instant::now(),
+            counts: vec![domain_counts::ZERO; domains],
+            latency: vec![Snapshot::empty(); domains],
+            page_faults: 0,
+        }
+    }
+
+    /// The latencies that were read, of each domain.
+    pub fn latencies(&self) -> &[Snapshot] {
+        &self.latency
+    }
 }
 
-/// What is kept of a domain from one line to the next.
-struct Earlier {
-    shared: SharedDomain,
-    counts: domain_counts,
-    latency: Snapshot,
-    now: Snapshot,
-}
-
-/// Prints the statistics of an attached scheduler.
-pub struct Statistics {
-    format: Format,
-    domains: Vec<Earlier>,
+/// The statistics of an attached scheduler.
+pub struct Statistics<'a> {
+    attached: &'a Attached<'a>,
+    domains: Vec<SharedDomain>,
     line: Line,
-    text: Vec<u8>,
+    /// What there is to read at this moment.
+    now: Mark,
     faults: FaultCounter,
-    faults_then: u64,
     resident: ResidentMemory,
-    lines: usize,
 }
 
-/// Room for the text of one domain in either form.
-const BYTES_PER_DOMAIN: usize = 40 * STATISTICS.len();
-
-impl Statistics {
+impl<'a> Statistics<'a> {
     /// Counts from now on.
     ///
     /// # Errors
     /// If the kernel does not tell how much memory is resident.
-    pub fn new(attached: &Attached<'_>, domains: usize, format: Format) -> Result<Self> {
-        let earlier = (0..domains).map(|id| {
-            let shared = attached.shared().domain(DomainId(id as u32));
-            let counts = shared.counts();
-            Earlier { shared, counts, latency: Snapshot::empty(), now: Snapshot::empty() }
-        });
+    pub fn new(attached: &'a Attached<'a>, domains: usize) -> Result<Self> {
+        let shared = |id| attached.shared().domain(DomainId(id as u32));
         Ok(Self {
-            format,
-            domains: earlier.collect(),
+            attached,
+            domains: (0..domains).map(shared).collect(),
             line: Line {
                 domains: Vec::with_capacity(domains),
                 process: ProcessStatistics { page_faults: 0, rss_kib: 0, patience_us: 0 },
             },
-            text: Vec::with_capacity((domains + 2) * BYTES_PER_DOMAIN),
+            now: Mark::nothing(domains),
             resident: ResidentMemory::open()?,
-            lines: 0,
-            faults_then: 0,
             faults: FaultCounter::baseline(),
         })
-    }
-
-    /// Prints one line (as text: one for each domain) to standard output.
-    ///
-    /// # Errors
-    /// If it cannot be written, or the kernel does not answer.
-    pub fn print(&mut self, attached: &Attached<'_>) -> Result<()> {
-        attached.refresh_gauges()?;
-        self.collect()?;
-        self.text.clear();
-        match self.format {
-            Format::Json => {
-                serde_json::to_writer(&mut self.text, &self.line)?;
-                self.text.push(b'\n');
-            }
-            Format::Text => self.write_text()?,
-        }
-        let mut out = std::io::stdout().lock();
-        out.write_all(&self.text)
-            .and_then(|()| out.flush())
-            .context("cannot write the statistics to standard output")
     }
 
     /// How many page faults the program has had since attach.
@@ -106,79 +80,114 @@ impl Statistics {
         self.faults.since().total()
     }
 
-    fn collect(&mut self) -> Result<()> {
+    /// What came since `then`, and over how many seconds.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn since(&mut self, then: &Mark) -> Result<(&Line, f64)> {
+        self.attached.refresh_gauges()?;
         self.line.domains.clear();
-        for (id, earlier) in self.domains.iter_mut().enumerate() {
-            let id = DomainId(id as u32);
-            let now = earlier.shared.counts();
-            let then = std::mem::replace(&mut earlier.counts, now);
-            earlier.shared.read_latency(&mut earlier.now);
+        for (id, shared) in self.domains.iter().enumerate() {
+            self.now.counts[id] = shared.counts();
+            shared.read_latency(&mut self.now.latency[id]);
             let us = |percentile| {
-                let ns = earlier.now.percentile_since(&earlier.latency, percentile)?;
+                let ns = self.now.latency[id].percentile_since(&then.latency[id], percentile)?;
                 Some((ns as f64 / 100.0).round() / 10.0)
             };
             let latency = Percentiles { p50: us(50), p99: us(99) };
-            std::mem::swap(&mut earlier.now, &mut earlier.latency);
-            let statistics = earlier.shared.statistics(&then, &now, latency);
-            self.line.domains.push(DomainLine { id, statistics });
+            let statistics = shared.statistics(&then.counts[id], &self.now.counts[id], latency);
+            self.line.domains.push(DomainLine { id: DomainId(id as u32), statistics });
         }
-        let faults = self.page_faults();
+        self.now.page_faults = self.page_faults();
+        self.now.at = Instant::now();
         self.line.process = ProcessStatistics {
-            page_faults: faults - std::mem::replace(&mut self.faults_then, faults),
+            page_faults: self.now.page_faults - then.page_faults,
             rss_kib: self.resident.kib()?,
             // That of each domain is the same.
-            patience_us: self.domains.first().map_or(0, |it| it.shared.patience_ns() / 1000),
+            patience_us: self.domains.first().map_or(0, |it| it.patience_ns() / 1000),
         };
-        Ok(())
+        Ok((&self.line, (self.now.at - then.at).as_secs_f64()))
     }
 
-    fn write_text(&mut self) -> Result<()> {
-        /// The head is repeated for readers who see only the last lines.
-        const LINES_PER_HEAD: usize = 20;
-        let text = &mut self.text;
-        if self.lines.is_multiple_of(LINES_PER_HEAD) {
-            writeln!(
-                text,
-                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
-                "domain",
-                "queued",
-                "decided",
-                "standing",
-                "late",
-                "bypassed",
-                "bounced",
-                "stolen in/out",
-                "waiting/ready",
-                "activations",
-                "decision us"
-            )?;
+    /// A reader has read what [`Statistics::since`] answered last. Its own `read` is what that is
+    /// counted from the next time.
+    pub fn mark(&self, read: &mut Mark) {
+        read.at = self.now.at;
+        read.counts.copy_from_slice(&self.now.counts);
+        read.latency.clone_from_slice(&self.now.latency);
+        read.page_faults = self.now.page_faults;
+    }
+
+    /// A reader begins now.
+    pub fn begin(&mut self, read: &mut Mark) {
+        for (id, shared) in self.domains.iter().enumerate() {
+            self.now.counts[id] = shared.counts();
+            shared.read_latency(&mut self.now.latency[id]);
         }
-        self.lines += 1;
-        for domain in &self.line.domains {
-            let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
-            let of = &domain.statistics;
-            writeln!(
-                text,
-                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
-                domain.id.0,
-                of.queued,
-                of.decided,
-                of.standing,
-                of.late,
-                of.bypassed,
-                of.bounced,
-                format!("{}/{}", of.stolen_in, of.stolen_out),
-                format!("{}/{}", of.waiting, of.ready),
-                of.activations,
-                format!("{} / {}", us(of.decision_us.p50), us(of.decision_us.p99)),
-            )?;
+        self.now.page_faults = self.page_faults();
+        self.now.at = Instant::now();
+        self.mark(read);
+    }
+
+    /// What [`Statistics::since`] answered last.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What there was to read when [`Statistics::since`] was called last.
+    pub fn now(&self) -> &Mark {
+        &self.now
+    }
+}
+
+/// Prints lines of statistics to standard output.
+pub struct Lines {
+    printer: Printer,
+    writer: Writer,
+    text: Vec<u8>,
+    read: Mark,
+    /// How many were left out, because the reader had not read the last one.
+    left_out: u64,
+}
+
+impl Lines {
+    /// None is printed yet.
+    ///
+    /// # Errors
+    /// If there is no standard output.
+    pub fn new(domains: usize, format: Format) -> Result<Self> {
+        let bytes = line::bytes(domains);
+        let stdout = io::stdout();
+        let printer = Printer::new(stdout.as_fd(), bytes).context("cannot use standard output")?;
+        let text = Vec::with_capacity(bytes);
+        let read = Mark::nothing(domains);
+        Ok(Self { printer, writer: Writer::new(format), text, read, left_out: 0 })
+    }
+
+    /// Prints what came since the last line (as text: a line for each domain). While the reader has
+    /// not read that one nothing is printed, and the next line is of a longer interval.
+    ///
+    /// # Errors
+    /// If it cannot be written, or the kernel does not answer.
+    pub fn print(&mut self, statistics: &mut Statistics<'_>) -> Result<()> {
+        const WRITING: &str = "cannot write the statistics to standard output";
+        if !self.printer.is_free().context(WRITING)? {
+            self.left_out += 1;
+            return Ok(());
         }
-        let ProcessStatistics { page_faults, rss_kib, patience_us } = self.line.process;
-        writeln!(
-            text,
-            "{:>6} {page_faults} page faults, {rss_kib} KiB resident, patience {patience_us} us",
-            ""
-        )?;
+        if self.left_out > 0 {
+            report(&format!(
+                "{} lines of statistics were left out, because the last one was not read; the next \
+                 has their counts\n",
+                self.left_out
+            ));
+            self.left_out = 0;
+        }
+        let (line, _) = statistics.since(&self.read)?;
+        self.text.clear();
+        self.writer.write(line, &mut self.text)?;
+        statistics.mark(&mut self.read);
+        self.printer.print(&self.text).context(WRITING)?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! 1. It starts another process, which schedules.
 //! 2. It passes signals on to it.
 //! 3. It starts the next one when the machine has changed, or the kernel has ended the scheduler.
+//! 4. It removes the statistics socket at the end.
 //!
 //! It accepts two things from the scheduler's process: the exit code, and a line for the user if
 //! that says an error or that the kernel has ended it.
@@ -16,6 +17,7 @@ use crate::run::builder::Builder;
 use crate::run::evictions::Evictions;
 use crate::run::session::{self, Attachment, Ended};
 use crate::run::signals::ASK_TO_END;
+use crate::run::socket;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -23,6 +25,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::path::Path;
 
 /// The exit codes of the scheduler's process.
 const ASKED: i32 = 0;
@@ -45,6 +48,15 @@ pub fn run(builder: &Builder) -> Result<()> {
     forget_environment();
     let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block().context("cannot block signals")?;
+    let result = attach_again_and_again(builder, &signals);
+    // A confined process cannot remove it.
+    socket::remove_left(Path::new(socket::PATH));
+    signals.thread_unblock().context("cannot let signals through")?;
+    result
+}
+
+/// Starts a process for each attachment, until one ends because it was asked to.
+fn attach_again_and_again(builder: &Builder, signals: &SigSet) -> Result<()> {
     let mut attachment = Attachment::First;
     let mut evictions = Evictions::default();
     loop {
@@ -58,17 +70,16 @@ pub fn run(builder: &Builder) -> Result<()> {
             }
             ForkResult::Parent { child } => {
                 drop(to_parent);
-                watch(child, &signals, from_child)
+                watch(child, signals, from_child)
             }
         };
         match ended? {
-            Ended::Asked => break,
+            Ended::Asked => return Ok(()),
             Ended::MachineChanged => {}
             Ended::Evicted(why) => evictions.note(&why)?,
         }
         attachment = Attachment::Again;
     }
-    signals.thread_unblock().context("cannot let signals through")
 }
 
 /// Removes all variables that are not [`HONOURED`]. The process has one thread.

@@ -8,8 +8,9 @@ use crate::{Source, assert_none, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The folders and the files next to them, each with the number of its layer.
-const LAYERS: [(&str, u32); 13] = [
+const LAYERS: [(&str, u32); 14] = [
     ("ids", 0),
+    ("printer", 0),
     ("cpuset", 0),
     ("abi", 0),
     ("alloc", 1),

@@ -96,7 +96,7 @@ impl RunOnArgs {
             prefer: Some(self.prefer),
             strict: self.strict,
             dedicate: self.dedicate,
-            stats_secs: self.stats.then_some(1),
+            stats_secs: self.stats.then(|| "1".parse()).transpose()?,
             stats_format: Format::Json,
             ..RunOptions::default()
         };

@@ -45,7 +45,23 @@ impl Scheduler {
     /// Runs a command that is the scheduler, and waits until it is attached.
     pub fn spawn(command: &mut Command) -> Result<Scheduler> {
         let output = Output::new();
-        let mut scheduler = Scheduler { process: output.spawn(command)?, output };
+        Scheduler { process: output.spawn(command)?, output }.attached()
+    }
+
+    /// Starts it with outputs of the test's choice, and waits until it is attached.
+    pub fn start_with(
+        args: &[&str],
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Result<Scheduler> {
+        let mut command = Command::new(PROGRAM);
+        command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        Scheduler { process, output: Output::new() }.attached()
+    }
+
+    fn attached(self) -> Result<Scheduler> {
+        let mut scheduler = self;
         let deadline = Instant::now() + ATTACH_LIMIT;
         while !(sched_ext::state() == "enabled" && sched_ext::scheduler() == OPS) {
             if let Some(status) = scheduler.process.try_wait()? {
@@ -341,6 +357,16 @@ impl Program {
     fn spawn(command: &mut Command) -> Result<Program> {
         let output = Output::new();
         Ok(Program { process: output.spawn(command)?, output })
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.output.stdout()
+    }
+
+    /// What it has told the user so far.
+    pub fn said(&self) -> String {
+        self.output.stderr()
     }
 
     /// Waits for its end.

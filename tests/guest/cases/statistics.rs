@@ -1,22 +1,37 @@
 //! The statistics: their form, what they count, and who reads them.
 
+use crate::api::cpus::Offline;
 use crate::api::load;
-use crate::api::scheduler::{self, STATS, Scheduler};
-use crate::api::{cpus, sched_ext, wait_until};
+use crate::api::scheduler::{self, Program, STATS, Scheduler};
+use crate::api::{cpus, process, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::protocol::{STEADY, STUTTER};
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
 use scx_manyland::abi::domain_counts;
+use scx_manyland::run::client::PATH as SOCKET;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread::sleep;
 use std::time::Duration;
 
 tests! {
     json_lines_are_complete: 90 s on L3X2;
     text_has_a_row_for_each_domain: 60 s on L3X2;
     ends_when_nobody_reads: 60 s on L3X2;
+    a_reader_that_stops_holds_up_nothing: 240 s on L3X2;
+    the_programs_of_scx_are_answered: 90 s on L3X2 ANY_KERNEL;
+    two_readers_have_their_own_intervals: 90 s on L3X2;
+    readers_that_misbehave_are_refused: 120 s on L3X2;
+    monitor_prints_what_a_scheduler_says: 180 s on L3X2;
     patience_is_as_long_as_timers_are_late: 240 s on L3X2;
 }
 
@@ -143,6 +158,244 @@ pub fn ends_when_nobody_reads(_: &Machine) -> Result<()> {
         sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
     }
     Ok(())
+}
+
+/// A reader that reads no more holds up neither the end, nor an attachment after hotplug, wherever
+/// its pipe is; once it reads again it gets whole lines.
+pub fn a_reader_that_stops_holds_up_nothing(_: &Machine) -> Result<()> {
+    let last = cpus::online()?.iter().last().context("no CPU is online")?;
+    // Standard output alone, both outputs in one pipe, and standard error alone.
+    for (out, err) in [(true, false), (true, true), (false, true)] {
+        let (mut reader, writer) = full_pipe()?;
+        let null = || File::options().write(true).open("/dev/null");
+        let stdio = |full| match full {
+            true => writer.try_clone().map(Stdio::from),
+            false => null().map(Stdio::from),
+        };
+        let scheduler = Scheduler::start_with(&STATS, stdio(out)?, stdio(err)?)?;
+        drop(writer);
+        // Two lines have been due by then.
+        sleep(Duration::from_millis(2500));
+        let before = sched_ext::attachments();
+        let gone = Offline::take(last)?;
+        wait_until("it attaches again while its reader sleeps", LONG, || {
+            sched_ext::attachments() > before && sched_ext::state() == "enabled"
+        })
+        .with_context(|| scheduler.plight())?;
+        sleep(Duration::from_millis(2500));
+        if !err {
+            let mut lines = BufReader::new(&mut reader).lines().skip(FULL_PIPE_LINES);
+            let line = lines.find(|line| line.as_ref().map_or(true, |it| it.starts_with('{')));
+            let line = line.context("the output has ended")??;
+            let domains = cpus::l3s()?.len();
+            is_complete(&serde_json::from_str(&line)?, domains).with_context(|| line.clone())?;
+        }
+        drop(gone);
+        scheduler.stop_with(Signal::SIGTERM)?;
+    }
+    Ok(())
+}
+
+/// A reader of the socket that speaks its protocol by itself.
+struct Reader(BufReader<UnixStream>);
+
+impl Reader {
+    fn connect() -> Result<Reader> {
+        let stream = UnixStream::connect(SOCKET).context("cannot connect")?;
+        stream.set_read_timeout(Some(LONG))?;
+        Ok(Reader(BufReader::new(stream)))
+    }
+
+    /// What is answered to bytes; empty if the connection is closed.
+    fn ask(&mut self, bytes: &[u8]) -> Result<String> {
+        self.0.get_mut().write_all(bytes)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).context("no answer")?;
+        Ok(line)
+    }
+
+    /// The statistics since the last answer.
+    fn stats(&mut self) -> Result<Value> {
+        let line = self.ask(b"{\"req\": \"stats\", \"args\": {}}\n")?;
+        let mut answer: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        ensure!(answer["errno"] == 0, "{line}");
+        Ok(answer["args"]["resp"].take())
+    }
+}
+
+/// A count of an answer of the socket, summed over all domains.
+fn sum(answer: &Value, field: &str) -> Result<u64> {
+    let domains = answer["domains"].as_object().context("no domains")?;
+    domains.values().map(|it| it[field].as_u64().with_context(|| format!("no {field}"))).sum()
+}
+
+/// What scxtop, the `--monitor` of other schedulers and the OpenMetrics script of the scx project
+/// send is answered as they expect it; the socket is root's alone, and goes with the scheduler.
+pub fn the_programs_of_scx_are_answered(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    wait_until("the socket is there", LONG, || Reader::connect().is_ok())?;
+    let mode = fs::metadata(SOCKET)?.permissions().mode() & 0o7777;
+    ensure!(mode == 0o600, "the socket's mode is {mode:o}");
+    load::hackbench(1, 50, LONG)?;
+    let mut reader = Reader::connect()?;
+    for (request, fields) in [
+        ("{\"req\":\"stats\",\"args\":{}}\n", ["domains", "patience_us"]),
+        ("{\"req\":\"stats\",\"args\":{\"target\":\"top\"}}\n", ["domains", "version"]),
+        ("{\"req\":\"stats_meta\",\"args\":{}}\n", ["Manyland", "ManylandDomain"]),
+        ("{\"req\": \"stats_meta\", \"args\": {}}\n", ["Manyland", "ManylandDomain"]),
+        ("{\"req\": \"stats\", \"args\": {}}\n", ["domains", "interval_seconds"]),
+    ] {
+        let line = reader.ask(request.as_bytes())?;
+        let answer: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        ensure!(answer["errno"] == 0, "{request}: {line}");
+        for field in fields {
+            ensure!(!answer["args"]["resp"][field].is_null(), "{request}: no {field}: {line}");
+        }
+    }
+    let expected: BTreeSet<String> = counters();
+    let stats = reader.stats()?;
+    for (id, domain) in stats["domains"].as_object().context("no domains")? {
+        for field in &expected {
+            ensure!(domain[field].is_u64(), "domain {id} has no {field}: {stats}");
+        }
+        ensure!(!domain["cpus"].as_str().unwrap_or_default().is_empty(), "no CPUs: {stats}");
+    }
+    let totals = reader.ask(b"{\"req\":\"stats\",\"args\":{\"target\":\"totals\"}}\n")?;
+    let totals: Value = serde_json::from_str(&totals)?;
+    let decided = sum(&totals["args"]["resp"], "decided")?;
+    ensure!(decided > 100, "{decided} decisions since it attached: {totals}");
+    scheduler.stop()?;
+    ensure!(!Path::new(SOCKET).exists(), "the socket is left");
+    ensure!(reader.answer().unwrap_or_default().is_empty(), "the connection goes on");
+    Ok(())
+}
+
+/// What one reader reads is not missing for another, and the load is in the interval of each.
+pub fn two_readers_have_their_own_intervals(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[])?;
+    wait_until("the socket is there", LONG, || Reader::connect().is_ok())?;
+    let (mut often, mut once) = (Reader::connect()?, Reader::connect()?);
+    let mut seen = 0;
+    for _ in 0..3 {
+        load::hackbench(1, 50, LONG)?;
+        let stats = often.stats()?;
+        let busy = sum(&stats, "decided")? + sum(&stats, "bypassed")?;
+        ensure!(busy > 100, "the load is not there: {stats}");
+        seen += busy;
+    }
+    let stats = once.stats()?;
+    let all = sum(&stats, "decided")? + sum(&stats, "bypassed")?;
+    ensure!(all >= seen, "one reader saw {seen}, and the other {all} over a longer time");
+    let seconds = |stats: &Value| stats["interval_seconds"].as_f64().context("no seconds");
+    let whole = seconds(&stats)?;
+    let (first, second) = (often.stats()?, often.stats()?);
+    ensure!(seconds(&second)? < whole, "{second} after {first} is of a longer time than {whole} s");
+    // The late reader's interval begins when it connects.
+    let stats = Reader::connect()?.stats()?;
+    ensure!(sum(&stats, "decided")? + sum(&stats, "bypassed")? < seen / 2, "not its own: {stats}");
+    scheduler.stop()
+}
+
+/// Connections that are left, requests that are none, and a megabyte without a newline are refused
+/// with a line each. The memory does not grow, and the scheduler goes on.
+pub fn readers_that_misbehave_are_refused(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&STATS)?;
+    wait_until("the socket is there", LONG, || Reader::connect().is_ok())?;
+    load::hackbench(1, 50, LONG)?;
+    let rss_kib = || process::status_kib(scheduler.pid(), "VmRSS");
+    let before = rss_kib()?;
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", scheduler.pid())).map(Iterator::count);
+    let few = descriptors()?;
+    {
+        let mut left = Vec::new();
+        let mut refused = 0;
+        for _ in 0..1000 {
+            let mut reader = Reader::connect()?;
+            // One that is refused can read why; one that has room is asked nothing.
+            if left.len() >= 16 {
+                let line = reader.answer()?;
+                ensure!(line.contains("\"errno\":16") && line.ends_with('\n'), "{line:?}");
+                refused += 1;
+            }
+            left.push(reader);
+        }
+        let many = descriptors()?;
+        ensure!(refused == 984 && many <= few + 16, "{many} descriptors, {few} before");
+        // Those that have room are served as before.
+        sum(&left[0].stats()?, "decided")?;
+    }
+    wait_until("there is room again", LONG, || {
+        Reader::connect().and_then(|mut it| it.stats()).is_ok()
+    })?;
+    for nonsense in [&b"nonsense\n"[..], b"{\"req\":\"reboot\"}\n", b"\n", b"\xff\0\n"] {
+        let mut reader = Reader::connect()?;
+        let line = reader.ask(nonsense)?;
+        ensure!(line.contains("\"errno\":22") && line.ends_with('\n'), "{line:?}");
+        reader.stats().context("the connection is good for another request")?;
+    }
+    let mut long = Reader::connect()?;
+    // It may be closed before all of it is sent.
+    let _ = long.0.get_mut().write_all(&vec![b'x'; 1 << 20]);
+    let line = long.answer()?;
+    ensure!(line.contains("\"errno\":7"), "{line:?}");
+    ensure!(long.answer().unwrap_or_default().is_empty(), "the connection goes on");
+    // Asks and never reads.
+    let mut deaf = Reader::connect()?;
+    deaf.0.get_mut().set_nonblocking(true)?;
+    let asked = (0..100_000).find(|_| deaf.0.get_mut().write(b"{\"req\":\"stats\"}\n").is_err());
+    println!("one that does not read could ask {asked:?} times");
+    ensure!(asked.is_some(), "its requests are all accepted");
+    Reader::connect()?.stats().context("another reader is held up")?;
+    let after = rss_kib()?;
+    ensure!(after <= before + 1024, "{before} KiB became {after} KiB");
+    let lines = scheduler.stats()?.lines.len();
+    load::hackbench(1, 200, LONG)?;
+    let mut stats = scheduler.await_stats(1)?;
+    stats.lines.drain(..lines);
+    ensure!(stats.sum("decided")? > 100, "the domains decide no more");
+    scheduler.stop_with(Signal::SIGTERM)
+}
+
+/// `--monitor` waits for a scheduler, prints its lines in either form, and goes on with the next.
+pub fn monitor_prints_what_a_scheduler_says(_: &Machine) -> Result<()> {
+    let lines = |text: String| text.lines().count();
+    let json = Program::start(&["--monitor", "0.2", "--stats-format", "json"])?;
+    let text = Program::start(&["--monitor", "0.5"])?;
+    wait_until("it says that it waits", LONG, || json.said().contains("no scheduler runs"))?;
+    for _ in 0..2 {
+        let before = (lines(json.stdout()), lines(text.stdout()));
+        let scheduler = Scheduler::start(&[])?;
+        wait_until("lines are printed", LONG, || {
+            lines(json.stdout()) > before.0 + 3 && lines(text.stdout()) > before.1 + 6
+        })?;
+        let nobody = scheduler::run_as_nobody(&["--monitor", "1"])?;
+        ensure!(nobody.code == Some(1) && nobody.stderr.contains("sudo"), "{nobody:?}");
+        scheduler.stop()?;
+    }
+    let domains = cpus::l3s()?.len();
+    for line in json.stdout().lines() {
+        is_complete(&serde_json::from_str(line)?, domains).with_context(|| line.to_owned())?;
+    }
+    let printed = text.stdout();
+    ensure!(printed.trim_start().starts_with("domain"), "{printed}");
+    ensure!(printed.contains("page faults"), "{printed}");
+    Ok(())
+}
+
+/// How many lines a full pipe has in it.
+const FULL_PIPE_LINES: usize = 2048;
+
+/// A pipe that nothing more fits into.
+fn full_pipe() -> Result<(PipeReader, PipeWriter)> {
+    let (reader, mut writer) = io::pipe()?;
+    let size = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096))?;
+    ensure!(size as usize == 2 * FULL_PIPE_LINES, "the pipe has room for {size} bytes");
+    writer.write_all(" \n".repeat(FULL_PIPE_LINES).as_bytes())?;
+    Ok((reader, writer))
 }
 
 /// Where the host takes the CPUs away again and again, timers are late, and CPUs wait longer for

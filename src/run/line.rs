@@ -1,0 +1,113 @@
+//! A line of statistics: all domains and the process over one interval, as text or as JSON.
+//!
+//! Invariant: the scheduler and the programs that ask it print the same line.
+
+use crate::abi::statistics::{DomainStatistics, ProcessStatistics, STATISTICS};
+use crate::ids::DomainId;
+use crate::kernel::options::Format;
+use anyhow::Result;
+use serde::Serialize;
+use std::io::Write;
+
+/// One line: the whole program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// In the sequence of their numbers.
+    pub domains: Vec<DomainLine>,
+    /// Of the process.
+    #[serde(flatten)]
+    pub process: ProcessStatistics,
+}
+
+/// One domain's part of a line.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DomainLine {
+    /// Its number.
+    pub id: DomainId,
+    /// What it did.
+    #[serde(flatten)]
+    pub statistics: DomainStatistics,
+}
+
+/// Room for a line in any form, in bytes.
+pub fn bytes(domains: usize) -> usize {
+    const BYTES_PER_DOMAIN: usize = 40 * STATISTICS.len();
+    (domains + 2) * BYTES_PER_DOMAIN
+}
+
+/// Writes lines in one of the forms.
+pub struct Writer {
+    format: Format,
+    lines: usize,
+}
+
+impl Writer {
+    /// Nothing is written yet.
+    pub fn new(format: Format) -> Self {
+        Self { format, lines: 0 }
+    }
+
+    /// Appends a line to a text (as text: one for each domain).
+    ///
+    /// # Errors
+    /// None is known: memory accepts what is written.
+    pub fn write(&mut self, line: &Line, text: &mut Vec<u8>) -> Result<()> {
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer(&mut *text, line)?;
+                text.push(b'\n');
+            }
+            Format::Text => self.write_text(line, text)?,
+        }
+        self.lines += 1;
+        Ok(())
+    }
+
+    fn write_text(&self, line: &Line, text: &mut Vec<u8>) -> Result<()> {
+        /// The head is repeated for readers who see only the last lines.
+        const LINES_PER_HEAD: usize = 20;
+        if self.lines.is_multiple_of(LINES_PER_HEAD) {
+            writeln!(
+                text,
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "domain",
+                "queued",
+                "decided",
+                "standing",
+                "late",
+                "bypassed",
+                "bounced",
+                "stolen in/out",
+                "waiting/ready",
+                "activations",
+                "decision us"
+            )?;
+        }
+        for domain in &line.domains {
+            let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+            let of = &domain.statistics;
+            writeln!(
+                text,
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                domain.id.0,
+                of.queued,
+                of.decided,
+                of.standing,
+                of.late,
+                of.bypassed,
+                of.bounced,
+                format!("{}/{}", of.stolen_in, of.stolen_out),
+                format!("{}/{}", of.waiting, of.ready),
+                of.activations,
+                format!("{} / {}", us(of.decision_us.p50), us(of.decision_us.p99)),
+            )?;
+        }
+        let ProcessStatistics { page_faults, rss_kib, patience_us } = line.process;
+        writeln!(
+            text,
+            "{:>6} {page_faults} page faults, {rss_kib} KiB resident, patience {patience_us} us",
+            ""
+        )?;
+        Ok(())
+    }
+}
