@@ -8,6 +8,8 @@ mod bench;
 mod documents;
 #[cfg(feature = "simulator")]
 mod simulate;
+#[cfg(feature = "top")]
+mod top;
 
 use anyhow::{Error, Result, anyhow, bail, ensure};
 use bench::BenchArgs;
@@ -59,6 +61,9 @@ enum Subcommands {
     /// Run a workload on a machine in virtual time (needs no root and no sched_ext)
     #[cfg(feature = "simulator")]
     Simulate(Box<simulate::SimulateArgs>),
+    /// Watch a scheduler that runs, on the whole screen (needs root)
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// Runs a workload for `bench`
     #[command(hide = true)]
     Workload { errand: String },
@@ -87,6 +92,8 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Bench(args)) => compare(&args.plan(check_contender).map_err(usage)?),
         #[cfg(feature = "simulator")]
         Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
+        #[cfg(feature = "top")]
+        Some(Subcommands::Top(args)) => args.run(),
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)
         }

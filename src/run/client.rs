@@ -38,9 +38,18 @@ impl Client {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {shown}")),
         };
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Some(Client { stream: BufReader::new(stream) }))
+        Client { stream: BufReader::new(stream) }.with_patience(PATIENCE).map(Some)
+    }
+
+    /// The same with another time that the scheduler may be silent.
+    ///
+    /// # Errors
+    /// If the time is zero.
+    pub fn with_patience(self, patience: Duration) -> Result<Client> {
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(patience)).context("cannot set how long to wait")?;
+        stream.set_write_timeout(Some(patience)).context("cannot set how long to wait")?;
+        Ok(self)
     }
 
     /// What came since the last response.

@@ -221,12 +221,16 @@ pub struct Reply<'a> {
     pub seconds: f64,
     /// The numbers.
     pub line: &'a Line,
+    /// How long each domain thread ran, in microseconds.
+    pub thread_us: &'a [u64],
     /// The latencies of all decisions, for each domain.
     pub latencies: Option<&'a [Snapshot]>,
 }
 
 /// The field of the seconds.
 const SECONDS: &str = "interval_seconds";
+/// The field of a domain thread's run time.
+const THREAD: &str = "thread_us";
 /// The field of the histogram.
 pub const WITHIN: &str = "decisions_within_ns";
 
@@ -255,17 +259,19 @@ struct DomainReplies<'a>(&'a Reply<'a>);
 
 impl Serialize for DomainReplies<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Reply { about, line, latencies, .. } = self.0;
+        let Reply { about, line, thread_us, latencies, .. } = self.0;
         serializer.collect_map(line.domains.iter().enumerate().map(|(at, domain)| {
             let cpus = about.cpus.get(at).map_or("", String::as_str);
             let latency = latencies.and_then(|all| all.get(at));
-            (domain.id, DomainReply { cpus, statistics: &domain.statistics, latency })
+            let thread_us = thread_us.get(at).copied().unwrap_or(0);
+            (domain.id, DomainReply { cpus, thread_us, statistics: &domain.statistics, latency })
         }))
     }
 }
 
 struct DomainReply<'a> {
     cpus: &'a str,
+    thread_us: u64,
     statistics: &'a DomainStatistics,
     latency: Option<&'a Snapshot>,
 }
@@ -274,6 +280,7 @@ impl Serialize for DomainReply<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("cpus", self.cpus)?;
+        map.serialize_entry(THREAD, &self.thread_us)?;
         let mut result = Ok(());
         self.statistics.for_each(|name, value| {
             let mut entry = |key: &str, value: Option<f64>| match value {
@@ -326,6 +333,8 @@ pub fn meta() -> Json {
     };
     let mut domain = fields(Scope::Domain);
     domain.insert("cpus".into(), text("the domain's CPUs"));
+    let desc = "microseconds that the domain thread ran";
+    domain.insert(THREAD.into(), json!({ "datum": "u64", "desc": desc }));
     let mut domain_totals = domain.clone();
     let within = json!({ "key": "u64", "datum": "u64" });
     let desc = "decisions whose latency was below so many nanoseconds";
@@ -381,6 +390,8 @@ pub struct Received {
     pub seconds: f64,
     /// The numbers.
     pub line: Line,
+    /// How long each domain thread ran, in microseconds.
+    pub thread_us: Vec<u64>,
     /// How many decisions were made within how many nanoseconds, for each domain; empty unless the
     /// totals were asked for.
     pub within: Vec<BTreeMap<u64, u64>>,
@@ -427,10 +438,11 @@ impl Received {
         if form.scheduler != "manyland" {
             bail!("{OTHER}");
         }
-        let (mut domains, mut within) = (Vec::new(), Vec::new());
+        let (mut domains, mut thread_us, mut within) = (Vec::new(), Vec::new(), Vec::new());
         for (id, mut fields) in form.domains {
             let cpus = fields.get("cpus").and_then(Json::as_str).context(OTHER)?;
             about.cpus.push(cpus.to_owned());
+            thread_us.push(fields.get(THREAD).and_then(Json::as_u64).context(OTHER)?);
             if let Some(counts) = fields.remove(WITHIN) {
                 within.push(serde_json::from_value(counts).context(OTHER)?);
             }
@@ -444,7 +456,8 @@ impl Received {
             domains.push(DomainLine { id: DomainId(id), statistics });
         }
         let line = Line { domains, process };
-        Ok(Received { version: form.version, about, seconds: form.seconds, line, within })
+        let Form { version, seconds, .. } = form;
+        Ok(Received { version, about, seconds, line, thread_us, within })
     }
 }
 
@@ -494,7 +507,8 @@ mod tests {
     fn reply(latencies: Option<&[Snapshot]>) -> String {
         let mut output = Vec::new();
         let (about, line) = (about(), line());
-        let reply = Reply { about: &about, seconds: 2.5, line: &line, latencies };
+        let thread_us = &[300, 4];
+        let reply = Reply { about: &about, seconds: 2.5, line: &line, thread_us, latencies };
         respond(&mut output, 0, &reply);
         String::from_utf8(output).unwrap()
     }
@@ -618,7 +632,7 @@ mod tests {
         let received = Received::parse(parse_response(&reply(None)).unwrap()).unwrap();
         assert_eq!((received.seconds, &received.about), (2.5, &about()));
         assert_eq!(received.version, env!("CARGO_PKG_VERSION"));
-        assert!(received.within.is_empty());
+        assert!(received.within.is_empty() && received.thread_us == [300, 4]);
         let json = |line: &Line| serde_json::to_value(line).unwrap();
         assert_eq!(json(&received.line), json(&line()), "as --stats-format json prints it");
         let latencies = [snapshot(40, 7), snapshot(200, 9)];

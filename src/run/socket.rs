@@ -167,9 +167,8 @@ impl StatisticsSocket {
         };
         let reader = &mut self.readers[at];
         reader.connection.clear();
-        reader.stream = Some(stream);
         reader.asked = now;
-        statistics.begin(&mut reader.read);
+        reader.stream = statistics.begin(&mut reader.read).is_ok().then_some(stream);
     }
 }
 
@@ -247,7 +246,8 @@ fn respond(
         .since(then)
         .map_err(|error| Refusal { errno: libc::EIO, text: format!("{error:#}") })?;
     let latencies = totals.then(|| statistics.now().latencies());
-    let reply = Reply { about, seconds, line: statistics.line(), latencies };
+    let (line, thread_us) = (statistics.line(), statistics.thread_us());
+    let reply = Reply { about, seconds, line, thread_us, latencies };
     protocol::respond(output, 0, &reply);
     if !totals {
         statistics.mark(read);

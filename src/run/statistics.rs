@@ -8,15 +8,16 @@ use crate::abi::domain_counts;
 use crate::abi::statistics::{Percentiles, ProcessStatistics};
 use crate::alloc::{FaultCounter, ResidentMemory};
 use crate::domains::latency::Snapshot;
-use crate::ids::DomainId;
+use crate::ids::{DomainId, Pid};
 use crate::kernel::load::Attached;
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
 use crate::printer::{Printer, report};
 use anyhow::{Context, Result};
+use nix::time::ClockId;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How far a reader has read, so that its next line says what came since.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct Mark {
     at: Instant,
     counts: Vec<domain_counts>,
     latency: Vec<Snapshot>,
+    thread_us: Vec<u64>,
     page_faults: u64,
 }
 
@@ -34,6 +36,7 @@ impl Mark {
             at: Instant::now(),
             counts: vec![domain_counts::ZERO; domains],
             latency: vec![Snapshot::empty(); domains],
+            thread_us: vec![0; domains],
             page_faults: 0,
         }
     }
@@ -48,7 +51,10 @@ impl Mark {
 pub struct Statistics<'a> {
     attached: &'a Attached<'a>,
     domains: Vec<SharedDomain>,
+    threads: Vec<Pid>,
     line: Line,
+    /// How long each domain thread ran, in microseconds.
+    thread_us: Vec<u64>,
     /// What there is to read at this moment.
     now: Mark,
     faults: FaultCounter,
@@ -56,15 +62,18 @@ pub struct Statistics<'a> {
 }
 
 impl<'a> Statistics<'a> {
-    /// Counts from now on.
+    /// Counts from now on, for the domains that these threads serve.
     ///
     /// # Errors
     /// If the kernel does not tell how much memory is resident.
-    pub fn new(attached: &'a Attached<'a>, domains: usize) -> Result<Self> {
+    pub fn new(attached: &'a Attached<'a>, threads: Vec<Pid>) -> Result<Self> {
+        let domains = threads.len();
         let shared = |id| attached.shared().domain(DomainId(id as u32));
         Ok(Self {
             attached,
             domains: (0..domains).map(shared).collect(),
+            threads,
+            thread_us: vec![0; domains],
             line: Line {
                 domains: Vec::with_capacity(domains),
                 process: ProcessStatistics { page_faults: 0, rss_kib: 0, patience_us: 0 },
@@ -97,6 +106,8 @@ impl<'a> Statistics<'a> {
             let latency = Percentiles { p50: us(50), p99: us(99) };
             let statistics = shared.statistics(&then.counts[id], &self.now.counts[id], latency);
             self.line.domains.push(DomainLine { id: DomainId(id as u32), statistics });
+            self.now.thread_us[id] = run_time_us(self.threads[id])?;
+            self.thread_us[id] = self.now.thread_us[id] - then.thread_us[id];
         }
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
@@ -115,18 +126,29 @@ impl<'a> Statistics<'a> {
         read.at = self.now.at;
         read.counts.copy_from_slice(&self.now.counts);
         read.latency.clone_from_slice(&self.now.latency);
+        read.thread_us.copy_from_slice(&self.now.thread_us);
         read.page_faults = self.now.page_faults;
     }
 
     /// A reader begins now.
-    pub fn begin(&mut self, read: &mut Mark) {
+    ///
+    /// # Errors
+    /// If the kernel does not tell how long a thread ran.
+    pub fn begin(&mut self, read: &mut Mark) -> Result<()> {
         for (id, shared) in self.domains.iter().enumerate() {
             self.now.counts[id] = shared.counts();
             shared.read_latency(&mut self.now.latency[id]);
+            self.now.thread_us[id] = run_time_us(self.threads[id])?;
         }
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
         self.mark(read);
+        Ok(())
+    }
+
+    /// How long each domain thread ran, in microseconds, by [`Statistics::since`].
+    pub fn thread_us(&self) -> &[u64] {
+        &self.thread_us
     }
 
     /// What [`Statistics::since`] answered last.
@@ -138,6 +160,15 @@ impl<'a> Statistics<'a> {
     pub fn now(&self) -> &Mark {
         &self.now
     }
+}
+
+/// How long a thread of this process has run, in microseconds.
+fn run_time_us(thread: Pid) -> Result<u64> {
+    // The number of a thread's clock is made from the thread's number (clock_getcpuclockid(3)).
+    const OF_THREAD: i32 = 4 | 2;
+    let time = ClockId::from_raw((!thread.0 << 3) | OF_THREAD).now();
+    let time = time.with_context(|| format!("cannot tell how long the thread {thread} ran"))?;
+    Ok(Duration::from(time).as_micros() as u64)
 }
 
 /// Prints lines of statistics to standard output.
@@ -189,5 +220,24 @@ impl Lines {
         statistics.mark(&mut self.read);
         self.printer.print(&self.text).context(WRITING)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threads_run_time_is_its_own() {
+        let of_this = || run_time_us(Pid(nix::unistd::gettid().as_raw())).unwrap();
+        let start = of_this();
+        let mut sum = 0u64;
+        while of_this() < start + 20_000 {
+            sum = std::hint::black_box(sum + 1);
+        }
+        let other = std::thread::spawn(move || of_this() < 20_000);
+        assert!(other.join().unwrap(), "a new thread has run for as long");
+        // The kernel numbers threads up to 2^22.
+        assert!(run_time_us(Pid((1 << 22) + 1)).is_err());
     }
 }

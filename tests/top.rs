@@ -1,0 +1,263 @@
+//! `scx_manyland top` in a pseudo-terminal of 80 columns and 24 lines, over the socket of a
+//! scheduler that this test plays.
+
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
+use scx_manyland::domains::latency::{BUCKETS, Snapshot};
+use scx_manyland::ids::DomainId;
+use scx_manyland::run::line::{DomainLine, Line};
+use scx_manyland::run::protocol::{About, Reply, respond};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+use vt100::{Color, Parser};
+
+const ROWS: NonZeroU16 = NonZeroU16::new(24).unwrap();
+const COLUMNS: NonZeroU16 = NonZeroU16::new(80).unwrap();
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A scheduler that answers each request with more; gone when dropped.
+struct Played {
+    path: PathBuf,
+    streams: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Played {
+    fn start(path: &Path) -> Played {
+        let listener = UnixListener::bind(path).unwrap();
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let of_thread = streams.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                of_thread.lock().unwrap().push(stream.try_clone().unwrap());
+                thread::spawn(move || answer(stream));
+            }
+        });
+        Played { path: path.to_owned(), streams }
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).unwrap();
+        self.streams.lock().unwrap().iter().for_each(|it| it.shutdown(Shutdown::Both).unwrap());
+    }
+}
+
+/// Answers with the totals of two domains. The second decides more often.
+fn answer(stream: UnixStream) {
+    let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+    let counts = [const { AtomicU64::new(0) }; BUCKETS];
+    let mut times = 0;
+    while let Some(Ok(request)) = requests.next() {
+        assert!(request.contains("totals"), "{request}");
+        times += 1;
+        counts[60].fetch_add(100, Ordering::Relaxed);
+        let mut latency = Snapshot::empty();
+        latency.copy_from(&counts);
+        let of = |id, decided| {
+            let statistics = DomainStatistics {
+                decided: decided * times,
+                tasks: 11,
+                waiting: 3,
+                ..DomainStatistics::default()
+            };
+            DomainLine { id: DomainId(id), statistics }
+        };
+        let line = Line {
+            domains: vec![of(0, 700), of(1, 900_000)],
+            process: ProcessStatistics { rss_kib: 9876, ..ProcessStatistics::default() },
+        };
+        let about = About {
+            policy: "vruntime".to_owned(),
+            domain: "l3".to_owned(),
+            cpus: vec!["0-3".to_owned(), "4-7".to_owned()],
+        };
+        let latencies = vec![latency; 2];
+        let reply = Reply {
+            about: &about,
+            seconds: times as f64,
+            line: &line,
+            thread_us: &[times * 125_000; 2],
+            latencies: Some(&latencies),
+        };
+        let mut output = Vec::new();
+        respond(&mut output, 0, &reply);
+        if (&stream).write_all(&output).is_err() {
+            return;
+        }
+    }
+}
+
+/// The program in a terminal.
+struct Terminal {
+    process: Child,
+    master: File,
+    slave: OwnedFd,
+    parser: Arc<Mutex<Parser>>,
+}
+
+impl Terminal {
+    fn start(args: &[&str]) -> Terminal {
+        let (ws_row, ws_col) = (ROWS.get(), COLUMNS.get());
+        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scx_manyland"));
+        command.args(args).env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: between fork and exec the child only makes system calls.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                nix::errno::Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+                Ok(())
+            });
+        }
+        let process = command.spawn().unwrap();
+        let master = File::from(master);
+        let parser = Arc::new(Mutex::new(Parser::new(ROWS, COLUMNS, 0)));
+        let (mut from, to) = (master.try_clone().unwrap(), parser.clone());
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // The terminal is gone when the last of its ends is closed.
+            while let Ok(length @ 1..) = from.read(&mut bytes) {
+                to.lock().unwrap().process(&bytes[..length]);
+            }
+        });
+        Terminal { process, master, slave, parser }
+    }
+
+    fn screen(&self) -> String {
+        self.parser.lock().unwrap().screen().contents()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the screen has all of this on it.
+    #[track_caller]
+    fn shows(&self, expected: &[&str]) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let screen = self.screen();
+            match expected.iter().find(|text| !screen.contains(**text)) {
+                None => return screen,
+                Some(text) if Instant::now() > deadline => panic!("no {text:?} on:\n{screen}"),
+                Some(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// The numbers of the domains, from the top.
+    fn domains(&self) -> Vec<u32> {
+        let screen = self.screen();
+        screen.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+    }
+
+    #[track_caller]
+    fn ends(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            match self.process.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("it goes on:\n{}", self.screen()),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        assert!(status.success(), "{status}: {}", self.screen());
+    }
+
+    fn is_in_raw_mode(&self) -> bool {
+        !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ECHO)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_scheduler_is_shown_from_its_start_to_its_end_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats");
+    let mut terminal =
+        Terminal::start(&["top", "--interval", "0.1", "--socket", path.to_str().unwrap()]);
+    terminal.shows(&["No scheduler runs", "Waiting for scx_manyland", "q quit"]);
+    assert!(terminal.is_in_raw_mode());
+    for _ in 0..2 {
+        let played = Played::start(&path);
+        let screen =
+            terminal.shows(&["policy vruntime", "2 domains (l3)", "9876 KiB", "4-7", "q quit"]);
+        let head = screen.lines().find(|line| line.contains("DOM")).unwrap();
+        assert!(head.ends_with("OUT/S"), "not all columns are there: {head:?}");
+        // Each answer is a second after the one before, by the scheduler's clock.
+        println!("{}", terminal.shows(&[" 700 ", " 900k", " 12.5 ", "█"]));
+        drop(played);
+        terminal.shows(&["No scheduler runs"]);
+    }
+    terminal.press("q");
+    terminal.ends();
+    assert!(!terminal.is_in_raw_mode(), "the terminal is not as before");
+    assert!(!terminal.parser.lock().unwrap().screen().alternate_screen());
+}
+
+#[test]
+fn keys_sort_pause_and_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats");
+    let _played = Played::start(&path);
+    let mut terminal =
+        Terminal::start(&["top", "--interval", "0.1", "--socket", path.to_str().unwrap()]);
+    terminal.shows(&["700", "sort (domain)"]);
+    assert_eq!(terminal.domains(), [0, 1]);
+    terminal.press("ss");
+    terminal.shows(&["sort (decisions)"]);
+    assert_eq!(terminal.domains(), [1, 0]);
+    terminal.press("r");
+    terminal.shows(&["decisions, reversed"]);
+    assert_eq!(terminal.domains(), [0, 1]);
+    terminal.press("j");
+    let deadline = Instant::now() + LIMIT;
+    while terminal.domains() != [1] {
+        assert!(Instant::now() < deadline, "it does not scroll:\n{}", terminal.screen());
+        thread::sleep(Duration::from_millis(20));
+    }
+    terminal.press("p");
+    let paused = terminal.shows(&["GO ON"]);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(terminal.screen(), paused);
+    // The terminal's own colours only: any background will do.
+    let parser = terminal.parser.lock().unwrap();
+    let positions = (0..ROWS.get()).flat_map(|row| (0..COLUMNS.get()).map(move |at| (row, at)));
+    for (row, column) in positions {
+        let cell = parser.screen().cell(row, column).unwrap();
+        assert_eq!((cell.fgcolor(), cell.bgcolor()), (Color::Default, Color::Default));
+    }
+    drop(parser);
+    terminal.press("\x03");
+    terminal.ends();
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_do() {
+    let output = Command::new(env!("CARGO_BIN_EXE_scx_manyland")).arg("top").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("--monitor"), "{error}");
+}
