@@ -15,6 +15,9 @@ run-here: ## Run the scheduler on this machine, until Ctrl-C (as root)
 build: setup ## Build the scheduler: target/release/scx_manyland
 	@BPF_CLANG=$$(tools/clang) cargo build --release
 
+install: ## Install program, manual pages, completions: make install DESTDIR=... PREFIX=/usr
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" tools/install
+
 check: ## Formatting, lints, and the tests that need neither root nor a guest
 	@tools/check
 
@@ -71,5 +74,6 @@ plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build check compare compare-simulator count deny format fuzz help measure-costs plot-scale \
-	reliability run run-here sanitize seeds setup soak test test-kernels test-large try
+.PHONY: bench build check compare compare-simulator count deny format fuzz help install \
+	measure-costs plot-scale reliability run run-here sanitize seeds setup soak test test-kernels \
+	test-large try

@@ -6,6 +6,7 @@
 mod bench;
 #[cfg(test)]
 mod documents;
+mod generated;
 #[cfg(feature = "simulator")]
 mod simulate;
 #[cfg(feature = "top")]
@@ -64,6 +65,11 @@ enum Subcommands {
     /// Watch a scheduler that runs, on the whole screen (needs root)
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// Print the completions of this command line for a shell
+    Completions(generated::CompletionsArgs),
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Manual(generated::ManualArgs),
     /// Runs a workload for `bench`
     #[command(hide = true)]
     Workload { errand: String },
@@ -94,6 +100,8 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
         #[cfg(feature = "top")]
         Some(Subcommands::Top(args)) => args.run(),
+        Some(Subcommands::Completions(args)) => args.run(),
+        Some(Subcommands::Manual(args)) => args.run(),
         Some(Subcommands::Workload { errand }) => {
             program::print(&bench::workloads::serve(&errand)?)
         }
