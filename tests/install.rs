@@ -49,6 +49,8 @@ fn everything_is_where_a_distribution_has_it() {
         "usr/share/fish/vendor_completions.d/scx_manyland.fish",
         "usr/share/doc/scx_manyland/operating.md",
         "usr/share/doc/scx_manyland/LICENSE",
+        "usr/share/doc/scx_manyland/examples/alerts.yml",
+        "usr/share/doc/scx_manyland/examples/manyland.json",
     ] {
         assert!(found.contains(expected), "no {expected} among {found:?}");
     }

@@ -7,6 +7,8 @@ mod bench;
 #[cfg(test)]
 mod documents;
 mod generated;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "simulator")]
 mod simulate;
 #[cfg(feature = "top")]
@@ -65,6 +67,9 @@ enum Subcommands {
     /// Watch a scheduler that runs, on the whole screen (needs root)
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// Give the statistics of a scheduler that runs to Prometheus (needs root)
+    #[cfg(feature = "metrics")]
+    Metrics(metrics::MetricsArgs),
     /// Print the completions of this command line for a shell
     Completions(generated::CompletionsArgs),
     /// Write the manual pages to a folder
@@ -100,6 +105,8 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Simulate(args)) => args.simulation()?.run(),
         #[cfg(feature = "top")]
         Some(Subcommands::Top(args)) => args.run(),
+        #[cfg(feature = "metrics")]
+        Some(Subcommands::Metrics(args)) => args.run(),
         Some(Subcommands::Completions(args)) => args.run(),
         Some(Subcommands::Manual(args)) => args.run(),
         Some(Subcommands::Workload { errand }) => {

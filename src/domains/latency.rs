@@ -43,6 +43,13 @@ impl Snapshot {
         self.counts.iter().take(power as usize * PARTS).sum()
     }
 
+    /// The sum of all latencies in nanoseconds, each rounded up to the bound of its bucket.
+    pub fn sum_ns(&self) -> u64 {
+        let sums = self.counts.iter().enumerate();
+        let sums = sums.map(|(bucket, count)| count.saturating_mul(upper_bound(bucket)));
+        sums.fold(0, u64::saturating_add)
+    }
+
     /// The `percentile` (0 to 100) of the latencies counted since `earlier`, in nanoseconds,
     /// rounded up to the bound of its bucket; `None` if there were none.
     pub fn percentile_since(&self, earlier: &Snapshot, percentile: u64) -> Option<u64> {
@@ -91,6 +98,11 @@ mod tests {
         snapshot.copy_from(&counts);
         let below = [10, 11, 12, 63, 64].map(|power| snapshot.below_power(power));
         assert_eq!(below, [1, 3, 4, 4, 5]);
+        assert_eq!(snapshot.sum_ns(), u64::MAX);
+        counts[bucket(u64::MAX)].store(0, Ordering::Relaxed);
+        snapshot.copy_from(&counts);
+        let sum = 1023 + 1024 + 2047 + 2048;
+        assert!((sum..sum * 5 / 4).contains(&snapshot.sum_ns()), "{}", snapshot.sum_ns());
     }
 
     #[test]

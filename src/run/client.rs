@@ -7,6 +7,7 @@ use super::protocol::parse_response;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,13 @@ const RESPONSE_BYTES: u64 = 16 << 20;
 /// A connection to a scheduler. What [`Client::top`] answers is counted since it answered last.
 pub struct Client {
     stream: BufReader<UnixStream>,
+}
+
+/// Readable before anything is asked once the scheduler has ended.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
+    }
 }
 
 impl Client {

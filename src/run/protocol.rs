@@ -233,6 +233,8 @@ const SECONDS: &str = "interval_seconds";
 const THREAD: &str = "thread_us";
 /// The field of the histogram.
 pub const WITHIN: &str = "decisions_within_ns";
+/// The field of its sum.
+const SUM: &str = "decisions_sum_ns";
 
 impl Serialize for Reply<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -298,6 +300,7 @@ impl Serialize for DomainReply<'_> {
         });
         result?;
         if let Some(latency) = self.latency {
+            map.serialize_entry(SUM, &latency.sum_ns())?;
             map.serialize_entry(WITHIN, &Within(latency))?;
         }
         map.end()
@@ -338,6 +341,8 @@ pub fn meta() -> Json {
     let mut domain_totals = domain.clone();
     let within = json!({ "key": "u64", "datum": "u64" });
     let desc = "decisions whose latency was below so many nanoseconds";
+    let sum = "the sum of these latencies, each rounded up by a quarter at most";
+    domain_totals.insert(SUM.into(), json!({ "datum": "u64", "desc": sum }));
     domain_totals.insert(WITHIN.into(), json!({ "dict": within, "desc": desc }));
     // `_om_prefix` and `_om_label` are for the OpenMetrics script of the scx project.
     json!({
@@ -395,6 +400,8 @@ pub struct Received {
     /// How many decisions were made within how many nanoseconds, for each domain; empty unless the
     /// totals were asked for.
     pub within: Vec<BTreeMap<u64, u64>>,
+    /// The sum of these latencies in nanoseconds, each rounded up by a quarter at most.
+    pub sum_ns: Vec<u64>,
 }
 
 /// Parses a response line to what it answers.
@@ -438,13 +445,15 @@ impl Received {
         if form.scheduler != "manyland" {
             bail!("{OTHER}");
         }
-        let (mut domains, mut thread_us, mut within) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut domains, mut thread_us) = (Vec::new(), Vec::new());
+        let (mut within, mut sum_ns) = (Vec::new(), Vec::new());
         for (id, mut fields) in form.domains {
             let cpus = fields.get("cpus").and_then(Json::as_str).context(OTHER)?;
             about.cpus.push(cpus.to_owned());
             thread_us.push(fields.get(THREAD).and_then(Json::as_u64).context(OTHER)?);
             if let Some(counts) = fields.remove(WITHIN) {
                 within.push(serde_json::from_value(counts).context(OTHER)?);
+                sum_ns.push(fields.get(SUM).and_then(Json::as_u64).context(OTHER)?);
             }
             for it in STATISTICS.iter().filter(|it| it.kind == Kind::Latency) {
                 let mut percentile =
@@ -457,7 +466,7 @@ impl Received {
         }
         let line = Line { domains, process };
         let Form { version, seconds, .. } = form;
-        Ok(Received { version, about, seconds, line, thread_us, within })
+        Ok(Received { version, about, seconds, line, thread_us, within, sum_ns })
     }
 }
 
@@ -638,6 +647,8 @@ mod tests {
         let latencies = [snapshot(40, 7), snapshot(200, 9)];
         let totals = Received::parse(parse_response(&reply(Some(&latencies))).unwrap()).unwrap();
         assert_eq!(totals.within.len(), 2);
+        // The bucket 40 ends at 1279 ns.
+        assert_eq!(totals.sum_ns[0], 7 * 1279);
         let counts = &totals.within[0];
         assert_eq!(counts.len(), POWERS.count() + 1);
         // The bucket 40 begins at 2^10 ns.

@@ -263,6 +263,7 @@ mod tests {
             },
             thread_us: vec![0, decided * 100],
             within: vec![within(0), within(decided)],
+            sum_ns: vec![0; 2],
         }
     }
 

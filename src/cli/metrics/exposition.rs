@@ -1,0 +1,248 @@
+//! What is known at one moment, in the formats of Prometheus. Nothing here reads or waits.
+//!
+//! Invariant: names and units follow Prometheus' conventions: base units, `_total` for what only
+//! grows, one name for all domains with the label `domain`.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use scx_manyland::abi::statistics::{Kind, STATISTICS, Scope, Statistic, Value};
+use scx_manyland::run::client::Received;
+use std::collections::BTreeMap;
+use std::fmt::{Error, Write};
+
+/// What the kernel says of sched_ext schedulers.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// How often one has been attached since boot.
+    pub attachments: Option<u64>,
+    /// The events that the kernel counts for the one that is attached.
+    pub events: Vec<(String, u64)>,
+}
+
+/// Everything that is known at one moment.
+#[derive(Debug)]
+pub struct State {
+    /// Of a scheduler that runs.
+    pub received: Option<Received>,
+    pub kernel: Kernel,
+}
+
+/// The events in the kernel's file: a name and a number on each line.
+pub fn parse_events(text: &str) -> Vec<(String, u64)> {
+    let event = |line: &str| {
+        let (name, count) = line.split_once(' ')?;
+        let name = name.strip_prefix("SCX_EV_").unwrap_or(name).to_lowercase();
+        Some((name, count.trim().parse().ok()?))
+    };
+    text.lines().filter_map(event).collect()
+}
+
+/// The state as OpenMetrics text.
+pub fn openmetrics(state: State) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(state));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string has room");
+    text
+}
+
+/// OpenMetrics text in the older format, which `node_exporter` reads: it knows no `info`, and the
+/// suffix of a counter belongs to its name.
+pub fn classic(openmetrics: &str) -> String {
+    let typed = |line: &'_ str| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        match kind {
+            "counter" => Some((name.to_owned(), ("_total", kind.to_owned()))),
+            "info" => Some((name.to_owned(), ("_info", "gauge".to_owned()))),
+            _ => None,
+        }
+    };
+    let others: BTreeMap<String, (&str, String)> = openmetrics.lines().filter_map(typed).collect();
+    let mut text = String::new();
+    for line in openmetrics.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        let _ = match words[..] {
+            ["#", "EOF", ..] | ["#", "UNIT", ..] => Ok(()),
+            ["#", what, name, rest] => match others.get(name) {
+                Some((suffix, kind)) => {
+                    let rest = if what == "TYPE" { kind } else { rest };
+                    writeln!(text, "# {what} {name}{suffix} {rest}")
+                }
+                None => writeln!(text, "{line}"),
+            },
+            _ => writeln!(text, "{line}"),
+        };
+    }
+    text
+}
+
+/// Writes metrics, whose names begin with the scheduler's.
+struct Metrics<'a>(DescriptorEncoder<'a>);
+
+impl Metrics<'_> {
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> Result<(), Error> {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> Result<(), Error> {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in values {
+            let mut one = metric.encode_family(&labels)?;
+            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The labels of a metric without any.
+const NONE: [(&str, &str); 0] = [];
+
+impl Collector for State {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut metrics = Metrics(encoder);
+        let up = f64::from(u8::from(self.received.is_some()));
+        metrics.gauge("manyland_up", "Whether scx_manyland schedules.", None, [(NONE, up)])?;
+        if let Some(attachments) = self.kernel.attachments {
+            let help = "Attachments of sched_ext schedulers since boot.";
+            let value = [(NONE, attachments as f64)];
+            metrics.counter("sched_ext_attachments", help, None, value)?;
+        }
+        if !self.kernel.events.is_empty() {
+            let help = "Events that the kernel counts for the attached sched_ext scheduler.";
+            let values = self.kernel.events.iter();
+            let values = values.map(|(event, count)| ([("event", event.as_str())], *count as f64));
+            metrics.counter("sched_ext_events", help, None, values)?;
+        }
+        match &self.received {
+            Some(received) => {
+                of_process(&mut metrics, received)?;
+                of_domains(&mut metrics, received)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn of_process(metrics: &mut Metrics<'_>, received: &Received) -> Result<(), Error> {
+    let about = &received.about;
+    let labels = [
+        ("domain", about.domain.as_str()),
+        ("policy", about.policy.as_str()),
+        ("version", received.version.as_str()),
+    ];
+    let help = "The scheduler that runs.";
+    let mut info = metrics.0.encode_descriptor("manyland", help, None, MetricType::Info)?;
+    info.encode_info(&labels)?;
+    let seconds = Some(&Unit::Seconds);
+    let help = "Time since the scheduler attached.";
+    metrics.gauge("manyland_attached", help, seconds, [(NONE, received.seconds)])?;
+    let process = &received.line.process;
+    let help = "Memory of the scheduler that is resident.";
+    let bytes = process.rss_kib as f64 * 1024.0;
+    metrics.gauge("manyland_resident_memory", help, Some(&Unit::Bytes), [(NONE, bytes)])?;
+    let help = "Time that a CPU waits for its domain thread.";
+    let patience = process.patience_us as f64 / 1e6;
+    metrics.gauge("manyland_patience", help, seconds, [(NONE, patience)])?;
+    let help = "Page faults of the scheduler since it attached.";
+    metrics.counter("manyland_page_faults", help, None, [(NONE, process.page_faults as f64)])
+}
+
+fn of_domains(metrics: &mut Metrics<'_>, received: &Received) -> Result<(), Error> {
+    let names: Vec<String> =
+        received.line.domains.iter().map(|domain| domain.id.to_string()).collect();
+    let label = |at: usize| [("domain", names[at].as_str())];
+    for Statistic { name, meaning, kind, .. } in
+        STATISTICS.iter().filter(|it| it.scope == Scope::Domain && it.kind != Kind::Latency)
+    {
+        let values = received.line.domains.iter().enumerate().map(|(at, domain)| {
+            let mut value = 0.0;
+            domain.statistics.for_each(|other, of| {
+                if let (true, Value::Number(number)) = (other == *name, of) {
+                    value = number as f64;
+                }
+            });
+            (label(at), value)
+        });
+        let (name, help) = (format!("manyland_{name}"), sentence(meaning));
+        match kind {
+            Kind::Counter => metrics.counter(&name, &help, None, values)?,
+            Kind::Gauge | Kind::Latency => metrics.gauge(&name, &help, None, values)?,
+        }
+    }
+    let seconds = Some(&Unit::Seconds);
+    let help = "CPU time of the domain thread.";
+    let times = received.thread_us.iter().enumerate();
+    let times = times.map(|(at, us)| (label(at), *us as f64 / 1e6));
+    metrics.counter("manyland_thread_cpu", help, seconds, times)?;
+    let help = "Latency of decisions, from the notice to the decision, carried out; in the sum \
+                each is rounded up by a quarter at most.";
+    let name = "manyland_decision_latency";
+    let mut metric = metrics.0.encode_descriptor(name, help, seconds, MetricType::Histogram)?;
+    for (at, (within, sum_ns)) in received.within.iter().zip(&received.sum_ns).enumerate() {
+        let mut below = 0;
+        let buckets: Vec<(f64, u64)> = within
+            .iter()
+            .map(|(&ns, &count)| {
+                let one = count - below;
+                below = count;
+                (if ns == u64::MAX { f64::INFINITY } else { ns as f64 / 1e9 }, one)
+            })
+            .collect();
+        let labels = label(at);
+        let mut one = metric.encode_family(&labels)?;
+        one.encode_histogram::<NoLabelSet>(*sum_ns as f64 / 1e9, below, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// A meaning as a sentence.
+fn sentence(meaning: &str) -> String {
+    let mut letters = meaning.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_from_the_kernels_file() {
+        let text = "SCX_EV_SELECT_CPU_FALLBACK 12\nSCX_EV_BYPASS_DURATION 0\nnonsense\n";
+        let expected = [("select_cpu_fallback", 12), ("bypass_duration", 0)];
+        assert_eq!(parse_events(text), expected.map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    #[test]
+    fn without_a_scheduler_that_is_said() {
+        let kernel = Kernel { attachments: Some(3), events: Vec::new() };
+        let text = openmetrics(State { received: None, kernel });
+        assert!(text.contains("\nmanyland_up 0.0\n"), "{text}");
+        assert!(text.contains("sched_ext_attachments_total 3"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let text = classic(&text);
+        assert!(text.contains("# TYPE sched_ext_attachments_total counter\n"), "{text}");
+        assert!(!text.contains("EOF"), "{text}");
+        let text = classic("# HELP a What runs.\n# TYPE a info\na_info{b=\"c\"} 1\n# EOF\n");
+        let expected = "# HELP a_info What runs.\n# TYPE a_info gauge\na_info{b=\"c\"} 1\n";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,239 @@
+//! `scx_manyland metrics` over the socket of a scheduler that this test plays: over HTTP, as a file,
+//! and by the rules of Prometheus' own checker.
+
+mod played;
+
+use played::Played;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The program, and where it listens.
+struct Exporter {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Exporter {
+    fn start(socket: &Path) -> Exporter {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
+            .args(["metrics", "--listen", "0", "--socket", socket.to_str().unwrap()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("metrics are at http://").unwrap();
+        let address: SocketAddr = address.strip_suffix("/metrics").unwrap().parse().unwrap();
+        assert!(address.ip().is_loopback());
+        Exporter { process, address }
+    }
+
+    /// What is answered to bytes.
+    fn ask(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        // It may close before all of it is sent.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn scrape(&self) -> String {
+        let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+        self.ask(format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n\r\n").as_bytes())
+    }
+
+    /// Waits until a scrape has this in it.
+    #[track_caller]
+    fn says(&self, expected: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let text = self.scrape();
+            if text.contains(expected) {
+                return text;
+            }
+            assert!(Instant::now() < deadline, "no {expected:?} in:\n{text}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_scheduler_is_scraped_from_its_start_to_its_end_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let exporter = Exporter::start(&socket);
+    exporter.says("\nmanyland_up 0.0\n");
+    for _ in 0..2 {
+        let played = Played::start(&socket);
+        let text = exporter.says("\nmanyland_up 1.0\n");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text"));
+        for expected in [
+            "# TYPE manyland_decided counter\n",
+            "\nmanyland_decided_total{domain=\"1\"} ",
+            "# TYPE manyland_waiting gauge\n",
+            "\nmanyland_waiting{domain=\"0\"} 3.0\n",
+            "\nmanyland_resident_memory_bytes ",
+            "# UNIT manyland_thread_cpu_seconds seconds\n",
+            "\nmanyland_thread_cpu_seconds_total{domain=\"0\"} 0.125\n",
+            "\nmanyland_decision_latency_seconds_bucket{le=\"+Inf\",domain=\"0\"} ",
+            "policy=\"vruntime\"",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        drop(played);
+        exporter.says("\nmanyland_up 0.0\n");
+    }
+}
+
+/// What answers the network is no process of root's.
+#[test]
+fn the_process_that_answers_is_an_unprivileged_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::start(&socket);
+    let exporter = Exporter::start(&socket);
+    exporter.says("manyland_up 1.0");
+    let pid = exporter.process.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child: u32 = children.trim().parse().unwrap();
+    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(field("Uid:").iter().all(|uid| uid != "0"), "{status}");
+    assert!(field("Gid:").iter().all(|gid| gid != "0"), "{status}");
+    assert_eq!(field("CapEff:"), ["0000000000000000"]);
+    if nix::unistd::geteuid().is_root() {
+        assert!(field("Groups:").is_empty(), "{status}");
+        assert_eq!(field("NoNewPrivs:"), ["1"]);
+    }
+}
+
+#[test]
+fn what_is_no_scrape_is_refused_and_the_next_one_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let exporter = Exporter::start(&folder.path().join("stats"));
+    for (request, status) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404 "),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 "),
+        (b"\xff\xff\r\n\r\n", "HTTP/1.1 405 "),
+        (b"HEAD /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 200 "),
+    ] {
+        let answer = exporter.ask(request);
+        assert!(answer.starts_with(status), "{request:?}: {answer}");
+    }
+    // Its end may be reset, since not all of it is read.
+    exporter.ask(&vec![b'x'; 1 << 20]);
+    let silent = TcpStream::connect(exporter.address).unwrap();
+    exporter.says("manyland_up 0.0");
+    drop(silent);
+    let classic = exporter.ask(b"GET /metrics HTTP/1.0\r\n\r\n");
+    assert!(classic.contains("Content-Type: text/plain; version=0.0.4"), "{classic}");
+}
+
+/// Writes the file once, and returns it.
+fn textfile(folder: &Path, socket: &Path) -> String {
+    let file = folder.join("manyland.prom");
+    let mut process = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
+        .args(["metrics", "--interval", "0.1", "--socket", socket.to_str().unwrap()])
+        .arg("--textfile")
+        .arg(&file)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "no file is written");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    text
+}
+
+#[test]
+fn the_file_is_in_the_format_of_the_textfile_collector() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::start(&socket);
+    let text = textfile(folder.path(), &socket);
+    assert!(text.contains("# TYPE manyland_decided_total counter\n"), "{text}");
+    assert!(text.contains("\nmanyland_up 1.0\n"), "{text}");
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+}
+
+#[test]
+fn one_of_the_two_ways_is_needed() {
+    for args in [&["metrics"][..], &["metrics", "--listen", "1", "--textfile", "/a"]] {
+        let run = Command::new(env!("CARGO_BIN_EXE_scx_manyland")).args(args).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{run:?}");
+    }
+}
+
+/// Prometheus' own checker.
+fn promtool(args: &[&str], input: &str) {
+    let mut process = Command::new("promtool").args(args).stdin(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(process.wait().unwrap().success(), "promtool {args:?} is not content");
+}
+
+#[test]
+#[ignore = "needs promtool (Debian's package prometheus)"]
+fn promtool_accepts_the_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::start(&socket);
+    promtool(&["check", "metrics"], &textfile(folder.path(), &socket));
+}
+
+#[test]
+#[ignore = "needs promtool (Debian's package prometheus)"]
+fn promtool_accepts_the_rules_and_they_fire() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus");
+    promtool(&["check", "rules", packaging.join("alerts.yml").to_str().unwrap()], "");
+    promtool(&["test", "rules", packaging.join("alerts_test.yml").to_str().unwrap()], "");
+}
+
+/// Each metric that the dashboard and the rules ask for is one that there is.
+#[test]
+fn the_dashboard_and_the_rules_ask_for_metrics_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::start(&socket);
+    let mut text = textfile(folder.path(), &socket);
+    // These are there on a machine whose kernel has sched_ext.
+    text += "sched_ext_attachments_total sched_ext_events_total";
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    for file in ["prometheus/alerts.yml", "grafana/manyland.json"] {
+        let asks = fs::read_to_string(packaging.join(file)).unwrap();
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let names: Vec<&str> = asks
+            .split(|letter| !is_part(letter))
+            .filter(|word| word.starts_with("manyland_") || word.starts_with("sched_ext_"))
+            .collect();
+        assert!(names.len() > 3, "{file} asks for {names:?}");
+        for name in names {
+            assert!(text.contains(name), "{file} asks for {name}");
+        }
+    }
+    let dashboard = fs::read_to_string(packaging.join("grafana/manyland.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() >= 6);
+}

@@ -1,0 +1,89 @@
+//! A scheduler that a test plays: its statistics socket, without a scheduler.
+
+use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
+use scx_manyland::domains::latency::{BUCKETS, Snapshot};
+use scx_manyland::ids::DomainId;
+use scx_manyland::run::line::{DomainLine, Line};
+use scx_manyland::run::protocol::{About, Reply, respond};
+use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A scheduler that answers each request with more; gone when dropped.
+pub struct Played {
+    path: PathBuf,
+    streams: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Played {
+    /// Listens at a path.
+    pub fn start(path: &Path) -> Played {
+        let listener = UnixListener::bind(path).unwrap();
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let of_thread = streams.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                of_thread.lock().unwrap().push(stream.try_clone().unwrap());
+                thread::spawn(move || answer(stream));
+            }
+        });
+        Played { path: path.to_owned(), streams }
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).unwrap();
+        self.streams.lock().unwrap().iter().for_each(|it| it.shutdown(Shutdown::Both).unwrap());
+    }
+}
+
+/// Answers with the totals of two domains. The second decides more often.
+fn answer(stream: UnixStream) {
+    let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+    let counts = [const { AtomicU64::new(0) }; BUCKETS];
+    let mut times = 0;
+    while let Some(Ok(request)) = requests.next() {
+        assert!(request.contains("totals"), "{request}");
+        times += 1;
+        counts[60].fetch_add(100, Ordering::Relaxed);
+        let mut latency = Snapshot::empty();
+        latency.copy_from(&counts);
+        let of = |id, decided| {
+            let statistics = DomainStatistics {
+                decided: decided * times,
+                tasks: 11,
+                waiting: 3,
+                ..DomainStatistics::default()
+            };
+            DomainLine { id: DomainId(id), statistics }
+        };
+        let line = Line {
+            domains: vec![of(0, 700), of(1, 900_000)],
+            process: ProcessStatistics { rss_kib: 9876, ..ProcessStatistics::default() },
+        };
+        let about = About {
+            policy: "vruntime".to_owned(),
+            domain: "l3".to_owned(),
+            cpus: vec!["0-3".to_owned(), "4-7".to_owned()],
+        };
+        let latencies = vec![latency; 2];
+        let reply = Reply {
+            about: &about,
+            seconds: times as f64,
+            line: &line,
+            thread_us: &[times * 125_000; 2],
+            latencies: Some(&latencies),
+        };
+        let mut output = Vec::new();
+        respond(&mut output, 0, &reply);
+        if (&stream).write_all(&output).is_err() {
+            return;
+        }
+    }
+}
