@@ -82,10 +82,24 @@ impl Terminal {
         }
     }
 
-    /// The numbers of the domains, from the top.
-    fn domains(&self) -> Vec<u32> {
-        let screen = self.screen();
-        screen.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+    /// Waits until these are the numbers of the domains, from the top.
+    #[track_caller]
+    fn lists(&self, expected: &[u32]) {
+        self.comes_to("other domains", |terminal| {
+            let screen = terminal.screen();
+            let number = |line: &str| line.split_whitespace().next()?.parse::<u32>().ok();
+            screen.lines().filter_map(number).eq(expected.iter().copied())
+        });
+    }
+
+    /// Waits until a condition holds.
+    #[track_caller]
+    fn comes_to(&self, else_there_are: &str, condition: impl Fn(&Terminal) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "{else_there_are}:\n{}", self.screen());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[track_caller]
@@ -135,7 +149,9 @@ fn a_scheduler_is_shown_from_its_start_to_its_end_and_again() {
     terminal.press("q");
     terminal.ends();
     assert!(!terminal.is_in_raw_mode(), "the terminal is not as before");
-    assert!(!terminal.parser.lock().unwrap().screen().alternate_screen());
+    terminal.comes_to("its screen remains", |terminal| {
+        !terminal.parser.lock().unwrap().screen().alternate_screen()
+    });
 }
 
 #[test]
@@ -146,19 +162,15 @@ fn keys_sort_pause_and_end() {
     let mut terminal =
         Terminal::start(&["top", "--interval", "0.1", "--socket", path.to_str().unwrap()]);
     terminal.shows(&["700", "sort (domain)"]);
-    assert_eq!(terminal.domains(), [0, 1]);
+    terminal.lists(&[0, 1]);
     terminal.press("ss");
     terminal.shows(&["sort (decisions)"]);
-    assert_eq!(terminal.domains(), [1, 0]);
+    terminal.lists(&[1, 0]);
     terminal.press("r");
     terminal.shows(&["decisions, reversed"]);
-    assert_eq!(terminal.domains(), [0, 1]);
+    terminal.lists(&[0, 1]);
     terminal.press("j");
-    let deadline = Instant::now() + LIMIT;
-    while terminal.domains() != [1] {
-        assert!(Instant::now() < deadline, "it does not scroll:\n{}", terminal.screen());
-        thread::sleep(Duration::from_millis(20));
-    }
+    terminal.lists(&[1]);
     terminal.press("p");
     let paused = terminal.shows(&["GO ON"]);
     thread::sleep(Duration::from_millis(500));
