@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -32,6 +33,7 @@ tests! {
     two_readers_have_their_own_intervals: 90 s on L3X2;
     readers_that_misbehave_are_refused: 120 s on L3X2;
     monitor_prints_what_a_scheduler_says: 180 s on L3X2;
+    metrics_follow_the_scheduler: 180 s on L3X2;
     patience_is_as_long_as_timers_are_late: 240 s on L3X2;
 }
 
@@ -383,6 +385,49 @@ pub fn monitor_prints_what_a_scheduler_says(_: &Machine) -> Result<()> {
     let printed = text.stdout();
     ensure!(printed.trim_start().starts_with("domain"), "{printed}");
     ensure!(printed.contains("page faults"), "{printed}");
+    Ok(())
+}
+
+/// `metrics` says whether a scheduler runs, over a hotplug and two runs, and what the kernel counts.
+pub fn metrics_follow_the_scheduler(_: &Machine) -> Result<()> {
+    const ADDRESS: &str = "127.0.0.1:9810";
+    let exporter = Program::start(&["metrics", "--listen", "9810"])?;
+    let scrape = || -> Result<String> {
+        let mut stream = TcpStream::connect(ADDRESS).context("cannot connect")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+        Ok(io::read_to_string(stream)?)
+    };
+    let says = |what: &str| {
+        wait_until(&format!("metrics say {what}"), LONG, || {
+            scrape().is_ok_and(|text| text.contains(what))
+        })
+        .with_context(|| format!("{:?} {}", scrape(), exporter.said()))
+    };
+    // The value of a metric of the first domain.
+    let of_first = |name: &str| -> Result<f64> {
+        let text = scrape()?;
+        let start = format!("{name}{{domain=\"0\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        Ok(value.with_context(|| format!("no {name} in {text}"))?.parse()?)
+    };
+    says("manyland_up 0.0")?;
+    for _ in 0..2 {
+        let scheduler = Scheduler::start(&[])?;
+        says("manyland_up 1.0")?;
+        says("sched_ext_events_total{event=\"")?;
+        load::hackbench(2, 100, LONG)?;
+        ensure!(of_first("manyland_decided_total")? > 100.0, "nothing is decided");
+        let time = of_first("manyland_thread_cpu_seconds_total")?;
+        let limit = of_first("manyland_decision_latency_seconds_count")?;
+        ensure!(time > 0.0 && limit > 100.0, "the thread ran for {time} s, {limit} latencies");
+        let last = cpus::online()?.iter().last().context("no CPU is online")?;
+        let before = sched_ext::attachments();
+        drop(Offline::take(last)?);
+        wait_until("it attaches again", LONG, || sched_ext::attachments() > before)?;
+        says("manyland_up 1.0")?;
+        scheduler.stop()?;
+        says("manyland_up 0.0")?;
+    }
     Ok(())
 }
 
