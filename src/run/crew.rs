@@ -129,6 +129,7 @@ impl Crew {
         }
         let mut socket = StatisticsSocket::open(Path::new(socket::PATH), about(builder, domains));
         let mut printing = Printing::new(options, domains.len())?;
+        let pids = self.threads.iter().map(DomainThread::pid).collect();
         let mut statistics = Statistics::new(&attached, pids)?;
         self.privileges.settle_process(socket.listener())?;
         self.announce(domains, &builder.name);

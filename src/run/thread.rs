@@ -22,7 +22,7 @@ use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
 use crate::domains::scheduler::{Left, Scheduler};
 use crate::domains::sync::Deque;
-use crate::ids::{CpuId, DomainId};
+use crate::ids::{CpuId, DomainId, Pid};
 use crate::kernel::load::ThreadMark;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
@@ -88,6 +88,7 @@ impl Plan {
 /// A domain thread that waits for its seam, or decides.
 pub struct DomainThread {
     domain: DomainId,
+    pid: Pid,
     bell: Arc<EventFd>,
     seams: SyncSender<BpfSeam>,
     handle: JoinHandle<()>,
@@ -101,7 +102,7 @@ impl DomainThread {
     pub fn start(plan: Plan) -> Result<Self> {
         let domain = plan.domain.id;
         let alarm = plan.alarm.clone();
-        let (ready, is_ready) = sync_channel::<Result<()>>(1);
+        let (ready, is_ready) = sync_channel::<Result<Pid>>(1);
         let (seams, seam) = sync_channel(1);
         let handle = std::thread::Builder::new()
             .name(format!("manyland/{domain}"))
@@ -117,13 +118,18 @@ impl DomainThread {
                 }
             })
             .with_context(|| format!("cannot start the thread of domain {domain}"))?;
-        is_ready
+        let pid = is_ready
             .recv()
             .map_err(|_| anyhow!("the thread ended before it began"))
             .and_then(|result| result)
             .with_context(|| format!("cannot prepare the thread of domain {domain}"))?;
         let bell = Arc::new(EventFd::new().context("cannot create an eventfd")?);
-        Ok(Self { domain, bell, seams, handle })
+        Ok(Self { domain, pid, bell, seams, handle })
+    }
+
+    /// Its thread ID, for the statistics.
+    pub fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// The bell that wakes it, which its seam polls.
@@ -157,7 +163,7 @@ impl DomainThread {
     }
 }
 
-fn life(plan: Plan, ready: &SyncSender<Result<()>>, seam: &Receiver<BpfSeam>) {
+fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
     let arena = match settle(&plan) {
         Ok(arena) => arena,
         Err(error) => {
@@ -169,7 +175,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<()>>, seam: &Receiver<BpfSeam>) {
     let entered = alloc::enter(&arena);
     let policy = (plan.make)(&Setup::new(&plan.domain, plan.slices));
     drop(entered);
-    let _ = ready.send(Ok(()));
+    let _ = ready.send(Ok(Pid(nix::unistd::gettid().as_raw())));
     let Ok(seam) = seam.recv() else { return };
 
     let entered = alloc::enter(&arena);
