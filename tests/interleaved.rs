@@ -37,8 +37,9 @@ const MACHINES: [(&str, Granularity); 4] = [
     ("L3Cache:4 Core:2 PU:1", Granularity::Core),
 ];
 
-/// A CPU waits for its thread for a millisecond, the patience; and paths take their time.
-const IDLE_US: f64 = 1500.0;
+/// A CPU waits for its thread for a millisecond, the patience. A task that was decided for an idle
+/// CPU stays in OWN of that CPU until the next tick, 4 ms at most, if another task comes before it.
+const IDLE_US: f64 = 5000.0;
 
 fn seeds(sample: u64) -> Range<u64> {
     let Ok(text) = std::env::var("INTERLEAVED_SEEDS") else { return 0..sample };
