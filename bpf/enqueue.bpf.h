@@ -99,7 +99,7 @@ static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
 		note_own(bound_to);
 	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue,
 		   slice_min_ns, enq_flags);
-	kick_if_idle(scx_bpf_task_cpu(p));
+	kick_for_ready(p, domc, d, bound_to);
 }
 
 /*

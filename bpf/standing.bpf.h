@@ -49,18 +49,34 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 }
 
 /*
+ * `p` is ready at once, on READY or, with `bound_to`, on OWN of that CPU. A CPU may have gone idle
+ * since ops.select_cpu found none, and no thread wakes up for this task: the waker kicks that CPU.
+ * The kernel makes the kick when it has inserted the task.
+ */
+static void kick_for_ready(struct task_struct *p, struct domain_ctx *domc, u32 d, s32 bound_to)
+{
+	s32 idle;
+
+	if (bound_to >= 0) {
+		kick_if_idle(bound_to);
+		return;
+	}
+	if (!any_idle(domc))
+		return;
+	idle = claim_idle(p, d, scx_bpf_task_cpu(p), 0);
+	if (idle >= 0)
+		scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+}
+
+/*
  * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
  * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
  * leave behind.
- *
- * A CPU may have gone idle since ops.select_cpu found none. No thread wakes up for this task, so
- * the waker kicks that CPU.
  */
 static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 				  struct domain_ctx *domc, u32 d, u32 queue, u64 enq_flags)
 {
 	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
-	s32 idle = -1;
 
 	taskc->stands--;
 	taskc->policy_vtime = policy_vtime_now(taskc);
@@ -68,10 +84,7 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 		taskc->policy_vtime = earliest;
 	count(&domc->counts.standing);
 	make_ready(p, taskc, domc, d, DSQ_READY | queue, taskc->slice_ns, enq_flags);
-	if (any_idle(domc))
-		idle = claim_idle(p, d, scx_bpf_task_cpu(p), 0);
-	if (idle >= 0)
-		scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+	kick_for_ready(p, domc, d, -1);
 }
 
 /*
@@ -105,6 +118,7 @@ static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc
 		note_own(bound_to);
 	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue, rest,
 		   enq_flags);
+	kick_for_ready(p, domc, d, bound_to);
 }
 
 #endif /* MANYLAND_STANDING_BPF_H */
