@@ -281,7 +281,11 @@ impl M<'_> {
             Event::HandedOver { task, cpu } => self.handed_over(task, cpu),
             Event::ThreadWake { domain, cpu } => self.wake_thread(domain, cpu),
             Event::Timer => self.timer(),
-            Event::Inspect => self.inspect(),
+            Event::Inspect => {
+                // It is on no CPU. One that is in a path has not unlocked its run queue yet.
+                self.inspect();
+                return Ok(());
+            }
             Event::Resume(_) => unreachable!("paths overlap only in overlap()"),
         }
         self.kernel.make_kicks();
