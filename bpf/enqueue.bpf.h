@@ -95,11 +95,7 @@ static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
 	if (taskc->decided_by != d || !taskc->vtime_rate || before(vtime, domc->policy_vtime))
 		vtime = domc->policy_vtime;
 	taskc->policy_vtime = vtime;
-	if (bound_to >= 0)
-		note_own(bound_to);
-	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue,
-		   slice_min_ns, enq_flags);
-	kick_for_ready(p, domc, d, bound_to);
+	make_ready_at_once(p, taskc, domc, d, queue, bound_to, slice_min_ns, enq_flags);
 }
 
 /*

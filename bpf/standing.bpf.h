@@ -69,6 +69,24 @@ static void kick_for_ready(struct task_struct *p, struct domain_ctx *domc, u32 d
 }
 
 /*
+ * `p` is ready at once for `slice`: on READY number `queue` of domain `d` or, with `bound_to`, on OWN
+ * of that CPU.
+ *
+ * The kernel carries out the insertion after note_own(), but under the lock of the run queue. The
+ * CPU needs that lock for its check, so it finds the task.
+ */
+static __always_inline void make_ready_at_once(struct task_struct *p, struct task_ctx *taskc,
+					       struct domain_ctx *domc, u32 d, u32 queue,
+					       s32 bound_to, u64 slice, u64 enq_flags)
+{
+	if (bound_to >= 0)
+		note_own(bound_to);
+	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue, slice,
+		   enq_flags);
+	kick_for_ready(p, domc, d, bound_to);
+}
+
+/*
  * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
  * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
  * leave behind.
@@ -83,8 +101,7 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 	if (before(taskc->policy_vtime, earliest))
 		taskc->policy_vtime = earliest;
 	count(&domc->counts.standing);
-	make_ready(p, taskc, domc, d, DSQ_READY | queue, taskc->slice_ns, enq_flags);
-	kick_for_ready(p, domc, d, -1);
+	make_ready_at_once(p, taskc, domc, d, queue, -1, taskc->slice_ns, enq_flags);
 }
 
 /*
@@ -105,20 +122,13 @@ static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
 /*
  * `p` is ready for the rest of its slice. A bound task is in the CPU's OWN, which the CPU empties
  * as soon as it is free.
- *
- * The kernel carries out the insertion after note_own(), but under the lock of the run queue. The
- * CPU needs that lock for its check, so it finds the task.
  */
 static __always_inline void resume(struct task_struct *p, struct task_ctx *taskc,
 				   struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
 				   u64 rest, u64 enq_flags)
 {
 	taskc->policy_vtime = policy_vtime_now(taskc);
-	if (bound_to >= 0)
-		note_own(bound_to);
-	make_ready(p, taskc, domc, d, bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue, rest,
-		   enq_flags);
-	kick_for_ready(p, domc, d, bound_to);
+	make_ready_at_once(p, taskc, domc, d, queue, bound_to, rest, enq_flags);
 }
 
 #endif /* MANYLAND_STANDING_BPF_H */

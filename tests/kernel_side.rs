@@ -89,7 +89,7 @@ fn no_cpu_walks_past_a_crowd_that_it_may_not_run() {
     assert_eq!([walk(10), walk(300)], [0, 0]);
 }
 
-/// More sets of CPUs than a domain has queues for: whoever has none waits for one of its CPUs.
+/// More sets of CPUs than a domain has queues for: a task that finds none waits for one of its CPUs.
 #[test]
 fn tasks_run_however_many_sets_of_cpus_they_are_bound_to() {
     let of = |set: u32| (0..8).filter(|bit| set & 1 << bit != 0).collect::<Vec<u32>>();

@@ -389,7 +389,7 @@ mod tests {
         }
         assert!(asked > answered && answered > 1, "{answered} of {asked}");
         assert!(connection.to_send().len() <= 11_000);
-        // Whoever reads again gets every response whole.
+        // Once it reads again it gets every response whole.
         reader.set_nonblocking(false).unwrap();
         let mut got = [0; 10_000];
         reader.read_exact(&mut got).unwrap();
