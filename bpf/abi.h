@@ -70,8 +70,6 @@ static const u32 DRAINS_MAX = 4;
 static const u32 DEBT_SLICES = 4;
 /* The most tasks of a queue, from its end, that a heartbeat checks: others may overtake those. */
 static const u32 STARVED_CHECKS_MAX = 32;
-/* The most tasks of a queue, from its head, that a heartbeat checks for their affinity. */
-static const u32 KICK_CHECKS_MAX = 8;
 /* The most tasks of another domain that a CPU checks to ask for one of them. */
 static const u32 ASKS_MAX = 8;
 

@@ -27,33 +27,10 @@ static long start_timer(struct heartbeat *h)
 	return bpf_timer_start(&h->timer, HEARTBEAT_NS, 0);
 }
 
-/* Whether one of the first tasks of a queue may use some CPUs only. */
-static __noinline bool has_restricted(u64 dsq)
-{
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p;
-	bool found = false;
-	u32 i;
-
-	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
-		bpf_for(i, 0, KICK_CHECKS_MAX) {
-			p = bpf_iter_scx_dsq_next(&it);
-			if (!p)
-				break;
-			if (!may_run_anywhere(p)) {
-				found = true;
-				break;
-			}
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return found;
-}
-
 /*
  * Kicks a CPU of each domain in which tasks wait although a CPU is idle: the gap in idle.bpf.h has
- * swallowed its wake-up, or the domain thread does not decide. For a task that may use some CPUs
- * only it kicks all, since the one that the kernel finds first may be none of those each time.
+ * swallowed its wake-up, or the domain thread does not decide. Each of the domain's CPUs may run these
+ * tasks; serve_parts() has those that may use some only.
  */
 static void find_lost_wakeups(void)
 {
@@ -64,13 +41,10 @@ static void find_lost_wakeups(void)
 	bpf_rcu_read_lock();
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
-		if (!domc || !any_idle(domc))
-			continue;
-		if (has_restricted(DSQ_WAITING | i) || has_restricted(DSQ_READY | i))
-			kick_idle(domc, i, domc->nr_idle);
-		else if (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
-			 scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
-			 scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0)
+		if (domc && any_idle(domc) &&
+		    (scx_bpf_dsq_nr_queued(DSQ_WAITING | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_READY | i) > 0 ||
+		     scx_bpf_dsq_nr_queued(DSQ_THREAD | i) > 0))
 			kick_idle(domc, i, 1);
 	}
 	bpf_rcu_read_unlock();
