@@ -336,6 +336,11 @@ struct cpu_ctx {
 	u32 running; /* the pid of the task that runs, if user space decides for it; 0: none */
 	u32 own_boosts; /* how many tasks from OWN run before all others */
 	u32 own_due; /* 1: a check of OWN is due, since tasks were moved there */
+	u64 sampled_ns; /* when its utilisation was sampled last */
+	u64 busy_since_ns; /* since when its task runs, or its time was last added; 0: none runs */
+	u64 busy_ns; /* what tasks have run here since the last sample */
+	u32 utilisation; /* a decayed average of the time in which it ran tasks (frequency.bpf.h) */
+	u32 frequency; /* what it has asked for last, of SCX_CPUPERF_ONE */
 	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
 } __attribute__((aligned(64)));
 

@@ -5,6 +5,7 @@
  *   - letting other domains run a thread that its own does not (away.bpf.h);
  *   - moving tasks off CPUs on which a higher scheduling class runs (higher_class.bpf.h);
  *   - measuring the lateness of the machine's timers (domain_thread.bpf.h);
+ *   - lowering the frequencies of CPUs without work (frequency.bpf.h);
  *   - evening out the loads of the domains (balance.bpf.h).
  *
  * Invariant: nothing depends on the heartbeat except the time after which a rare accident is
@@ -16,6 +17,7 @@
 #include "away.bpf.h"
 #include "balance.bpf.h"
 #include "domain_thread.bpf.h"
+#include "frequency.bpf.h"
 #include "higher_class.bpf.h"
 #include "part.bpf.h"
 #include "safety_net.bpf.h"
@@ -160,6 +162,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 		evacuate_domains();
 	}
 	serve_cpus();
+	lower_idle_frequencies();
 	start_timer(h);
 	return 0;
 }

@@ -27,6 +27,7 @@
  *
  * Off that way:
  *   - unstored.bpf.h runs tasks of which the kernel had no memory to know anything;
+ *   - frequency.bpf.h asks for as much of a CPU's frequency as its tasks need;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
  *   - part.bpf.h has queues for tasks that may use a part of a domain;
@@ -67,6 +68,7 @@ char _license[] SEC("license") = "GPL";
 #include "steal.bpf.h"
 #include "stranded.bpf.h"
 #include "higher_class.bpf.h"
+#include "frequency.bpf.h"
 #include "task.bpf.h"
 #include "heartbeat.bpf.h"
 #include "stats.bpf.h"
@@ -111,6 +113,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 	err = create_set_masks();
 	if (err)
 		return err;
+	begin_frequencies();
 	return start_heartbeat();
 }
 
@@ -131,6 +134,7 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .enqueue = (void *)manyland_enqueue,
 	       .dispatch = (void *)manyland_dispatch,
 	       .yield = (void *)manyland_yield,
+	       .tick = (void *)manyland_tick,
 	       .running = (void *)manyland_running,
 	       .stopping = (void *)manyland_stopping,
 	       .cpu_release = (void *)manyland_cpu_release,

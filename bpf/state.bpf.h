@@ -34,6 +34,7 @@ OPTION u64 patience_ns; /* how long a domain thread may keep a CPU waiting */
 OPTION u32 standing; /* for how many of a task's next wake-ups a decision may stand */
 OPTION bool strict; /* no safety net, no stealing */
 OPTION bool no_steal; /* domains do not help each other */
+OPTION bool no_freq_scaling; /* frequencies are left at what the kernel chose at attach */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 

@@ -10,6 +10,7 @@
 
 #include "away.bpf.h"
 #include "domain_thread.bpf.h"
+#include "frequency.bpf.h"
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
 #include "part.bpf.h"
@@ -56,14 +57,16 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	struct cpu_ctx *cpuc = cpu_at(scx_bpf_task_cpu(p));
 	struct task_ctx *taskc = task_ctx(p);
 	struct domain_ctx *domc;
+	u64 now = scx_bpf_now();
 
 	if (!cpuc)
 		return;
+	begin_busy(cpuc, scx_bpf_task_cpu(p), taskc, now);
 	if (!taskc) {
 		begin_in_turn(p, cpuc);
 		return;
 	}
-	taskc->started_ns = scx_bpf_now();
+	taskc->started_ns = now;
 	cpuc->gives_way = GIVES_WAY_NOT;
 	if (taskc->is_thread) {
 		begin_thread(taskc, cpuc->domain);
@@ -109,6 +112,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	bool sleeps = !runnable && READ_ONCE(p->__state) != TASK_RUNNING;
 	struct task_ctx *taskc = task_ctx(p);
 
+	if (cpuc)
+		add_busy(cpuc, scx_bpf_now(), true);
 	if (runnable)
 		give_up_rest(p, taskc);
 	if (taskc && taskc->is_thread) {

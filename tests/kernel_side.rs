@@ -312,3 +312,77 @@ fn a_task_may_change_its_class_again_and_again() {
         assert_eq!((ended, counted), (7, 0), "{report:?}");
     }
 }
+
+/// The frequencies that are asked for, of 1,024, at the end of `seconds` with these tasks.
+fn frequencies(machine: &str, tasks: &str, seconds: f64) -> Report {
+    let report = run(machine, tasks, &setup(seconds));
+    let asked: u64 = report.domains.iter().map(|domain| domain.counts.frequency).sum();
+    let most = 1000.0 * seconds * report.frequencies.len() as f64;
+    assert!((asked as f64) < most && report.frequency_interval_us >= 1000.0, "{report:?}");
+    report
+}
+
+const TWO_CPUS: &str = "L3Cache:1 Core:2 PU:1";
+
+/// A CPU without work asks for the lowest frequency, and then for nothing more.
+#[test]
+fn an_idle_cpu_asks_for_the_lowest_frequency() {
+    let tasks = r#""hog": {"loop": 1, "cpus": [0], "run": 300000}, "rare": {"cpus": [1], "run": 20, "sleep": 500000}"#;
+    let report = frequencies(TWO_CPUS, tasks, 3.0);
+    assert_eq!(report.frequencies, [0, 0]);
+    let asked = report.domains[0].counts.frequency;
+    assert!(asked > 2 && asked < 100, "{asked} times");
+}
+
+/// A task that needs a third of a CPU keeps that at a third, whatever the length of its runs. What schedutil adds to that is
+/// its own matter.
+#[test]
+fn a_frequency_follows_utilisation() {
+    for (run, sleep) in [(100, 200), (1000, 2000), (3000, 6000)] {
+        let tasks = format!(r#""third": {{"cpus": [0], "run": {run}, "sleep": {sleep}}}"#);
+        let report = frequencies(TWO_CPUS, &tasks, 2.0);
+        assert!((300..=480).contains(&report.frequencies[0]), "{run}: {report:?}");
+    }
+}
+
+/// A task that computes without end has the highest frequency within two slices of its start.
+#[test]
+fn a_task_that_never_sleeps_has_the_highest_frequency() {
+    for seconds in [0.06, 1.0] {
+        let report = frequencies(TWO_CPUS, r#""hog": {"cpus": [0], "run": 1000000}"#, seconds);
+        assert_eq!(report.frequencies[0], 1024, "after {seconds} s: {report:?}");
+    }
+}
+
+/// Such a task brings its frequency along to another CPU, and shares one without a change at each switch.
+#[test]
+fn tasks_that_compute_keep_the_highest_frequency() {
+    let tasks = r#""hog": {"phases": {"a": {"cpus": [0], "run": 200000}, "b": {"cpus": [1], "run": 200000}}}"#;
+    let report = frequencies(TWO_CPUS, tasks, 1.01);
+    assert_eq!(report.frequencies[1], 1024, "{report:?}");
+    let report =
+        frequencies(TWO_CPUS, r#""hog": {"instance": 2, "cpus": [0], "run": 1000000}"#, 3.0);
+    let asked = report.domains[0].counts.frequency;
+    assert!(report.frequencies[0] == 1024 && asked < 20, "{asked} times: {report:?}");
+}
+
+/// A slow core asks for no more than it has.
+#[test]
+fn a_slow_core_asks_for_no_more_than_it_has() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machines/dense-l3-first.xml");
+    let machine = Topology::load(&Source::XmlFile(path.into())).unwrap();
+    let workload = Workload::parse(r#"{"tasks": {"hog": {"instance": 8, "run": 1000}}}"#).unwrap();
+    let report = simulate(&machine, &workload, &setup(1.0), None).unwrap();
+    // CPUs 0 and 1 are of the slow kind.
+    assert_eq!(report.frequencies, [512, 512, 1024, 1024]);
+}
+
+/// With the option, the kernel's choice at attach stays.
+#[test]
+fn frequencies_can_be_left_alone() {
+    let scheduler =
+        Builder::from(PolicyKind::Vruntime).with(|options| options.no_freq_scaling = true);
+    let report =
+        run(TWO_CPUS, r#""t": {"run": 100, "sleep": 900}"#, &Setup { scheduler, ..setup(1.0) });
+    assert_eq!((report.frequencies, report.domains[0].counts.frequency), (vec![1024, 1024], 0));
+}

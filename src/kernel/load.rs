@@ -368,6 +368,7 @@ macro_rules! write_options {
         $data.strict = options.strict;
         $data.no_steal = options.no_steal;
         $data.partial = options.partial;
+        $data.no_freq_scaling = options.no_freq_scaling;
         let offered = $crate::kernel::load::offered_cpus(domains, options);
         $data.nr_offered_cpus = u32::try_from(offered)?;
         $data.nr_domains = u32::try_from(domains.len())?;

@@ -84,6 +84,10 @@ pub struct RunOptions {
     /// [default: efficiency on battery, else performance]
     #[arg(long, value_name = "KIND", value_enum)]
     pub prefer: Option<Prefer>,
+    /// Leave the frequencies of CPUs alone: under the governor schedutil each busy CPU then asks for
+    /// its highest
+    #[arg(long)]
+    pub no_freq_scaling: bool,
     /// Print statistics every SECS seconds (0.1 to 3600) [default: none]
     #[arg(long = "stats", value_name = "SECS")]
     pub stats_secs: Option<Seconds>,
@@ -299,6 +303,7 @@ mod tests {
         partial: true,
         dedicate: true,
         prefer: Some(Prefer::Efficiency),
+        no_freq_scaling: true,
         stats_secs: Some(Seconds(Duration::from_millis(1500))),
         stats_format: Format::Json,
         verbose: true,

@@ -43,6 +43,12 @@ pub struct Report {
     pub scheduling_events: u64,
     /// The most tasks that a CPU walked past in one search for work because it may not run them.
     pub longest_walk: u64,
+    /// What was asked last of each CPU's frequency, of 1,024.
+    #[serde(skip)]
+    pub frequencies: Vec<u32>,
+    /// The shortest time between two such requests of one CPU, in microseconds.
+    #[serde(skip)]
+    pub frequency_interval_us: f64,
     /// How often a task or a domain thread was switched in.
     pub switches: u64,
     /// The moves of tasks between CPUs, by what these share.
@@ -213,6 +219,12 @@ impl Report {
             overhead: measures.overhead_ns as f64 / cpu_ns,
             scheduling_events: measures.scheduling_events,
             longest_walk: measures.longest_walk,
+            frequencies: machine.frequencies().map(|frequency| frequency.target).collect(),
+            frequency_interval_us: us(machine
+                .frequencies()
+                .map(|it| it.shortest_ns)
+                .min()
+                .unwrap_or(0)),
             switches: measures.switches,
             migrations: measures.moves.into(),
             fairness: (competing.len() > 1).then(|| jain(&competing)).flatten(),

@@ -396,6 +396,17 @@ calls! {
             .map_or(BUSY, |cpu| cpu.0 as i32)
     }
 
+    fn sim_cpuperf_cap(cpu: i32) -> u32 {
+        with(|kernel| kernel.cpus[cpu as usize].frequency.capacity)
+    }
+
+    fn sim_cpuperf_set(cpu: i32, perf: u32) {
+        with(|kernel| {
+            let at_ns = kernel.at();
+            kernel.cpus[cpu as usize].frequency.set(perf, at_ns);
+        });
+    }
+
     fn sim_kick_cpu(cpu: i32, flags: u64) {
         K::current().pause();
         with(|kernel| kernel.ask_for_kick(CpuId(cpu as u32), flags & native::SCX_KICK_IDLE == 0));

@@ -12,6 +12,7 @@
 //! | [`dsq`] | dispatch queues |
 //! | [`idle`] | `scx_select_cpu_dfl()` and the masks of idle CPUs, kicks |
 //! | [`rings`], [`seam`] | ring buffers; what user space sees of them |
+//! | [`frequency`] | what is asked of the frequencies |
 //! | [`real_time`] | the real-time class, which goes before sched_ext |
 //! | [`task`] | `task_struct` |
 //!
@@ -25,6 +26,7 @@
 
 mod calls;
 pub mod dsq;
+pub mod frequency;
 pub mod hostile;
 pub mod idle;
 pub mod interleave;

@@ -7,6 +7,7 @@
 //! Invariant: after [`Kernel::schedule`] the CPU's `current` is what it runs, and all callbacks of
 //! the change were called in the kernel's sequence.
 
+use super::frequency::Frequency;
 use super::native;
 use super::task::{On, TASK_INTERRUPTIBLE};
 use super::{K, Kernel};
@@ -50,6 +51,8 @@ pub struct Cpu {
     pub(super) in_balance: bool,
     /// The last CPU that a search from here has found.
     pub(super) distributed: u32,
+    /// What is asked of its frequency.
+    pub frequency: Frequency,
 }
 
 impl Cpu {
@@ -79,6 +82,7 @@ impl Cpu {
                 kicked_anyway: false,
                 in_balance: false,
                 distributed: number,
+                frequency: Frequency::of(cpu, domains),
             }
         };
         (0..count as u32).map(cpu).collect()
@@ -262,6 +266,22 @@ impl K {
             let stopping = ops.stopping.expect("bpf/main.bpf.c has it");
             // SAFETY: as in call(); the task outlives the callback.
             unsafe { stopping(p, runnable) }
+        });
+    }
+
+    /// The tick of a CPU on which the task runs: `task_tick_scx()`.
+    pub fn tick(mut self, task: TaskId) {
+        if self.task(task).real_time > 0 {
+            return;
+        }
+        self.here = self.task(task).cpu();
+        self.rq_clock_ns = self.at();
+        let p = self.pointer(task);
+        self.call(|ops| {
+            if let Some(tick) = ops.tick {
+                // SAFETY: as in call(); the task outlives the callback.
+                unsafe { tick(p) }
+            }
         });
     }
 

@@ -38,13 +38,15 @@ impl M<'_> {
         }
     }
 
-    /// Plans the next event of a CPU: the end of a run, or the tick that ends its slice.
+    /// Plans the next event of a CPU: the end of a run, or a tick, which may end its slice.
     pub(super) fn plan(mut self, cpu: CpuId) {
         let Some(task) = self.kernel.cpus[cpu.index()].current else { return };
         let since_ns = self.kernel.cpus[cpu.index()].since_ns;
         let end_ns = since_ns + self.tasks[task.index()].left_ns;
         let slice_end_ns = since_ns + self.kernel.task(task).c.scx.slice;
-        let tick_ns = slice_end_ns.next_multiple_of(self.kernel.costs.tick);
+        let tick = self.kernel.costs.tick;
+        let tick_ns =
+            slice_end_ns.next_multiple_of(tick).min((since_ns + 1).next_multiple_of(tick));
         let plan = self.runs[cpu.index()].plan + 1;
         self.runs[cpu.index()].plan = plan;
         let at_ns = end_ns.min(tick_ns).max(self.kernel.now_ns);
@@ -80,6 +82,9 @@ impl M<'_> {
         };
         self.account(cpu);
         self.kernel.here = cpu;
+        if self.kernel.now_ns.is_multiple_of(self.kernel.costs.tick) {
+            self.kernel.tick(task);
+        }
         if self.tasks[task.index()].left_ns == 0 {
             match self.is_thread(task) {
                 true => self.thread_goes_on(task.index(), cpu),

@@ -22,6 +22,7 @@ mod thread;
 mod tracing;
 
 use super::events::Event;
+use super::kernel::frequency::Frequency;
 use super::kernel::hostile::Hostility;
 use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
@@ -245,6 +246,10 @@ impl<'a> Machine<'a> {
     }
 
     /// The memory of a domain at the end.
+    pub(super) fn frequencies(&self) -> impl Iterator<Item = &Frequency> {
+        self.kernel.cpus.iter().map(|cpu| &cpu.frequency)
+    }
+
     pub(super) fn domain(&self, domain: usize) -> &abi::domain_ctx {
         self.kernel.domain(domain)
     }

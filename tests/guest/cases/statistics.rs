@@ -81,9 +81,12 @@ pub fn json_lines_are_complete(_: &Machine) -> Result<()> {
         ensure!((1000..=801_000).contains(&patience_us), "CPUs wait for {patience_us} us");
     }
     ensure!(busy.sum("decided")? > 1000, "too little was decided under load to tell");
+    ensure!(busy.sum("frequency")? > 0, "no CPU has asked for another frequency");
     let idle = stats.lines.last().context("no lines")?;
     for domain in idle["domains"].as_array().context("no domains")? {
-        for field in ["queued", "decided", "late", "bypassed", "bounced", "activations"] {
+        for field in
+            ["queued", "decided", "late", "bypassed", "bounced", "frequency", "activations"]
+        {
             let count = domain[field].as_u64().unwrap_or(u64::MAX);
             ensure!(count < 500, "after the load, {field} is {count} in a second: {idle}");
         }

@@ -77,6 +77,7 @@ enum {
 };
 
 enum scx_number : u64 {
+	SCX_CPUPERF_ONE = 1024,
 	SCX_DSQ_INVALID = 1ULL << 63,
 	SCX_DSQ_LOCAL = 1ULL << 63 | 2,
 	SCX_DSQ_LOCAL_ON = 3ULL << 62,
@@ -171,6 +172,7 @@ struct sched_ext_ops {
 	void (*enqueue)(struct task_struct *p, u64 enq_flags);
 	void (*dispatch)(s32 cpu, struct task_struct *prev);
 	bool (*yield)(struct task_struct *from, struct task_struct *to);
+	void (*tick)(struct task_struct *p);
 	void (*running)(struct task_struct *p);
 	void (*stopping)(struct task_struct *p, bool runnable);
 	void (*cpu_release)(s32 cpu, struct scx_cpu_release_args *args);
@@ -393,5 +395,12 @@ void sim_kick_cpu(s32 cpu, u64 flags);
 #define scx_bpf_pick_idle_cpu sim_pick_idle_cpu
 #define scx_bpf_select_cpu_and sim_select_cpu_and
 #define scx_bpf_kick_cpu sim_kick_cpu
+
+/* Frequencies. */
+u32 sim_cpuperf_cap(s32 cpu);
+void sim_cpuperf_set(s32 cpu, u32 perf);
+#define scx_bpf_cpuperf_cap sim_cpuperf_cap
+#define scx_bpf_cpuperf_cur(cpu) ((void)(cpu), (u32)SCX_CPUPERF_ONE)
+#define scx_bpf_cpuperf_set sim_cpuperf_set
 
 #endif /* SHIM_COMMON_BPF_H */
