@@ -21,6 +21,7 @@ enum limits {
 	MAX_CPUS = 1024,
 	MAX_DOMAINS = 512,
 	CPU_WORDS = MAX_CPUS / 64,
+	GROUPS_MAX = 8192, /* cgroups with a slot of their own (groups.bpf.h) */
 	PARTS_MAX = 64, /* sets of CPUs, each a part of a domain, that have queues of their own */
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
@@ -342,6 +343,20 @@ struct cpu_ctx {
 	u32 utilisation; /* a decayed average of the time in which it ran tasks (frequency.bpf.h) */
 	u32 frequency; /* what it has asked for last, of SCX_CPUPERF_ONE */
 	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
+} __attribute__((aligned(64)));
+
+/* A cgroup that has the CPU controller. Written by BPF (groups.bpf.h). */
+struct group {
+	u64 id; /* of its cgroup, as in `struct notice`; 0: the slot is free */
+	u32 parent; /* the slot of its parent, or of the next free slot */
+	u32 level; /* how far below the root */
+	u32 generation; /* how many groups have had the slot before */
+	u32 weight; /* cpu.weight: 1 to 10,000 */
+	u32 idle; /* 1: cpu.idle */
+	u32 tasks; /* tasks in it, not in groups below */
+	u64 quota_ns; /* cpu.max; 0: no limit */
+	u64 period_ns;
+	u64 burst_ns;
 } __attribute__((aligned(64)));
 
 /* The context of the program `mark_thread`. Written by the domain thread that runs it. */

@@ -30,6 +30,7 @@
  *   - frequency.bpf.h asks for as much of a CPU's frequency as its tasks need;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
+ *   - groups.bpf.h knows the cgroups, and the group of each task;
  *   - part.bpf.h has queues for tasks that may use a part of a domain;
  *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
  *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
@@ -46,6 +47,7 @@
 char _license[] SEC("license") = "GPL";
 
 #include "state.bpf.h"
+#include "groups.bpf.h"
 #include "vtime.bpf.h"
 #include "idle.bpf.h"
 #include "part.bpf.h"
@@ -144,6 +146,12 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .exit_task = (void *)manyland_exit_task,
 	       .enable = (void *)manyland_enable,
 	       .disable = (void *)manyland_disable,
+	       .cgroup_init = (void *)manyland_cgroup_init,
+	       .cgroup_exit = (void *)manyland_cgroup_exit,
+	       .cgroup_move = (void *)manyland_cgroup_move,
+	       .cgroup_set_weight = (void *)manyland_cgroup_set_weight,
+	       .cgroup_set_bandwidth = (void *)manyland_cgroup_set_bandwidth,
+	       .cgroup_set_idle = (void *)manyland_cgroup_set_idle,
 	       .init = (void *)manyland_init,
 	       .exit = (void *)manyland_exit,
 	       /*

@@ -136,6 +136,7 @@ struct task_ctx {
 	 * not wait, or it has run.
 	 */
 	u32 waits_on;
+	u32 group; /* the slot of its group (groups.bpf.h) */
 	u16 in_part; /* one more than the part that it is a user of; 0: of none */
 	u32 notified; /* the domain that was notified of it, or should have been */
 	u32 unnotified; /* 1: that domain's ring was full, so no decision will come */

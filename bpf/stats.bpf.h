@@ -9,6 +9,7 @@
 #ifndef MANYLAND_STATS_BPF_H
 #define MANYLAND_STATS_BPF_H
 
+#include "groups.bpf.h"
 #include "state.bpf.h"
 
 static __always_inline void count(u64 *counter)
@@ -94,8 +95,9 @@ int gauge(void *unused)
 {
 	struct domain_ctx *domc;
 	struct cpu_ctx *cpuc;
+	struct group *group;
 	struct part *part;
-	u32 i;
+	u32 left = 0, i;
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -118,6 +120,12 @@ int gauge(void *unused)
 		if (domc)
 			domc->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
 	}
+	bpf_for(i, 1, used_slots + 1) {
+		group = group_at(i);
+		if (group && !group->id)
+			left += group->tasks;
+	}
+	nr_outliving = left;
 	return 0;
 }
 

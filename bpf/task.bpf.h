@@ -11,6 +11,7 @@
 #include "away.bpf.h"
 #include "domain_thread.bpf.h"
 #include "frequency.bpf.h"
+#include "groups.bpf.h"
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
 #include "part.bpf.h"
@@ -143,6 +144,7 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 		return 0;
 	}
 	begin_task(p, taskc);
+	enter_group(taskc, slot_of(cgroup_of_task(p)));
 	if (!taskc->is_thread)
 		set_home(taskc, first_home(p, args));
 	return 0;
@@ -207,7 +209,10 @@ void BPF_STRUCT_OPS(manyland_exit_task, struct task_struct *p, struct scx_exit_t
 	struct task_ctx *taskc = task_ctx(p);
 	struct domain_ctx *domc;
 
-	if (!taskc || taskc->is_thread)
+	if (!taskc)
+		return;
+	leave_group(taskc);
+	if (taskc->is_thread)
 		return;
 	settle_unnotified(taskc);
 	leave_part(taskc);

@@ -14,6 +14,7 @@
 #ifndef MANYLAND_UNSTORED_BPF_H
 #define MANYLAND_UNSTORED_BPF_H
 
+#include "groups.bpf.h"
 #include "home.bpf.h"
 #include "part.bpf.h"
 #include "safety_net.bpf.h"
@@ -57,6 +58,7 @@ static __noinline struct task_ctx *begin_again(struct task_struct *p, u32 d)
 		return NULL;
 	}
 	begin_task(p, taskc);
+	enter_group(taskc, slot_of(cgroup_of_task(p)));
 	set_home(taskc, d < nr_domains ? d : 0);
 	taskc->usual_ns = slice_ns;
 	return taskc;

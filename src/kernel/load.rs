@@ -81,6 +81,7 @@ impl<'obj> Loaded<'obj> {
         set_options(&mut open, options, domains, preferences, nr_cpus)?;
         set_flags(&mut open, options, &btf)?;
         choose_preemption_hook(&mut open, &btf);
+        choose_group_callbacks(&mut open, &btf);
         set_sizes(&mut open, domains, preferences, nr_cpus)?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
@@ -277,6 +278,17 @@ impl ThreadMark {
     }
 }
 
+/// How many groups (cgroups that have the CPU controller) the BPF side tells apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GroupCounts {
+    /// All, the root included.
+    pub all: u32,
+    /// Cgroups for which there was no slot.
+    pub folded: u32,
+    /// Tasks that have ended after their cgroup was removed, when the gauges were last refreshed.
+    pub outliving: u32,
+}
+
 /// The scheduler at work. Dropping it detaches.
 pub struct Attached<'obj> {
     loaded: Loaded<'obj>,
@@ -305,6 +317,21 @@ impl Attached<'_> {
             std::ptr::read_volatile((&raw const bss.exit_record).cast::<abi::exit_record>())
         };
         Exit::from_record(&record)
+    }
+
+    /// How many groups there are.
+    pub fn group_counts(&self) -> GroupCounts {
+        let Some(bss) = self.loaded.skeleton.maps.bss_data.as_deref() else {
+            return GroupCounts::default();
+        };
+        // SAFETY: BPF writes the numbers while they are read, so each is read once, as it is.
+        unsafe {
+            GroupCounts {
+                all: std::ptr::read_volatile(&raw const bss.nr_groups),
+                folded: std::ptr::read_volatile(&raw const bss.nr_folded),
+                outliving: std::ptr::read_volatile(&raw const bss.nr_outliving),
+            }
+        }
     }
 
     /// Brings the gauges in the shared memory (waiting, ready) up to date.
@@ -475,6 +502,22 @@ fn choose_preemption_hook(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<
         open.struct_ops.manyland_ops_mut().cpu_release = std::ptr::null_mut();
     }
     open.progs.note_switch.set_autoload(from_anywhere);
+}
+
+/// Leaves out the callbacks for cgroups that the kernel does not have: those of cpu.max came with
+/// Linux 6.17, those of cpu.idle later, and all need CONFIG_EXT_GROUP_SCHED.
+fn choose_group_callbacks(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) {
+    let ops = open.struct_ops.manyland_ops_mut();
+    macro_rules! leave_out_what_lacks {
+        ($($member:ident)+) => {
+            $(if !probe::has_member(btf, "sched_ext_ops", stringify!($member)) {
+                ops.$member = std::ptr::null_mut();
+            })+
+        };
+    }
+    leave_out_what_lacks!(
+        cgroup_init cgroup_exit cgroup_move cgroup_set_weight cgroup_set_bandwidth cgroup_set_idle
+    );
 }
 
 fn set_sizes(

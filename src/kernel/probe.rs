@@ -110,7 +110,7 @@ fn lacks_core_scheduling_fix(btf: &Btf<'_>) -> bool {
 }
 
 /// Whether a struct of the kernel has a member.
-fn has_member(btf: &Btf<'_>, structure: &str, member: &str) -> bool {
+pub fn has_member(btf: &Btf<'_>, structure: &str, member: &str) -> bool {
     let found = btf.type_by_name::<types::Struct<'_>>(structure);
     found.is_some_and(|it| it.iter().any(|its| its.name.is_some_and(|name| name == member)))
 }

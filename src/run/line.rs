@@ -102,10 +102,11 @@ impl Writer {
                 format!("{} / {}", us(of.decision_us.p50), us(of.decision_us.p99)),
             )?;
         }
-        let ProcessStatistics { page_faults, rss_kib, patience_us } = line.process;
+        let ProcessStatistics { page_faults, rss_kib, patience_us, cgroups, .. } = line.process;
         writeln!(
             text,
-            "{:>6} {page_faults} page faults, {rss_kib} KiB resident, patience {patience_us} us",
+            "{:>6} {page_faults} page faults, {rss_kib} KiB resident, patience {patience_us} us, \
+             {cgroups} cgroups",
             ""
         )?;
         Ok(())

@@ -76,7 +76,7 @@ impl<'a> Statistics<'a> {
             thread_us: vec![0; domains],
             line: Line {
                 domains: Vec::with_capacity(domains),
-                process: ProcessStatistics { page_faults: 0, rss_kib: 0, patience_us: 0 },
+                process: ProcessStatistics::default(),
             },
             now: Mark::nothing(domains),
             resident: ResidentMemory::open()?,
@@ -111,11 +111,15 @@ impl<'a> Statistics<'a> {
         }
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
+        let groups = self.attached.group_counts();
         self.line.process = ProcessStatistics {
             page_faults: self.now.page_faults - then.page_faults,
             rss_kib: self.resident.kib()?,
             // That of each domain is the same.
             patience_us: self.domains.first().map_or(0, |it| it.patience_ns() / 1000),
+            cgroups: groups.all.into(),
+            cgroups_folded: groups.folded.into(),
+            cgroups_outlived: groups.outliving.into(),
         };
         Ok((&self.line, (self.now.at - then.at).as_secs_f64()))
     }

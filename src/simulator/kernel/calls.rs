@@ -193,6 +193,19 @@ calls! {
         with(|kernel| kernel.task_mut(id).create_storage(size))
     }
 
+    fn sim_slot_lookup(id: u64) -> *mut u32 {
+        with(|kernel| kernel.groups.slot(id))
+    }
+
+    fn sim_slot_update(id: u64, slot: u32) -> c_long {
+        with(|kernel| kernel.groups.set_slot(id, slot));
+        0
+    }
+
+    fn sim_slot_delete(id: u64) {
+        with(|kernel| kernel.groups.remove_slot(id));
+    }
+
     fn sim_create_cpumask() -> *mut bpf_cpumask {
         let mask = Box::new(bpf_cpumask { cpumask: cpumask { bits: [0; _] } });
         let mask = NonNull::from(Box::leak(mask));

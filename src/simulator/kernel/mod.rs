@@ -10,6 +10,7 @@
 //! | [`wakeup`] | `try_to_wake_up()`, `do_enqueue_task()`, changes of affinity and weight |
 //! | [`schedule`] | `__schedule()`, `balance_one()`, the picking of a task |
 //! | [`dsq`] | dispatch queues |
+//! | [`groups`] | cgroups |
 //! | [`idle`] | `scx_select_cpu_dfl()` and the masks of idle CPUs, kicks |
 //! | [`rings`], [`seam`] | ring buffers; what user space sees of them |
 //! | [`frequency`] | what is asked of the frequencies |
@@ -27,6 +28,7 @@
 mod calls;
 pub mod dsq;
 pub mod frequency;
+pub mod groups;
 pub mod hostile;
 pub mod idle;
 pub mod interleave;
@@ -52,10 +54,11 @@ use crate::topology::preference::Preferences;
 use crate::topology::{Domains, Topology};
 use anyhow::{Result, ensure};
 use dsq::Dsq;
+use groups::{Groups, ROOT};
 use hostile::Hostility;
 use idle::Idle;
 use interleave::Interleaving;
-use native::{cgroup, css_set, kernfs_node, sim_map, sim_options, task_struct};
+use native::{sim_map, sim_options, task_struct};
 use rings::{Decisions, Notices};
 use schedule::Cpu;
 use seam::{Channel, Memory};
@@ -105,6 +108,7 @@ struct Maps {
     preferences: Shared<abi::preference>,
     set_masks: Shared<native::domain_mask>,
     parts: Shared<native::part>,
+    groups: Shared<abi::group>,
     /// A ring is known by the address of its entry.
     notice_rings: Shared<u64>,
     decision_rings: Shared<u64>,
@@ -117,13 +121,6 @@ struct Timer {
     /// The address of the value that it is in.
     value: usize,
     callback: usize,
-}
-
-/// The cgroup of all tasks.
-struct Root {
-    _node: Box<kernfs_node>,
-    _cgroup: Box<cgroup>,
-    set: Box<css_set>,
 }
 
 /// The kernel.
@@ -172,7 +169,7 @@ pub struct Kernel {
     masks: Vec<NonNull<native::bpf_cpumask>>,
     /// What runs on an idle CPU.
     swapper: NonNull<Task>,
-    root: Root,
+    groups: Groups,
 }
 
 thread_local! {
@@ -221,6 +218,7 @@ impl Kernel {
                 preferences: Shared::zeroed(steps.max(1)),
                 set_masks: Shared::zeroed(preferences.set_count().max(1)),
                 parts: Shared::zeroed(abi::limits_PARTS_MAX as usize),
+                groups: Shared::zeroed(abi::limits_GROUPS_MAX as usize),
                 notice_rings: Shared::zeroed(domains.len()),
                 decision_rings: Shared::zeroed(domains.len()),
                 heartbeats: Shared::zeroed(1),
@@ -251,9 +249,7 @@ impl Kernel {
         let first = maps.domains.0.as_mut_ptr();
         let first = NonNull::new(first).expect("a box is not null");
         let memory = Memory::new(NonNull::slice_from_raw_parts(first, domains.len()));
-        let mut node = Box::new(kernfs_node { id: 1 });
-        let mut cgroup = Box::new(cgroup { kn: &raw mut *node });
-        let mut set = Box::new(css_set { dfl_cgrp: &raw mut *cgroup });
+        let mut groups = Groups::new();
         let birth = Birth {
             flags: native::PF_KTHREAD as u32,
             name: "swapper",
@@ -261,8 +257,9 @@ impl Kernel {
             cpus: topology.cpus(),
             weight: crate::policy::DEFAULT_WEIGHT,
             real_time: 0,
+            group: ROOT,
         };
-        let swapper = Task::create(TaskId(u32::MAX - 1), &birth, &raw mut *set);
+        let swapper = Task::create(TaskId(u32::MAX - 1), &birth, groups.of_tasks(ROOT));
         Ok(K(NonNull::from(Box::leak(Box::new(Kernel {
             costs,
             events: Events::default(),
@@ -294,7 +291,7 @@ impl Kernel {
             maps,
             masks: Vec::new(),
             swapper,
-            root: Root { _node: node, _cgroup: cgroup, set },
+            groups,
         })))))
     }
 
@@ -309,6 +306,7 @@ impl Kernel {
             (native::SIM_PREFERENCES, maps.preferences.map()),
             (native::SIM_SET_MASKS, maps.set_masks.map()),
             (native::SIM_PARTS, maps.parts.map()),
+            (native::SIM_GROUPS, maps.groups.map()),
             (native::SIM_NOTICE_RINGS, maps.notice_rings.map()),
             (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
             (native::SIM_HEARTBEATS, maps.heartbeats.map()),
@@ -439,6 +437,8 @@ impl Kernel {
             let domc = self.domain(domain);
             assert_eq!((domc.tasks, domc.unnotified), (0, 0), "domain {domain}");
         }
+        let threads = self.channels.len() as u32;
+        assert_eq!(self.tasks_in_groups(), threads, "groups have tasks that have ended");
         assert!(self.maps.cpus.0.iter().all(|cpu| cpu.own_sent == 0), "tasks are on their way");
     }
 
@@ -585,6 +585,7 @@ impl K {
             unsafe { init() }
         });
         ensure!(err == 0, "the kernel side cannot be initialised: error {}", -err);
+        self.introduce_root();
         for cpu in self.online.iter().collect::<Vec<_>>() {
             self.here = cpu;
             self.update_idle(cpu, true);
@@ -607,7 +608,8 @@ impl K {
             self.tasks.resize(id.index() + 1, None);
         }
         assert!(self.tasks[id.index()].is_none(), "{id:?} was created before");
-        self.tasks[id.index()] = Some(Task::create(id, birth, &raw mut *self.root.set));
+        let group = self.groups.of_tasks(birth.group);
+        self.tasks[id.index()] = Some(Task::create(id, birth, group));
         if let Some(domain) = thread_of {
             self.mark_thread(id, domain)?;
         }

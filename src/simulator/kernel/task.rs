@@ -3,7 +3,8 @@
 //! Invariant: a runnable task that does not run is on exactly one queue.
 
 use super::dsq::Position;
-use super::native::{self, cpumask, css_set, sched_ext_entity, task_struct};
+use super::groups::GroupId;
+use super::native::{self, cpumask, css_set, sched_ext_entity, task_group, task_struct};
 use crate::cpuset::CpuSet;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
@@ -49,11 +50,16 @@ pub struct Birth<'a> {
     pub weight: u32,
     /// Its real-time priority; 0: sched_ext schedules it.
     pub real_time: u8,
+    pub group: GroupId,
 }
 
 impl Task {
     /// A task that sleeps. Its address never changes, and [`Task::free`] ends it.
-    pub fn create(id: TaskId, birth: &Birth<'_>, cgroups: *mut css_set) -> NonNull<Task> {
+    pub fn create(
+        id: TaskId,
+        birth: &Birth<'_>,
+        groups: (*mut css_set, *mut task_group),
+    ) -> NonNull<Task> {
         let mut comm = [0; 16];
         for (to, byte) in comm[..15].iter_mut().zip(birth.name.bytes()) {
             *to = byte as _;
@@ -69,7 +75,8 @@ impl Task {
                 cpus_ptr: std::ptr::null(),
                 cpus_mask: cpumask { bits: [0; _] },
                 nvcsw: 0,
-                cgroups,
+                cgroups: groups.0,
+                sched_task_group: groups.1,
                 scx: sched_ext_entity {
                     slice: native::SCX_SLICE_DFL,
                     dsq_vtime: 0,

@@ -226,7 +226,7 @@ impl K {
     }
 
     /// Dequeues a task for a change of its attributes, and answers whether it runs.
-    fn take_aside(mut self, id: TaskId) -> bool {
+    pub(super) fn take_aside(mut self, id: TaskId) -> bool {
         let runs = self.task(id).c.on_cpu && self.task(id).real_time == 0;
         if runs {
             self.lock_run_queue(self.task(id).cpu());
@@ -237,7 +237,7 @@ impl K {
         runs
     }
 
-    fn put_back(mut self, id: TaskId, runs: bool) {
+    pub(super) fn put_back(mut self, id: TaskId, runs: bool) {
         if runs {
             let cpu = self.task(id).cpu();
             self.task_mut(id).set_queued(true);
@@ -300,8 +300,8 @@ impl Kernel {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::schedule::{Leaving, Next};
+pub(super) mod testing {
+    use super::super::groups::ROOT;
     use super::super::task::Birth;
     use super::*;
     use crate::ids::DomainId;
@@ -311,7 +311,7 @@ mod tests {
     use crate::topology::{Granularity, Source, Topology};
 
     /// A kernel of two CPUs, which are idle: its domain thread is task 0, and tasks 1 and 2 sleep.
-    fn kernel() -> K {
+    pub fn kernel() -> K {
         let machine = Source::Synthetic("L3Cache:1 Core:2 PU:1".to_owned());
         let machine = Topology::load(&machine).unwrap();
         let domains = machine.partition(Granularity::L3).unwrap();
@@ -323,11 +323,26 @@ mod tests {
         kernel.attach(&domains).unwrap();
         for (id, thread_of) in [(0, Some(DomainId(0))), (1, None), (2, None)] {
             let (name, cpus) = ("task", machine.cpus());
-            let birth = Birth { flags: 0, name, cpu: CpuId(0), cpus, weight: 100, real_time: 0 };
+            let birth = Birth {
+                flags: 0,
+                name,
+                cpu: CpuId(0),
+                cpus,
+                weight: 100,
+                real_time: 0,
+                group: ROOT,
+            };
             kernel.create(TaskId(id), &birth, thread_of).unwrap();
         }
         kernel
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::{Leaving, Next};
+    use super::testing::kernel;
+    use super::*;
 
     /// The CPU on which task 2 wakes up, which ran on CPU 0 last, while task 1 runs there.
     fn woken_on(wake: Wake) -> CpuId {

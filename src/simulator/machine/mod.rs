@@ -23,6 +23,7 @@ mod tracing;
 
 use super::events::Event;
 use super::kernel::frequency::Frequency;
+use super::kernel::groups::ROOT;
 use super::kernel::hostile::Hostility;
 use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
@@ -153,6 +154,7 @@ impl<'a> Machine<'a> {
                 cpus: &cpus,
                 weight: policy::DEFAULT_WEIGHT,
                 real_time: 0,
+                group: ROOT,
             };
             kernel.create(id, &birth, Some(domain.id))?;
             kernel.set_sleeping(domain.id.index(), !options.dedicate);

@@ -9,6 +9,7 @@ use super::{Leaving, M};
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use crate::simulator::events::Event;
+use crate::simulator::kernel::groups::ROOT;
 use crate::simulator::kernel::native;
 use crate::simulator::kernel::task::Birth;
 use crate::simulator::kernel::wakeup::Wake;
@@ -113,7 +114,8 @@ impl<'a> M<'a> {
         let name = &self.workload.groups[group].name;
         let flags = if self.kernel_threads[group] { native::PF_KTHREAD as u32 } else { 0 };
         let real_time = phase.priority.map_or(0, Priority::real_time);
-        let birth = Birth { flags, name, cpu, cpus: &cpus, weight, real_time };
+        let group = ROOT;
+        let birth = Birth { flags, name, cpu, cpus: &cpus, weight, real_time, group };
         self.kernel.create(task, &birth, None)?;
         self.tasks[task.index()].account.born_ns = self.kernel.at();
         self.prepare_program(task);

@@ -23,6 +23,7 @@ __attribute__((constructor)) static void number_maps(void)
 	NUMBER(preferences, SIM_PREFERENCES);
 	NUMBER(set_masks, SIM_SET_MASKS);
 	NUMBER(parts, SIM_PARTS);
+	NUMBER(groups, SIM_GROUPS);
 	NUMBER(notice_rings, SIM_NOTICE_RINGS);
 	NUMBER(decision_rings, SIM_DECISION_RINGS);
 	NUMBER(heartbeats, SIM_HEARTBEATS);

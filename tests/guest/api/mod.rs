@@ -1,5 +1,6 @@
 //! What guest tests are written with.
 
+pub mod cgroups;
 pub mod confine;
 pub mod cpus;
 pub mod flipper;

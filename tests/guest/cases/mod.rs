@@ -5,6 +5,7 @@ use crate::suite::Case;
 pub mod affinity;
 pub mod attach;
 pub mod bench;
+pub mod cgroups;
 pub mod confined;
 pub mod cores;
 pub mod domains;
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         hybrid::TESTS,
         fairness::TESTS,
         turns::TESTS,
+        cgroups::TESTS,
         options::TESTS,
         faults::TESTS,
         hotplug::TESTS,

@@ -52,11 +52,22 @@ typedef long long s64;
 
 /* The simulated kernel has all the fields that bpf/ asks for. */
 #define bpf_core_field_exists(field) true
+#define bpf_core_field_offset(type, field) offsetof(type, field)
+#define bpf_core_enum_value(type, name) (name)
+
+/* A field of what `p` points to, or one behind a pointer in there. */
+#define BPF_CORE_READ_1(p, a) ((p)->a)
+#define BPF_CORE_READ_2(p, a, b) ((p)->a->b)
+#define BPF_CORE_READ_BY(p, a, b, which, ...) which
+#define BPF_CORE_READ(args...) \
+	BPF_CORE_READ_BY(args, BPF_CORE_READ_2, BPF_CORE_READ_1, )(args)
 
 enum {
 	ENOENT = 2,
 	ENOMEM = 12,
 	EINVAL = 22,
+	BPF_ANY = 0,
+	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -113,8 +124,28 @@ struct kernfs_node {
 	u64 id;
 };
 
+enum cgroup_subsys_id {
+	cpu_cgrp_id,
+	CGROUP_SUBSYS_COUNT,
+};
+
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct task_group {
+	struct cgroup_subsys_state css;
+	s32 idle;
+};
+
 struct cgroup {
+	struct cgroup_subsys_state self;
+	s32 level;
 	struct kernfs_node *kn;
+	struct cgroup_subsys_state *subsys[CGROUP_SUBSYS_COUNT];
 };
 
 struct css_set {
@@ -141,6 +172,7 @@ struct task_struct {
 	struct cpumask cpus_mask;
 	u64 nvcsw;
 	struct css_set *cgroups;
+	struct task_group *sched_task_group;
 	struct sched_ext_entity scx;
 	char comm[COMM_LEN];
 	/* The simulator's: the CPU that it is on or was on last, whether it runs, its task_ctx. */
@@ -155,6 +187,11 @@ struct scx_init_task_args {
 
 struct scx_exit_task_args {
 	bool cancelled;
+};
+
+struct scx_cgroup_init_args {
+	u32 weight;
+	u64 bw_period_us, bw_quota_us, bw_burst_us;
 };
 
 struct scx_cpu_release_args {
@@ -182,6 +219,12 @@ struct sched_ext_ops {
 	void (*exit_task)(struct task_struct *p, struct scx_exit_task_args *args);
 	void (*enable)(struct task_struct *p);
 	void (*disable)(struct task_struct *p);
+	s32 (*cgroup_init)(struct cgroup *cgrp, struct scx_cgroup_init_args *args);
+	void (*cgroup_exit)(struct cgroup *cgrp);
+	void (*cgroup_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
+	void (*cgroup_set_weight)(struct cgroup *cgrp, u32 weight);
+	void (*cgroup_set_bandwidth)(struct cgroup *cgrp, u64 period_us, u64 quota_us, u64 burst_us);
+	void (*cgroup_set_idle)(struct cgroup *cgrp, bool idle);
 	s32 (*init)(void);
 	void (*exit)(struct scx_exit_info *info);
 	u32 timeout_ms;
@@ -223,6 +266,7 @@ enum sim_map_number {
 	SIM_PREFERENCES,
 	SIM_SET_MASKS,
 	SIM_PARTS,
+	SIM_GROUPS,
 	SIM_NOTICE_RINGS,
 	SIM_DECISION_RINGS,
 	SIM_HEARTBEATS,
@@ -237,7 +281,14 @@ static inline void *sim_lookup(const void *map, const u32 *key)
 
 	return *key < memory->entries ? memory->memory + (u64)*key * memory->size : NULL;
 }
-#define bpf_map_lookup_elem(map, key) sim_lookup(map, (const u32 *)(key))
+/* The one map with keys of 64 bits is a hash of the simulated kernel's. */
+u32 *sim_slot_lookup(u64 id);
+long sim_slot_update(u64 id, u32 slot);
+void sim_slot_delete(u64 id);
+#define bpf_map_lookup_elem(map, key) \
+	_Generic((key), u64 *: sim_slot_lookup(*(key)), default: sim_lookup(map, (const u32 *)(key)))
+#define bpf_map_update_elem(map, key, value, flags) sim_slot_update(*(key), *(value))
+#define bpf_map_delete_elem(map, key) sim_slot_delete(*(key))
 
 void *sim_create_storage(struct task_struct *p, u64 size);
 #define bpf_task_storage_get(map, p, unused, flags)                        \

@@ -1,0 +1,68 @@
+//! Cgroups with the CPU controller.
+
+use super::load::Hog;
+use super::wait_until;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A cgroup. When it is dropped its processes are killed, and it is removed.
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// A new cgroup below the root.
+    pub fn new(name: &str) -> Result<Cgroup> {
+        Self::below(Path::new(ROOT), name)
+    }
+
+    /// A new cgroup in this one.
+    pub fn child(&self, name: &str) -> Result<Cgroup> {
+        Self::below(&self.path, name)
+    }
+
+    fn below(parent: &Path, name: &str) -> Result<Cgroup> {
+        let control = parent.join("cgroup.subtree_control");
+        fs::write(&control, "+cpu")
+            .with_context(|| format!("cannot write {}", control.display()))?;
+        let path = parent.join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Cgroup { path })
+    }
+
+    /// Writes one of its files.
+    pub fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value)
+            .with_context(|| format!("cannot write {value:?} to {}", path.display()))
+    }
+
+    /// Takes a process in, with all its threads.
+    pub fn take_in(&self, pid: i32) -> Result<()> {
+        self.set("cgroup.procs", &pid.to_string())
+    }
+
+    /// Hogs that may run anywhere, in this cgroup.
+    pub fn hogs(&self, count: usize, limit: Duration) -> Result<Vec<Hog>> {
+        let hogs: Vec<Hog> = (0..count).map(|_| Hog::anywhere(limit)).collect::<Result<_>>()?;
+        hogs.iter().try_for_each(|hog| self.take_in(hog.pid()))?;
+        Ok(hogs)
+    }
+
+    /// Kills all that is in it and below.
+    pub fn kill(&self) -> Result<()> {
+        self.set("cgroup.kill", "1")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = self.kill();
+        let is_empty = || fs::remove_dir(&self.path).is_ok();
+        let _ = wait_until("a cgroup is empty", Duration::from_secs(10), is_empty);
+    }
+}

@@ -1,0 +1,71 @@
+//! Cgroups with the CPU controller.
+
+use crate::api::cgroups::Cgroup;
+use crate::api::load::{Hackbench, Hog};
+use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::{process, wait_until};
+use crate::machine::Machine;
+use crate::suite::tests;
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+tests! {
+    groups_come_and_go: 90 s on L3X2 ANY_KERNEL;
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The gauge of the last line of statistics.
+fn gauge(scheduler: &Scheduler, field: &str) -> Result<u64> {
+    let stats = scheduler.await_stats(1)?;
+    let line = stats.lines.last().context("no line of statistics")?;
+    line[field].as_u64().with_context(|| format!("no {field} in {line}"))
+}
+
+/// Groups are made, nested, filled, changed, emptied by moves and by kills, and removed, under load
+/// and from before attach until after detach. The scheduler knows of each, and forgets each.
+pub fn groups_come_and_go(_: &Machine) -> Result<()> {
+    let older = Cgroup::new("older")?;
+    older.set("cpu.weight", "300")?;
+    let _hogs = older.hogs(2, LONG)?;
+    let scheduler = Scheduler::start(&STATS)?;
+    let mut hackbench = Hackbench::start(1, 1_000_000, LONG)?;
+    let before = gauge(&scheduler, "cgroups")?;
+    ensure!(before == 2, "the scheduler knows {before} cgroups, of 2");
+    // Otherwise this test waits its turn among forty tasks.
+    process::renice(0, -20)?;
+    for round in 0..2 {
+        let top = Cgroup::new("top")?;
+        let inner = top.child("inner")?;
+        let mut groups =
+            (0..10).map(|n| Cgroup::new(&format!("group{n}"))).collect::<Result<Vec<_>>>()?;
+        for n in 0..4 {
+            groups.push(inner.child(&format!("leaf{n}"))?);
+        }
+        wait_until("all cgroups are known", LONG, || {
+            gauge(&scheduler, "cgroups").is_ok_and(|now| now == before + 16)
+        })?;
+        let hogs: Vec<Hog> = (0..4).map(|_| Hog::anywhere(LONG)).collect::<Result<_>>()?;
+        for (n, group) in groups.iter().enumerate() {
+            group.set("cpu.weight", &(n + 1).to_string())?;
+            group.set("cpu.max", &format!("{} 100000", 100_000 + n))?;
+            group.take_in(hogs[n % hogs.len()].pid())?;
+            group.set("cpu.idle", "1")?;
+        }
+        if round == 0 {
+            inner.kill()?;
+        }
+        drop((groups, inner, top, hogs));
+        wait_until("all cgroups are forgotten", LONG, || {
+            gauge(&scheduler, "cgroups").is_ok_and(|now| now == before)
+        })?;
+        let outlived = || gauge(&scheduler, "cgroups_outlived").is_ok_and(|left| left == 0);
+        wait_until("no task is left in a removed cgroup", LONG, outlived)?;
+    }
+    ensure!(gauge(&scheduler, "cgroups_folded")? == 0, "a cgroup had no slot");
+    ensure!(hackbench.is_running()?, "hackbench has ended");
+    let last = Cgroup::new("last")?;
+    scheduler.stop()?;
+    drop(last);
+    Ok(())
+}
