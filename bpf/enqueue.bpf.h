@@ -9,6 +9,8 @@
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   remain             it gives way to a thread of the kernel, and goes on after it (kthread.bpf.h)
  *   run_on_idle        it runs on an idle CPU at once
+ *   serve_kernel       a thread of the kernel that a crowd or its domain thread would hold up: it is
+ *                      ready at once, before others (kernel_work.bpf.h)
  *   end                it is about to end: it is ready at once
  *   resume             preempted by a higher scheduling class, it has slice left
  *                      (standing.bpf.h); or it has yielded (yield.bpf.h)
@@ -18,13 +20,14 @@
  * Invariant: when ops.enqueue is done, the task is on exactly one queue of the kernel. If it is on
  * WAITING or BOUND, the domain thread has been notified. If the ring had no room for the notice,
  * the task counts as unnotified, and while there are such tasks every second dispatch is the safety
- * net's. The task is ready at once only by a decision of its home's thread that still holds, or if
- * it is about to end.
+ * net's. The task is ready at once only by a decision of its home's thread that still holds, if it
+ * is about to end, or as a thread of the kernel.
  */
 #ifndef MANYLAND_ENQUEUE_BPF_H
 #define MANYLAND_ENQUEUE_BPF_H
 
 #include "balance.bpf.h"
+#include "kernel_work.bpf.h"
 #include "kthread.bpf.h"
 #include "notify.bpf.h"
 #include "select_cpu.bpf.h"
@@ -135,7 +138,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	struct task_ctx *taskc = task_ctx(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct domain_ctx *domc;
-	bool bound;
+	bool bound, kernels;
 	u32 d, queue;
 	u64 rest;
 	u32 why;
@@ -189,6 +192,13 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		bound = true;
 		cpu = one_cpu_of(p, d, cpu);
 	}
+	kernels = has_kernel_time(p, taskc);
+	if (kernels && kernel_work_is_held_up(d)) {
+		serve_kernel(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
+		return;
+	}
+	if (kernels)
+		lead_crowd(taskc, domc);
 	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
 		end(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;

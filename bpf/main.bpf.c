@@ -62,6 +62,7 @@ char _license[] SEC("license") = "GPL";
 #include "unstored.bpf.h"
 #include "yield.bpf.h"
 #include "kthread.bpf.h"
+#include "kernel_work.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
 #include "away.bpf.h"

@@ -120,6 +120,9 @@ struct task_ctx {
 	u64 policy_vtime; /* the vtime of the last decision, as of the last time that it held */
 	u64 policy_vtime_used_ns; /* `used_ns` when `policy_vtime` was written */
 	u64 rest_ns; /* what preemption by a higher scheduling class has left of a decided slice */
+	/* Of a thread of the kernel that is not bound to a CPU (kernel_work.bpf.h). */
+	u64 kernel_due_ns; /* from when on it goes before other tasks */
+	u64 kernel_used_ns; /* `used_ns` when that was written */
 	/*
 	 * Of the last decision. 0: the task gives way at the end of its slice, as a task does that
 	 * runs without a decision.

@@ -8,6 +8,9 @@
  * policy's virtual time, and virtual time advances to that key when it runs. So it has its share
  * by weight, without credit for its sleep. Each time that it becomes runnable, BPF tries again.
  *
+ * A thread of the kernel that wakes up goes before the others (kernel_work.bpf.h). Its time is not
+ * known, so only one of them at a time does.
+ *
  * Invariant: no fork fails because of the scheduler, and a task without a context waits no longer
  * than others.
  */
@@ -16,6 +19,7 @@
 
 #include "groups.bpf.h"
 #include "home.bpf.h"
+#include "kernel_work.bpf.h"
 #include "part.bpf.h"
 #include "safety_net.bpf.h"
 
@@ -23,6 +27,7 @@
 #define RETRY_NS 10000000
 
 u64 retry_at_ns; /* until then no task that becomes runnable asks for memory */
+u64 kernel_at_ns; /* until then no thread of the kernel without a context goes before others */
 
 /* A task begins for which there is no memory. */
 static void note_unstored(struct task_struct *p)
@@ -70,6 +75,20 @@ static u64 turn_of(struct task_struct *p)
 	return slice_ns * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
 }
 
+/* Whether `p`, which has no context, goes before others: a thread of the kernel that wakes up. */
+static bool goes_first(struct task_struct *p)
+{
+	u64 now;
+
+	if (!(p->flags & PF_KTHREAD) || scx_bpf_task_running(p))
+		return false;
+	now = scx_bpf_now();
+	if (before(now, READ_ONCE(kernel_at_ns)))
+		return false;
+	WRITE_ONCE(kernel_at_ns, now + KERNEL_SHARE * slice_min_ns);
+	return true;
+}
+
 /*
  * `p`, which has no context, becomes ready on the run queue of `cpu`. A policy without virtual time
  * has keys of its own making; for one that counts them up, `p` is then the last.
@@ -80,21 +99,26 @@ static void run_in_turn(struct task_struct *p, s32 cpu, u64 enq_flags)
 	struct domain_ctx *domc = domain_at(d);
 	struct cpu_ctx *cpuc = cpu_at(cpu);
 	bool bound = p->nr_cpus_allowed == 1 || !may_use_whole(p, d);
-	u64 dsq, vtime;
+	u64 dsq, vtime, slice;
 
 	if (!domc || !cpuc || (!bound && !has_cpu_of(d, p->cpus_ptr))) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
 	dsq = bound ? DSQ_OWN | cpu : DSQ_READY | d;
-	if (domc->keeps_vtime)
+	slice = net_slice(dsq);
+	if (goes_first(p)) {
+		vtime = kernel_vtime(domc, dsq, bound ? cpu : -1);
+		slice = slice_min_ns;
+	} else if (domc->keeps_vtime) {
 		vtime = domc->policy_vtime + turn_of(p);
-	else
+	} else {
 		vtime = (bound ? cpuc->own_vtime : domc->ready_vtime) + scx_bpf_dsq_nr_queued(dsq);
+	}
 	count(&domc->counts.late);
 	note_work(domc);
 	WRITE_ONCE(domc->stood_ns, scx_bpf_now());
-	scx_bpf_dsq_insert_vtime(p, dsq, net_slice(dsq), vtime, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice, vtime, enq_flags);
 	if (bound) {
 		note_own(cpu);
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);

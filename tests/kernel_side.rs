@@ -54,6 +54,9 @@ where
 
 const SLICE: Duration = Duration::from_millis(5);
 
+/// The time between two ticks, at which slices end.
+const TICK_US: f64 = 4000.0;
+
 /// A task whose second decision never comes runs once it is starved, at a key far before all others.
 #[test]
 fn a_task_that_runs_undecided_gives_way_at_the_end_of_its_slice() {
@@ -283,6 +286,57 @@ fn a_thread_of_the_kernel_has_no_more_than_its_share() {
     let report = kernel_threads(tasks, setup(3.0));
     let hog = group(&report, "hog");
     assert!(hog.cpu_s > 1.3, "{hog:?}");
+}
+
+/// A thread of the kernel that may run anywhere, as RCU's does, is served before a crowd, whether the domain thread decides
+/// or is stopped. A turn ends at a tick at most, and the crowd would have it wait for hundreds of turns.
+#[test]
+fn a_thread_of_the_kernel_does_not_wait_for_a_crowd() {
+    let tasks = r#""hog": {"instance": 600, "run": 1000000},
+        "kernel": {"delay": 500000, "run": 20, "sleep": 10000}"#;
+    for policy in PolicyKind::ALL {
+        for thread_wake in [500, 900_000_000] {
+            let mut setup = Setup { scheduler: Builder::from(policy), ..setup(4.0) };
+            setup.costs.set(&format!("thread_wake={thread_wake}")).unwrap();
+            let report = kernel_threads(tasks, setup);
+            let kernel = group(&report, "kernel");
+            assert!(
+                kernel.passes > 100 && kernel.run_delay_us.max < 5.0 * TICK_US,
+                "{policy:?}, a thread that wakes up in {thread_wake} ns: {kernel:?}"
+            );
+        }
+    }
+}
+
+/// A domain thread that is stopped holds up none, though few tasks wait. With --strict one that wakes up while the thread is
+/// being called waits for the end of the stall, and later ones do not.
+#[test]
+fn a_thread_of_the_kernel_does_not_wait_for_a_stopped_thread() {
+    for strict in [false, true] {
+        let scheduler = Builder::from(PolicyKind::Vruntime).with(|options| options.strict = strict);
+        let mut setup = Setup { scheduler, ..setup(4.0) };
+        setup.costs.set("thread_wake=900000000").unwrap();
+        let tasks = r#""hog": {"instance": 6, "run": 1000000},
+            "kernel": {"delay": 500000, "run": 20, "sleep": 10000}"#;
+        let kernel = kernel_threads(tasks, setup);
+        let kernel = group(&kernel, "kernel");
+        assert!(kernel.passes > 100, "strict {strict}: {kernel:?}");
+        assert!(strict || kernel.run_delay_us.max < 5.0 * TICK_US, "{kernel:?}");
+    }
+}
+
+/// One that wants all of a CPU has an eighth of it before a crowd, and its share.
+#[test]
+fn a_thread_of_the_kernel_leaves_a_crowd_most_of_the_cpus() {
+    let tasks = r#""hog": {"instance": 100, "run": 1000000},
+        "kernel": {"instance": 2, "run": 3000, "sleep": 100}"#;
+    for policy in PolicyKind::ALL {
+        let setup = Setup { scheduler: Builder::from(policy), ..setup(4.0) };
+        let kernel = kernel_threads(tasks, setup);
+        let kernel = group(&kernel, "kernel");
+        let (eighth, share) = (4.0 / 8.0, 4.0 * 2.0 / 102.0);
+        assert!(kernel.cpu_s < 2.0 * (eighth + share) * 1.1, "{policy:?}: {kernel:?}");
+    }
 }
 
 /// A real-time task takes a CPU at once; what ran there finds another one, and keeps its share.

@@ -19,6 +19,7 @@ pub mod hotplug;
 pub mod hybrid;
 pub mod idle;
 pub mod isolated;
+pub mod kernel_work;
 pub mod library;
 pub mod load;
 pub mod memory;
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         cgroups::TESTS,
         options::TESTS,
         faults::TESTS,
+        kernel_work::TESTS,
         hotplug::TESTS,
         confined::TESTS,
         security::TESTS,
