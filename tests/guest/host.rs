@@ -14,6 +14,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Runs the tests that the command line names, and says how they ended.
 pub fn main() -> ExitCode {
@@ -27,11 +28,15 @@ pub fn main() -> ExitCode {
         image: None,
         guest: None,
         failures: Vec::new(),
+        times: Vec::new(),
     }));
     let trials = suite::all().into_iter().map(|test| trial(test, Arc::clone(&hall))).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
     hall.guest = None;
+    if hall.times.len() > SLOWEST {
+        eprintln!("{}", hall.slowest());
+    }
     for failure in &hall.failures {
         eprintln!("{failure}\n");
     }
@@ -43,6 +48,9 @@ pub fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// How many of the slowest tests are named where more than these have run.
+const SLOWEST: usize = 25;
+
 /// Where cargo has programs put what they need for a while.
 fn scratch() -> PathBuf {
     let this = std::env::current_exe().expect("this program has a file");
@@ -53,7 +61,10 @@ fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
     let slow = test.slow;
     Trial::test(test.name(), move || {
         let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
-        hall.run(&test).map_err(|e| hall.note_failure(&test.name(), format!("{e:#}")).into())
+        let start = Instant::now();
+        let result = hall.run(&test);
+        hall.times.push((start.elapsed(), test.name()));
+        result.map_err(|e| hall.note_failure(&test.name(), format!("{e:#}")).into())
     })
     .with_ignored_flag(slow)
 }
@@ -68,6 +79,8 @@ struct Hall {
     /// What is said of each failure once more at the end, where the last lines are all that is kept
     /// of a long output.
     failures: Vec<String>,
+    /// How long each test has taken, the boot of its guest included.
+    times: Vec<(Duration, String)>,
 }
 
 /// So many guests a test has at most, if the emulator loses them.
@@ -108,6 +121,15 @@ impl Hall {
             self.guest = None;
         }
         outcome.result
+    }
+
+    /// The slowest tests, and the time of all.
+    fn slowest(&mut self) -> String {
+        self.times.sort_unstable_by(|a, b| b.cmp(a));
+        let all: Duration = self.times.iter().map(|(time, _)| *time).sum();
+        let lines = self.times[..SLOWEST].iter();
+        let lines = lines.map(|(time, name)| format!("{:6.1} s  {name}\n", time.as_secs_f64()));
+        format!("the slowest of {:.0} s:\n{}", all.as_secs_f64(), lines.collect::<String>())
     }
 
     /// Keeps the gist of why a test failed: what the guest's kernel complains of, or else what was
