@@ -24,7 +24,15 @@ pub(super) fn use_all() -> Result<CpuSet> {
         all.set(cpu)?;
     }
     sched_setaffinity(this, &all).context("cannot let it use all CPUs")?;
-    let usable = sched_getaffinity(this).context("cannot ask which CPUs it may use")?;
+    of_this_thread()
+}
+
+/// The CPUs that the calling thread may use.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn of_this_thread() -> Result<CpuSet> {
+    let usable = sched_getaffinity(Pid::from_raw(0)).context("cannot ask which CPUs it may use")?;
     let cpus = (0..nix::sched::CpuSet::count()).filter(|&cpu| usable.is_set(cpu) == Ok(true));
     Ok(cpus.map(|cpu| CpuId(cpu as u32)).collect())
 }

@@ -16,6 +16,7 @@ use crate::kernel::seam::BpfSeam;
 use crate::policy::Task;
 use crate::printer::report;
 use crate::run::builder::Builder;
+use crate::run::changes::Changes;
 use crate::run::privileges::Privileges;
 use crate::run::protocol::About;
 use crate::run::signals::Signals;
@@ -105,7 +106,8 @@ impl Crew {
         machine: Machine<'_>,
         loaded: Loaded<'_>,
         signals: &Signals,
-        changes: u64,
+        hotplugs: u64,
+        changes: &mut Changes,
     ) -> Result<Ended> {
         let options = &builder.options;
         let Machine { domains, dedicated, preferences } = machine;
@@ -115,7 +117,7 @@ impl Crew {
         let attached = loaded.attach(domains, dedicated, preferences)?;
         // From here on the kernel asks for a restart when CPUs come or go. A change between reading
         // the machine and attaching is only visible in this count.
-        if probe::hotplugs() != changes {
+        if probe::hotplugs() != hotplugs {
             return match attached.detach() {
                 Some(Exit::Failed(why) | Exit::Evicted(why)) => {
                     bail!("the kernel refused the scheduler: {why}")
@@ -133,7 +135,9 @@ impl Crew {
         let mut statistics = Statistics::new(&attached, pids)?;
         self.privileges.settle_process(socket.listener())?;
         self.announce(domains, &builder.name);
-        let reason = self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals);
+        changes.begin();
+        let reason =
+            self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals, changes);
         let faults = statistics.page_faults();
         drop(statistics);
         let exit = attached.detach();
@@ -168,9 +172,11 @@ impl Crew {
         socket: &mut StatisticsSocket,
         statistics: &mut Statistics<'_>,
         signals: &Signals,
+        changes: &mut Changes,
     ) -> Result<Reason> {
         loop {
-            let due = printing.as_ref().map(|it| it.due.saturating_duration_since(Instant::now()));
+            let due = printing.as_ref().map_or(changes.due(), |it| it.due.min(changes.due()));
+            let due = due.saturating_duration_since(Instant::now());
             let [asked, ended, left, readers @ ..] =
                 &self.events(attached, socket, signals, due)?[..]
             else {
@@ -184,6 +190,9 @@ impl Crew {
             }
             if *asked {
                 return Ok(Reason::Asked);
+            }
+            if changes.have_come() {
+                return Ok(Reason::Changed);
             }
             socket.serve(readers, statistics);
             if let Some(printing) = printing
@@ -204,7 +213,7 @@ impl Crew {
         attached: &Attached<'_>,
         socket: &StatisticsSocket,
         signals: &Signals,
-        at_most: Option<Duration>,
+        at_most: Duration,
     ) -> Result<Vec<bool>> {
         let mut sources = vec![
             PollFd::new(signals.came(), PollFlags::POLLIN),
@@ -213,9 +222,7 @@ impl Crew {
         ];
         sources.extend(socket.sources());
         // Rounded up, so that the time has come when it is over.
-        let timeout = at_most.map_or(Ok(PollTimeout::NONE), |it| {
-            PollTimeout::try_from(it.saturating_add(Duration::from_micros(999)))
-        });
+        let timeout = PollTimeout::try_from(at_most.saturating_add(Duration::from_micros(999)));
         match poll(&mut sources, timeout.unwrap_or(PollTimeout::MAX)) {
             Err(Errno::EINTR) => Ok(Vec::new()),
             result => {
@@ -244,6 +251,8 @@ enum Reason {
     Left,
     /// The reader of the statistics has closed its end (`| head -1`).
     Unread,
+    /// The machine has changed.
+    Changed,
     /// A domain thread has ended.
     ThreadEnded,
 }
@@ -264,7 +273,7 @@ fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
             report("SysRq-S has ended the scheduler; the kernel's own is back\n");
             Ok(Ended::Asked)
         }
-        (Reason::Left, Some(Exit::Restart)) => Ok(Ended::MachineChanged),
+        (Reason::Left, Some(Exit::Restart)) | (Reason::Changed, _) => Ok(Ended::MachineChanged),
         (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),
         _ => {
             report(&format!("detached; {faults} page faults while attached\n"));

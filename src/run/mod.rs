@@ -7,7 +7,8 @@
 //! 3. `supervisor` starts a process for each attachment and passes signals on to it. Only a
 //!    program that schedules and does nothing else uses it.
 //! 4. `session` reads the machine, loads the BPF side and attaches, as often as the machine
-//!    changes, or `evictions` allows after the kernel has ended it. `crew` holds the domain threads of one attachment, waits for its end and detaches.
+//!    changes, or `evictions` allows after the kernel has ended it. `crew` holds the domain threads of
+//!    one attachment, waits for its end, or for `changes` of the machine, and detaches.
 //! 5. `thread` is a domain thread: it binds itself to its CPUs, gets its memory, decides in rounds
 //!    while the scheduler is attached, and ends when the session says so.
 //! 6. [`privileges`] says what a process gives up once it is attached, and [`signals`] how it is
@@ -20,6 +21,7 @@
 
 mod affinity;
 pub mod builder;
+mod changes;
 pub mod client;
 mod crew;
 mod evictions;

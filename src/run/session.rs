@@ -19,11 +19,12 @@ use crate::kernel::probe;
 use crate::printer::{open_messages, report};
 use crate::run::affinity;
 use crate::run::builder::Builder;
+use crate::run::changes::Changes;
 use crate::run::evictions::Evictions;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
 use crate::topology::dedicated::{dedicated_cpu, dedicated_cpus};
-use crate::topology::isolated::isolated_cpus;
+use crate::topology::isolated::IsolatedCpus;
 use crate::topology::power;
 use crate::topology::preference::{Prefer, Preferences};
 use crate::topology::{Domains, Source, Topology};
@@ -38,8 +39,8 @@ pub fn run(builder: &Builder) -> Result<()> {
 
 /// [`Builder::run_on`].
 pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
-    let machine = machine.without(&isolated_cpus());
     run_while(builder, || {
+        let machine = machine.clone().without(&IsolatedCpus::open().read());
         let live = Topology::load(&Source::Live)?;
         ensure!(
             machine.cpus() == live.cpus(),
@@ -47,7 +48,7 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
             machine.cpus(),
             live.cpus()
         );
-        Ok(machine.clone())
+        Ok(machine)
     })
 }
 
@@ -106,7 +107,7 @@ fn prepare(builder: &Builder) -> Result<Signals> {
 pub enum Ended {
     /// A signal came (Ctrl-C, SIGTERM), or the reader of the statistics has closed its end.
     Asked,
-    /// CPUs came or went.
+    /// CPUs came or went, or were isolated or are no longer.
     MachineChanged,
     /// The kernel has ended the scheduler for what may be over by now, and said why.
     Evicted(String),
@@ -141,13 +142,14 @@ fn attach(
     let options = &builder.options;
     // Reading the machine forks, which must not meet locked memory or other threads: it comes
     // first.
-    let changes = probe::hotplugs();
+    let hotplugs = probe::hotplugs();
+    let mut changes = Changes::new(options.dedicate);
     let topology = read()?;
     let domains = topology.partition(options.domain)?;
     let usable = affinity::usable()?;
     let dedicated = dedicated(options, &domains, &usable, attachment)?;
     report(&topology.map(&domains));
-    let isolated = isolated_cpus();
+    let isolated = changes.isolated();
     if !isolated.is_empty() {
         report(&format!("CPUs {isolated} are isolated: only tasks of their partition run there\n"));
     }
@@ -174,10 +176,10 @@ fn attach(
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
     let mut crew = match Crew::start(builder, machine, &loaded, &board, deques, privileges) {
         // A thread cannot be bound to CPUs that have gone offline.
-        Err(_) if probe::hotplugs() != changes => return Ok(Ended::MachineChanged),
+        Err(_) if probe::hotplugs() != hotplugs => return Ok(Ended::MachineChanged),
         crew => crew?,
     };
-    let ended = crew.serve(builder, machine, loaded, signals, changes);
+    let ended = crew.serve(builder, machine, loaded, signals, hotplugs, &mut changes);
     // The panic of a thread says more than the errors that follow from it.
     crew.dismiss()?;
     ended

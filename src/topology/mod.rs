@@ -122,7 +122,7 @@ impl Topology {
     fn load_live() -> Result<Topology> {
         let facts = guard::in_child(|| hwloc::read(&hwloc::Input::Live))
             .context("cannot read the topology of this machine")?;
-        Ok(Topology::from_facts(facts).without(&isolated::isolated_cpus()))
+        Ok(Topology::from_facts(facts).without(&isolated::IsolatedCpus::open().read()))
     }
 
     /// The machine without some CPUs; with them, if it has no others.

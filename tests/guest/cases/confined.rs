@@ -19,12 +19,17 @@ tests! {
     a_pid_namespace_hides_no_domain_thread: 90 s on L3X2;
     a_cpuset_takes_a_domain_and_gives_it_back: 120 s on L3X2;
     a_partition_takes_a_domain_and_gives_it_back: 120 s on L3X2;
+    a_cpuset_changes_which_cpus_are_dedicated: 150 s on L3X2;
     it_starts_in_a_cpuset: 120 s on L3X2;
     a_domain_thread_runs_beside_real_time_tasks: 90 s on L3X2;
     tasks_leave_a_domain_that_real_time_tasks_have: 90 s on L3X2;
 }
 
 const LONG: Duration = Duration::from_secs(100);
+
+/// With a patience that covers a host which lets a guest's CPU wait: how fast a domain thread comes is
+/// not what is asked here.
+const PATIENT: [&str; 6] = ["--stats", "1", "--stats-format", "json", "--patience-us", "20000"];
 
 /// In a namespace of process numbers BPF knows the domain threads: they decide.
 pub fn a_pid_namespace_hides_no_domain_thread(_: &Machine) -> Result<()> {
@@ -44,7 +49,7 @@ pub fn a_pid_namespace_hides_no_domain_thread(_: &Machine) -> Result<()> {
 /// All processes of the scheduler may use the CPUs of the other domain only, and then all again.
 pub fn a_cpuset_takes_a_domain_and_gives_it_back(_: &Machine) -> Result<()> {
     let (rest, taken) = two_domains()?;
-    let scheduler = Scheduler::start(&STATS)?;
+    let scheduler = Scheduler::start(&PATIENT)?;
     let hogs = hogs_in(&[rest, taken])?;
     let set = Cpuset::new("confined", &cpus::online()?)?;
     for pid in scheduler.pids() {
@@ -52,38 +57,77 @@ pub fn a_cpuset_takes_a_domain_and_gives_it_back(_: &Machine) -> Result<()> {
     }
     set.allow(&rest)?;
     its_threads_may_use(&scheduler, &rest)?;
-    scheduler.decisions_resume()?;
+    user_space_decides(&scheduler)?;
     set.allow(&cpus::online()?)?;
     its_threads_may_use(&scheduler, &cpus::online()?)?;
-    scheduler.decisions_resume()?;
+    user_space_decides(&scheduler)?;
     threads_are_at_home(&scheduler)?;
     hogs.into_iter().try_for_each(Hog::stop)?;
     scheduler.stop()
 }
 
-/// Others have the CPUs of a domain as a partition: the scheduler serves it from outside.
+/// Others have the CPUs of a domain as a partition: the scheduler serves it from outside. An
+/// isolated one it leaves alone.
 pub fn a_partition_takes_a_domain_and_gives_it_back(_: &Machine) -> Result<()> {
     let (rest, taken) = two_domains()?;
-    let scheduler = Scheduler::start(&STATS)?;
+    let scheduler = Scheduler::start(&PATIENT)?;
     let outside = hogs_in(&[rest])?;
-    for kind in ["root", "isolated"] {
+    for (kind, domains) in [("root", &[rest, taken][..]), ("isolated", &[rest])] {
         let others = Cpuset::new("others", &taken)?;
         others.part(kind)?;
         its_threads_may_use(&scheduler, &rest)?;
+        has_domains(&scheduler, domains)?;
         let inside: Vec<Hog> =
             (0..2 * taken.len()).map(|_| Hog::anywhere(LONG)).collect::<Result<_>>()?;
         for hog in &inside {
             others.take_in(hog.pid())?;
             process::bind(hog.pid(), &taken)?;
         }
-        scheduler.decisions_resume().with_context(|| format!("a partition ({kind})"))?;
+        let before = inside.iter().map(Hog::run_time).collect::<Result<Vec<_>>>()?;
+        user_space_decides(&scheduler).with_context(|| format!("a partition ({kind})"))?;
+        for (hog, before) in inside.iter().zip(before) {
+            ensure!(hog.run_time()? > before, "a task of a partition ({kind}) does not run");
+        }
         drop(inside);
     }
+    has_domains(&scheduler, &[rest, taken])?;
     its_threads_may_use(&scheduler, &cpus::online()?)?;
     let inside = hogs_in(&[taken])?;
-    scheduler.decisions_resume()?;
+    user_space_decides(&scheduler)?;
     threads_are_at_home(&scheduler)?;
     outside.into_iter().chain(inside).try_for_each(Hog::stop)?;
+    scheduler.stop()
+}
+
+/// A CPU that its thread may no longer use is kept free for it no longer, and is again later.
+pub fn a_cpuset_changes_which_cpus_are_dedicated(_: &Machine) -> Result<()> {
+    let (rest, taken) = two_domains()?;
+    let own = |domain: &CpuSet| CpuSet::from_iter(domain.iter().last());
+    let scheduler = Scheduler::start(&[&STATS[..], &["--dedicate"]].concat())?;
+    let its_threads_have = |first: CpuSet, second: CpuSet| {
+        wait_until(&format!("the threads have CPUs {first} and {second}"), LONG, || {
+            let threads = scheduler.domain_threads().unwrap_or_default();
+            let cpus = threads.iter().map(|it| process::affinity(it.tid));
+            scheduler.says_attached()
+                && cpus.collect::<Result<Vec<_>>>().is_ok_and(|it| it == [first, second])
+        })
+        .with_context(|| scheduler.plight())
+    };
+    its_threads_have(own(&rest), own(&taken))?;
+    let set = Cpuset::new("confined", &cpus::online()?)?;
+    for pid in scheduler.pids() {
+        set.take_in(pid)?;
+    }
+    set.allow(&rest)?;
+    its_threads_have(own(&rest), rest)?;
+    let hogs: Vec<Hog> = (0..4).map(|_| Hog::anywhere(LONG)).collect::<Result<_>>()?;
+    wait_until("the CPU that was kept free has a task", LONG, || {
+        hogs.iter()
+            .any(|hog| process::processor(hog.pid()).is_ok_and(|it| own(&taken).contains(it)))
+    })?;
+    set.allow(&cpus::online()?)?;
+    its_threads_have(own(&rest), own(&taken))?;
+    hogs.into_iter().try_for_each(Hog::stop)?;
     scheduler.stop()
 }
 
@@ -181,6 +225,27 @@ fn its_threads_may_use(scheduler: &Scheduler, cpus: &CpuSet) -> Result<()> {
             threads.iter().all(|thread| process::affinity(thread.tid).is_ok_and(|it| it == *cpus))
         })
     })
+}
+
+/// Waits until the scheduler is attached with these domains.
+pub fn has_domains(scheduler: &Scheduler, domains: &[CpuSet]) -> Result<()> {
+    wait_until(&format!("attached with domains {domains:?}"), LONG, || {
+        scheduler.says_attached() && scheduler.domains().is_ok_and(|it| it == domains)
+    })
+    .with_context(|| scheduler.plight())
+}
+
+/// Under a load of hogs, each domain decides, and for at least 95 % of the tasks that have to wait.
+fn user_space_decides(scheduler: &Scheduler) -> Result<()> {
+    // What came before is in the lines up to this one.
+    let before = scheduler.await_stats(1)?.lines.len();
+    scheduler.decisions_resume()?;
+    let mut stats = scheduler.stats()?;
+    stats.lines.drain(..before);
+    let (decided, late) = (stats.sum("decided")? + stats.sum("standing")?, stats.sum("late")?);
+    println!("{decided} decided, {late} not");
+    ensure!(late * 19 <= decided, "of {} tasks {late} ran undecided", decided + late);
+    Ok(())
 }
 
 /// Under a load, each domain thread runs in its domain again.

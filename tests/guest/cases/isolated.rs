@@ -5,6 +5,7 @@ use crate::api::load::{self, Hog};
 use crate::api::policies::{TERRIBLE, Wish};
 use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
 use crate::api::{cpus, process, wait_until};
+use crate::cases::confined::has_domains;
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 tests! {
     isolated_cpus_are_left_alone: 120 s on SPARE;
+    a_partition_that_comes_and_goes_is_left_alone: 150 s on SPARE;
     tasks_bound_to_isolated_cpus_run: 90 s on SPARE;
     what_may_use_all_that_is_offered_may_run_anywhere: 90 s on SPARE;
 }
@@ -101,6 +103,39 @@ pub fn isolated_cpus_are_left_alone(_: &Machine) -> Result<()> {
     ensure!(stats.lines.iter().any(full), "an idle CPU was counted all the time");
     ensure!((kicks as f64) < 5.0 * took, "CPU {cpu} was kicked {kicks} times in {took:.1} s");
     scheduler.stop()
+}
+
+/// Made and dissolved while the scheduler is attached, a partition leaves the domains and comes back,
+/// and user space decides on what is left.
+pub fn a_partition_that_comes_and_goes_is_left_alone(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[&STATS[..], &["--patience-us", "20000"]].concat())?;
+    let all = scheduler.domains()?;
+    let isolated = Isolated::make()?;
+    let mut rest = all.clone();
+    rest.iter_mut().for_each(|cpus| cpus.remove(isolated.cpu));
+    has_domains(&scheduler, &rest)?;
+    let inside = Hog::anywhere(LONG)?;
+    isolated.adopt(&inside)?;
+    let before = inside.run_time()?;
+    user_space_decides(&scheduler)?;
+    ensure!(inside.run_time()? > before, "a task of the partition does not run");
+    drop(inside);
+    drop(isolated);
+    has_domains(&scheduler, &all)?;
+    user_space_decides(&scheduler)?;
+    scheduler.stop()
+}
+
+/// User space decides for at least 95 % of the tasks of a load that find no idle CPU.
+fn user_space_decides(scheduler: &Scheduler) -> Result<()> {
+    let before = scheduler.await_stats(1)?.lines.len();
+    load::hackbench(2, 100, LONG)?;
+    let mut stats = scheduler.await_stats(1)?;
+    stats.lines.drain(..before);
+    let percent = stats.percent_decided()?;
+    println!("{percent:.1} % decided");
+    ensure!(percent >= 95.0, "user space decided {percent:.1} % of the tasks that had to wait");
+    Ok(())
 }
 
 /// How often other CPUs have made a CPU look for work.
