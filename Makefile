@@ -3,7 +3,7 @@
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-run: ## Build, and show the scheduler at work on a real kernel in a guest
+run: ## Build, and compare the kernel's own scheduler and ours in a guest: 5 minutes
 	@tools/run
 
 try: ## Show a scheduler of examples/ at work in a guest: make try EXAMPLE=fifo

@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// The form of the results
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
     format: Format,
+    /// Show one table of the most important figures instead of a table for each workload
+    #[arg(long, conflicts_with = "format")]
+    brief: bool,
     /// Write a page with plots as well
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
@@ -145,6 +148,7 @@ impl BenchArgs {
             workloads: self.workloads(units_per_ms)?,
             units_per_ms,
             format: self.format,
+            brief: self.brief,
             report: self.report,
         })
     }

@@ -67,6 +67,8 @@ pub struct Plan {
     /// How many units of work this machine does in a millisecond.
     pub units_per_ms: f64,
     pub format: Format,
+    /// Whether the text is one table of the most important figures.
+    pub brief: bool,
     /// The file for a page with plots.
     pub report: Option<PathBuf>,
 }
@@ -106,6 +108,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
             .with_context(|| format!("cannot write the report {}", file.display()))?;
     }
     let text = match plan.format {
+        Format::Text if plan.brief => table::brief(&results),
         Format::Text => table::text(&results),
         Format::Json => results.to_json()? + "\n",
     };
@@ -131,7 +134,11 @@ fn trouble(results: &Results) -> Option<String> {
 }
 
 fn described(workload: &Workload) -> Described {
-    Described { name: workload.name(), description: workload.describe() }
+    Described {
+        name: workload.name(),
+        description: workload.describe(),
+        headlines: workload.headlines(),
+    }
 }
 
 /// A benchmark that is under way.

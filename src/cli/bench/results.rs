@@ -39,6 +39,9 @@ pub struct Results {
 pub struct Described {
     pub name: String,
     pub description: String,
+    /// The names of its most important figures.
+    #[serde(skip)]
+    pub headlines: &'static [&'static str],
 }
 
 /// One run of a workload under a contender, both as indices into the lists.
@@ -171,6 +174,27 @@ impl Results {
         sum
     }
 
+    /// The least percentage of decisions that each of our schedulers had under any workload.
+    pub fn least_decided(&self) -> Vec<(&str, f64)> {
+        let least = |contender: usize| {
+            let workloads = 0..self.workloads.len();
+            workloads.filter_map(|it| self.decisions(it, contender).percent()).reduce(f64::min)
+        };
+        let names = self.contenders.iter().enumerate();
+        names.filter_map(|(number, it)| Some((it.name.as_str(), least(number)?))).collect()
+    }
+
+    /// Why a contender dropped out, in words.
+    pub fn failure(&self, failure: &Failure) -> String {
+        format!(
+            "{} dropped out in round {}, at {}: {}",
+            self.contenders[failure.contender].name,
+            failure.round,
+            self.workloads[failure.workload].name,
+            failure.reason
+        )
+    }
+
     /// All as JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
@@ -241,7 +265,11 @@ pub mod tests {
             duration: Duration::from_secs(1),
             units_per_ms: 1000.0,
             contenders: vec![Contender::kernel(), Contender::manyland(vec![])],
-            workloads: vec![Described { name: "race".into(), description: "two runners".into() }],
+            workloads: vec![Described {
+                name: "race".into(),
+                description: "two runners".into(),
+                headlines: &["speed"],
+            }],
             runs: runs.collect(),
             failures: vec![],
             interrupted: false,

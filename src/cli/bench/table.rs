@@ -1,5 +1,6 @@
-//! The results as a table for people.
+//! The results as tables for people: one for each workload, or one of the most important figures.
 
+use super::reading::Better;
 use super::results::{Entry, Figure, Results};
 use std::fmt::Write;
 
@@ -24,6 +25,95 @@ pub fn text(results: &Results) -> String {
     text
 }
 
+/// One table of the most important figures of all workloads, a column for each contender.
+pub fn brief(results: &Results) -> String {
+    let rows: Vec<_> =
+        (0..results.workloads.len()).flat_map(|workload| brief_rows(results, workload)).collect();
+    let columns = (0..results.contenders.len()).map(|contender| {
+        let head = vec![results.contenders[contender].name.clone(), String::new()];
+        let cells = rows.iter().map(|row| row.cells[contender].clone()).collect();
+        column(head, cells)
+    });
+    let labels = rows.iter().map(|row| vec![row.label.clone()]).collect();
+    let directions = rows.iter().map(|row| vec![row.direction.to_owned()]).collect();
+    let columns: Vec<_> = std::iter::once(column(vec![String::new()], labels))
+        .chain(columns)
+        .chain([column(vec!["good is".to_owned()], directions)])
+        .collect();
+    let mut text = String::new();
+    for line in 0..=rows.len() {
+        let cells: Vec<_> = columns.iter().map(|column| column[line].as_str()).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    let _ = writeln!(text, "{}", brief_notes(results));
+    text
+}
+
+/// A row of the table of the most important figures.
+struct Row {
+    label: String,
+    /// Of each contender: median and spread, and the ratio.
+    cells: Vec<Vec<String>>,
+    direction: &'static str,
+}
+
+fn brief_rows(results: &Results, workload: usize) -> Vec<Row> {
+    let of = &results.workloads[workload];
+    let figures = results.figures_of(workload);
+    let important = figures.iter().filter(|it| of.headlines.contains(&it.name.as_str()));
+    let row = |figure: &Figure| Row {
+        label: format!("{}: {}", of.name, label(figure)),
+        cells: (0..results.contenders.len()).map(|it| brief_cells(figure, it)).collect(),
+        direction: match figure.better {
+            Better::Higher => "more",
+            Better::Lower => "less",
+            Better::Neither => "",
+        },
+    };
+    important.map(row).collect()
+}
+
+fn brief_cells(figure: &Figure, contender: usize) -> Vec<String> {
+    let entry = figure.entries.iter().find(|entry| entry.contender == contender);
+    let Some(entry) = entry else { return vec!["-".to_owned(), String::new()] };
+    let median = format!("{} ({})", number_of(entry.summary.median), spread(entry));
+    vec![median, entry.ratio.map_or(String::new(), |ratio| format!("x {ratio:.2}"))]
+}
+
+/// The lines of a column of the same width; its cells have the same number of parts.
+fn column(head: Vec<String>, cells: Vec<Vec<String>>) -> Vec<String> {
+    let parts = head.len();
+    let lines: Vec<_> = std::iter::once(head).chain(cells).collect();
+    let width = |part: usize| lines.iter().map(|line| line[part].len()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..parts).map(width).collect();
+    let padded = |line: &Vec<String>| {
+        let cells = line.iter().zip(&widths).filter(|(_, width)| **width > 0);
+        cells.map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ")
+    };
+    lines.iter().map(padded).collect()
+}
+
+fn brief_notes(results: &Results) -> String {
+    let mut text = format!(
+        "Medians of {} rounds (least .. most); x: the ratio to the kernel's own scheduler.",
+        results.rounds
+    );
+    for (name, least) in results.least_decided() {
+        let _ = write!(
+            text,
+            "\n{name}: {least:.1} % or more of the tasks without an idle CPU ran by a decision."
+        );
+    }
+    let failed = results.failures.iter().map(|failure| results.failure(failure));
+    let interrupted = results.interrupted.then(|| INTERRUPTED.to_owned());
+    for line in failed.chain(interrupted) {
+        let _ = write!(text, "\n{line}");
+    }
+    text
+}
+
+const INTERRUPTED: &str = "It was interrupted: these are the results up to then.";
+
 /// The notes under the figures.
 pub fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
@@ -37,17 +127,9 @@ pub fn notes(results: &Results) -> Vec<String> {
                 .to_owned(),
         );
     }
-    for failure in &results.failures {
-        notes.push(format!(
-            "{} dropped out in round {}, at {}: {}",
-            results.contenders[failure.contender].name,
-            failure.round,
-            results.workloads[failure.workload].name,
-            failure.reason
-        ));
-    }
+    notes.extend(results.failures.iter().map(|failure| results.failure(failure)));
     if results.interrupted {
-        notes.push("It was interrupted: these are the results up to then.".to_owned());
+        notes.push(INTERRUPTED.to_owned());
     }
     notes
 }
@@ -118,6 +200,26 @@ mod tests {
         let numbers = [0.0, 0.0123, 1.0, 9.876, 98.76, 987.6, 1234567.8, -12.34];
         let texts = ["0", "0.012", "1.00", "9.88", "98.8", "988", "1234568", "-12.3"];
         assert_eq!(numbers.map(number_of), texts);
+    }
+
+    #[test]
+    fn a_brief_table_has_the_most_important_figures() {
+        let decisions = Decisions { decided: 690, standing: 300, late: 10 };
+        let kernel = [40.0, 50.0, 60.0];
+        let mut results = results(Better::Lower, &kernel, &[0.0, 1.0, 2.0], decisions);
+        let expected = [
+            "                  kernel               manyland                  good is",
+            "race: speed, 1/s  50.0 (40.0 .. 60.0)  1.00 (0 .. 2.00)  x 0.02  less",
+            "Medians of 3 rounds (least .. most); x: the ratio to the kernel's own scheduler.",
+            "manyland: 99.0 % or more of the tasks without an idle CPU ran by a decision.",
+        ];
+        assert_eq!(brief(&results).lines().collect::<Vec<_>>(), expected);
+        let reason = "it did not attach".to_owned();
+        results.failures.push(Failure { round: 1, workload: 0, contender: 1, reason });
+        results.runs.retain(|run| run.contender == 0);
+        let text = brief(&results);
+        assert!(text.contains("race: speed, 1/s  50.0 (40.0 .. 60.0)  -         less"), "{text}");
+        assert!(text.contains("manyland dropped out in round 1, at race: it did not attach"));
     }
 
     #[test]

@@ -85,6 +85,18 @@ impl Workload {
         }
     }
 
+    /// The figures that a table of the most important ones shows.
+    pub fn headlines(&self) -> &'static [&'static str] {
+        match self {
+            Workload::Messages(_) => &["processes, sockets", "threads, pipes"],
+            Workload::Requests(_) => &["requests", "wake-up p99"],
+            Workload::Frames(_) => &["late frames", "frame p95", "build beside it"],
+            Workload::Build(_) => &["jobs"],
+            Workload::Spin(_) => &["work", "least served"],
+            Workload::Command(_) => &["time"],
+        }
+    }
+
     /// How much longer than its duration a run may last before it counts as hung; `None` if it may
     /// last any time.
     pub fn grace(&self) -> Option<Duration> {
