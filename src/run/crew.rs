@@ -17,6 +17,7 @@ use crate::policy::Task;
 use crate::printer::report;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
+use crate::run::notify;
 use crate::run::privileges::Privileges;
 use crate::run::protocol::About;
 use crate::run::signals::Signals;
@@ -133,8 +134,10 @@ impl Crew {
         let mut printing = Printing::new(options, domains.len())?;
         let pids = self.threads.iter().map(DomainThread::pid).collect();
         let mut statistics = Statistics::new(&attached, pids)?;
+        let attached_as = self.announcement(domains, &builder.name);
+        notify::ready(&attached_as);
         self.privileges.settle_process(socket.listener())?;
-        self.announce(domains, &builder.name);
+        report(&attached_as);
         changes.begin();
         let reason =
             self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals, changes);
@@ -156,13 +159,13 @@ impl Crew {
         Ok(seams)
     }
 
-    fn announce(&self, domains: &Domains, policy: &str) {
-        report(&format!(
+    fn announcement(&self, domains: &Domains, policy: &str) -> String {
+        format!(
             "attached: {} domain thread{} ({}), policy {policy}\n",
             self.threads.len(),
             if self.threads.len() == 1 { "" } else { "s" },
             domains.granularity(),
-        ));
+        )
     }
 
     fn wait(

@@ -27,6 +27,8 @@ mod crew;
 mod evictions;
 pub mod line;
 mod monitor;
+mod notify;
+mod panics;
 pub mod privileges;
 pub mod program;
 pub mod protocol;

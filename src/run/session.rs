@@ -21,6 +21,7 @@ use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
 use crate::run::evictions::Evictions;
+use crate::run::panics;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
 use crate::topology::dedicated::{dedicated_cpu, dedicated_cpus};
@@ -99,6 +100,7 @@ fn prepare(builder: &Builder) -> Result<Signals> {
     alloc::check_installed()?;
     alloc::set_thread_policy(None)?;
     open_messages();
+    panics::watch_main();
     Signals::catch()
 }
 

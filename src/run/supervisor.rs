@@ -15,6 +15,7 @@
 
 use crate::run::builder::Builder;
 use crate::run::evictions::Evictions;
+use crate::run::notify;
 use crate::run::session::{self, Attachment, Ended};
 use crate::run::signals::ASK_TO_END;
 use crate::run::socket;
@@ -37,8 +38,9 @@ const EVICTED: i32 = 3;
 const LINE_BYTES: u64 = 4096;
 
 /// The environment variables that a program with privileges honours. They say how much to print of a
-/// panic. Others would have hwloc read another machine's files, or load plugins.
-const HONOURED: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+/// panic, and where a service manager waits for its word. Others would have hwloc read another
+/// machine's files, or load plugins.
+const HONOURED: [&str; 3] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", notify::VARIABLE];
 
 /// [`Builder::run_confined`].
 pub fn run(builder: &Builder) -> Result<()> {

@@ -27,6 +27,7 @@ use crate::kernel::load::ThreadMark;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
 use crate::run::affinity;
+use crate::run::panics;
 use crate::run::privileges::Privileges;
 use crate::run::signals::Signals;
 use crate::topology::Domain;
@@ -91,7 +92,7 @@ pub struct DomainThread {
     pid: Pid,
     bell: Arc<EventFd>,
     seams: SyncSender<BpfSeam>,
-    handle: JoinHandle<()>,
+    handle: JoinHandle<Result<(), Option<panics::Words>>>,
 }
 
 impl DomainThread {
@@ -108,14 +109,13 @@ impl DomainThread {
             .name(format!("manyland/{domain}"))
             .stack_size(STACK_KIB * 1024)
             .spawn(move || {
+                panics::watch_domain_thread();
                 let stop = plan.stop.clone();
                 let outcome = catch_unwind(AssertUnwindSafe(|| life(plan, &ready, &seam)));
                 if outcome.is_err() || !stop.load(Ordering::Acquire) {
                     let _ = alarm.write(1);
                 }
-                if let Err(panic) = outcome {
-                    std::panic::resume_unwind(panic);
-                }
+                outcome.map_err(|_| panics::kept())
             })
             .with_context(|| format!("cannot start the thread of domain {domain}"))?;
         let pid = is_ready
@@ -152,14 +152,12 @@ impl DomainThread {
     pub fn join(self) -> Result<()> {
         drop(self.seams);
         let _ = self.bell.write(1);
-        self.handle.join().map_err(|panic| {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned());
-            anyhow!("the thread of domain {} panicked: {message}", self.domain)
-        })
+        let of = self.domain;
+        match self.handle.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Some(words))) => Err(anyhow!("the thread of domain {of} panicked: {words}")),
+            Ok(Err(None)) | Err(_) => Err(anyhow!("the thread of domain {of} panicked")),
+        }
     }
 }
 

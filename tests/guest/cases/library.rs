@@ -409,7 +409,7 @@ pub fn a_policy_that_panics_ends_the_scheduler(_: &Machine) -> Result<()> {
     ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
     let probe = Probe::named(TERRIBLE, &cpu(1));
     sched_ext::wait_for_state("disabled", Duration::from_secs(30))?;
-    said(&scheduler, "panicked: a task is terrible")?;
+    said(&scheduler, "panicked: a task is terrible (tests/")?;
     println!("{}", scheduler.said());
     let before = hog.run_time()?;
     ensure!(probe.wakes() > 0, "the probe did not run");
