@@ -18,6 +18,9 @@ build: setup ## Build the scheduler: target/release/scx_manyland
 install: ## Install program, manual pages, completions: make install DESTDIR=... PREFIX=/usr
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" tools/install
 
+deb: ## Build the Debian package with its service: target/deb/
+	@tools/deb
+
 check: ## Formatting, lints, and the tests that need neither root nor a guest
 	@tools/check
 
@@ -36,6 +39,9 @@ seeds: setup ## Let paths through the kernel overlap in the simulator: make seed
 
 test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minutes long
 	@BPF_CLANG=$$(tools/clang) cargo run --release --package guest -- --ignored large::
+
+test-package: ## The Debian package in a guest with systemd: install, upgrade, reboot, purge (as root)
+	@tools/test-package
 
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
 	@tools/test-kernels
@@ -74,6 +80,6 @@ plot-scale: setup ## Simulate machines of up to 1,024 CPUs, and draw docs/scale.
 setup: ## Install what is missing (Debian, Ubuntu), or list it
 	@tools/setup
 
-.PHONY: bench build check compare compare-simulator count deny format fuzz help install \
+.PHONY: bench build check compare compare-simulator count deb deny format fuzz help install \
 	measure-costs plot-scale reliability run run-here sanitize seeds setup soak test test-kernels \
-	test-large try
+	test-large test-package try

@@ -47,6 +47,8 @@ fn everything_is_where_a_distribution_has_it() {
         "usr/share/bash-completion/completions/scx_manyland",
         "usr/share/zsh/site-functions/_scx_manyland",
         "usr/share/fish/vendor_completions.d/scx_manyland.fish",
+        "usr/lib/systemd/system/scx_manyland.service",
+        "etc/default/scx_manyland",
         "usr/share/doc/scx_manyland/operating.md",
         "usr/share/doc/scx_manyland/LICENSE",
         "usr/share/doc/scx_manyland/examples/alerts.yml",
@@ -73,4 +75,34 @@ fn a_relative_prefix_is_refused() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("PREFIX"), "{output:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// What `make deb` calls the package is the version of the program.
+#[test]
+fn the_package_has_the_programs_version() {
+    let changelog = include_str!("../debian/changelog");
+    let expected = format!("scx-manyland ({}) ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.starts_with(&expected), "debian/changelog does not begin with {expected}");
+}
+
+/// The service that is installed starts the program that is installed.
+#[test]
+fn the_service_starts_what_was_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(install(folder.path(), "/opt/schedulers").status.success());
+    let unit = folder.path().join("opt/schedulers/lib/systemd/system/scx_manyland.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    assert!(unit.contains("\nExecStart=/opt/schedulers/bin/scx_manyland $OPTIONS\n"), "{unit}");
+    assert!(!unit.contains("@BINDIR@"), "{unit}");
+}
+
+/// An administrator's options survive another installation.
+#[test]
+fn options_of_the_service_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(install(folder.path(), "/usr").status.success());
+    let options = folder.path().join("etc/default/scx_manyland");
+    fs::write(&options, "OPTIONS=\"--no-steal\"\n").unwrap();
+    assert!(install(folder.path(), "/usr").status.success());
+    assert_eq!(fs::read_to_string(options).unwrap(), "OPTIONS=\"--no-steal\"\n");
 }
