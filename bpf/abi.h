@@ -145,6 +145,11 @@ struct notice {
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
 	u64 cgroup; /* id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
+	/*
+	 * The policy's virtual time of the crowd that the task is of (crowd.bpf.h). 0: the domain's
+	 * counts.
+	 */
+	u64 vtime;
 	struct carried carried;
 };
 
@@ -307,6 +312,11 @@ struct preference {
 	u32 whole_core; /* 1: only a CPU whose SMT siblings are all idle */
 };
 
+/* The virtual times of the tasks that may use the same CPUs only (crowd.bpf.h). Written by BPF. */
+struct crowd {
+	u64 policy_vtime, net_vtime;
+};
+
 /* One CPU. */
 struct cpu_ctx {
 	/* Written by the loader, before attach. */
@@ -321,6 +331,7 @@ struct cpu_ctx {
 
 	u32 weight; /* of the task that runs; 0: none of ours */
 	u64 own_vtime; /* vtime (the policy's unit) of the task last run from OWN */
+	struct crowd bound; /* of the tasks that may run on it only */
 	/*
 	 * CPU time of tasks that were decided or needed no decision, not yet added to the domain's
 	 * `net_vtime`.
@@ -335,6 +346,7 @@ struct cpu_ctx {
 	u32 emptied_at; /* `asked` when it last emptied its local queue (higher_class.bpf.h) */
 	u32 emptied; /* how often it has emptied that queue since it last asked for work */
 	u32 running; /* the pid of the task that runs, if user space decides for it; 0: none */
+	u32 runs_bound; /* 1: the task that runs may run on it only */
 	u32 own_boosts; /* how many tasks from OWN run before all others */
 	u32 own_due; /* 1: a check of OWN is due, since tasks were moved there */
 	u64 sampled_ns; /* when its utilisation was sampled last */

@@ -27,6 +27,7 @@
 #define MANYLAND_ENQUEUE_BPF_H
 
 #include "balance.bpf.h"
+#include "crowd.bpf.h"
 #include "kernel_work.bpf.h"
 #include "kthread.bpf.h"
 #include "notify.bpf.h"
@@ -93,10 +94,10 @@ static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
 				struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
 				u64 enq_flags)
 {
-	u64 vtime = policy_vtime_now(taskc);
+	u64 vtime = policy_vtime_now(taskc), least = policy_vtime_of(domc, queue, bound_to);
 
-	if (taskc->decided_by != d || !taskc->vtime_rate || before(vtime, domc->policy_vtime))
-		vtime = domc->policy_vtime;
+	if (taskc->decided_by != d || !taskc->vtime_rate || before(vtime, least))
+		vtime = least;
 	taskc->policy_vtime = vtime;
 	make_ready_at_once(p, taskc, domc, d, queue, bound_to, slice_min_ns, enq_flags);
 }
@@ -117,7 +118,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 		flags |= NOTICE_WAKEUP;
 	if (bound)
 		flags |= NOTICE_BOUND;
-	limit_lag(taskc, domc, credit);
+	taskc->vtime = limited_vtime_at(taskc, net_vtime_of(domc, queue, bound ? cpu : -1), credit);
 	settle_unnotified(taskc);
 	taskc->seq++;
 	taskc->free = 0;
@@ -192,13 +193,15 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		bound = true;
 		cpu = one_cpu_of(p, d, cpu);
 	}
+	if ((bound || queue >= nr_domains) && !scx_bpf_task_running(p))
+		join_crowd(d, queue, bound ? cpu : -1);
 	kernels = has_kernel_time(p, taskc);
 	if (kernels && kernel_work_is_held_up(d)) {
 		serve_kernel(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;
 	}
 	if (kernels)
-		lead_crowd(taskc, domc);
+		lead_crowd(taskc, net_vtime_of(domc, queue, bound ? cpu : -1));
 	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
 		end(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;

@@ -16,6 +16,7 @@
 
 #include "away.bpf.h"
 #include "balance.bpf.h"
+#include "crowd.bpf.h"
 #include "domain_thread.bpf.h"
 #include "frequency.bpf.h"
 #include "higher_class.bpf.h"
@@ -79,8 +80,10 @@ __weak int serve_parts(void)
 		}
 		ready = DSQ_READY | (nr_domains + slot);
 		waiting = DSQ_WAITING | (nr_domains + slot);
-		if (scx_bpf_dsq_nr_queued(ready) <= 0 && scx_bpf_dsq_nr_queued(waiting) <= 0)
+		if (scx_bpf_dsq_nr_queued(ready) <= 0 && scx_bpf_dsq_nr_queued(waiting) <= 0) {
+			level_crowd(&part->crowd, domc);
 			continue;
+		}
 		if (feed_starved(waiting, ready, domc->ready_vtime))
 			part->vtime = domc->ready_vtime - slice_ns;
 		cpu = idle_cpu_of(slot);
@@ -108,6 +111,15 @@ static void serve_domains(u64 lateness_ns)
 	}
 }
 
+/* No task waits bound to the CPU of `cpuc`: those that come are level with the domain. */
+static void level_bound(struct cpu_ctx *cpuc)
+{
+	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
+
+	if (domc && !cpuc->runs_bound)
+		level_crowd(&cpuc->bound, domc);
+}
+
 /*
  * Boosts the starved tasks of each CPU's queues. Ready ones leave a CPU that does not ask for work.
  */
@@ -129,6 +141,8 @@ static void serve_cpus(void)
 			/* OWN may have tasks without a check being due for them. */
 			note_own(i);
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+		} else {
+			level_bound(cpu_at(i));
 		}
 	}
 }

@@ -85,7 +85,7 @@ static u64 kernel_vtime(struct domain_ctx *domc, u64 dsq, s32 bound_to)
 	struct cpu_ctx *cpuc;
 
 	if (domc->keeps_vtime)
-		return domc->policy_vtime - KERNEL_LAG_NS;
+		return policy_vtime_of(domc, dsq & ~DSQ_KIND, bound_to) - KERNEL_LAG_NS;
 	cpuc = bound_to >= 0 ? cpu_at(bound_to) : NULL;
 	return first_vtime(dsq, cpuc ? cpuc->own_vtime : domc->ready_vtime);
 }
@@ -103,13 +103,16 @@ static __always_inline void serve_kernel(struct task_struct *p, struct task_ctx 
 	count(&domc->counts.late);
 	taskc->policy_vtime = kernel_vtime(domc, dsq, bound_to);
 	make_ready_at_once(p, taskc, domc, d, queue, bound_to, slice_min_ns, enq_flags);
-	taskc->policy_vtime = domc->policy_vtime;
+	taskc->policy_vtime = policy_vtime_of(domc, queue, bound_to);
 }
 
-/* `p` waits for a decision after all: the safety net gives it the most lag, and no debt. */
-static void lead_crowd(struct task_ctx *taskc, struct domain_ctx *domc)
+/*
+ * Such a thread waits for a decision after all. The safety net, whose virtual time is `net_vtime`,
+ * gives it the most lag, and no debt.
+ */
+static void lead_crowd(struct task_ctx *taskc, u64 net_vtime)
 {
-	u64 vtime = domc->net_vtime - slice_ns;
+	u64 vtime = net_vtime - slice_ns;
 
 	if (before(vtime, taskc->vtime))
 		taskc->vtime = vtime;

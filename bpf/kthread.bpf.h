@@ -111,12 +111,13 @@ static __always_inline void share_cpu(struct task_struct *p, struct task_ctx *ta
 				      struct cpu_ctx *cpuc, struct domain_ctx *domc, s32 cpu,
 				      u64 enq_flags)
 {
-	u64 vtime = policy_vtime_now(taskc), most = domc->policy_vtime + DEBT_SLICES * turn_of(p);
+	u64 vtime = policy_vtime_now(taskc), least = cpuc->bound.policy_vtime;
+	u64 most = least + DEBT_SLICES * turn_of(p);
 
 	if (!domc->keeps_vtime)
 		vtime = cpuc->own_vtime + scx_bpf_dsq_nr_queued(DSQ_OWN | cpu);
-	else if (before(vtime, domc->policy_vtime))
-		vtime = domc->policy_vtime;
+	else if (before(vtime, least))
+		vtime = least;
 	else if (before(most, vtime))
 		vtime = most;
 	taskc->policy_vtime = vtime;

@@ -51,6 +51,7 @@ char _license[] SEC("license") = "GPL";
 #include "vtime.bpf.h"
 #include "idle.bpf.h"
 #include "part.bpf.h"
+#include "crowd.bpf.h"
 #include "core_kinds.bpf.h"
 #include "core_upgrade.bpf.h"
 #include "home.bpf.h"

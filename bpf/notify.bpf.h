@@ -15,6 +15,7 @@
 #ifndef MANYLAND_NOTIFY_BPF_H
 #define MANYLAND_NOTIFY_BPF_H
 
+#include "crowd.bpf.h"
 #include "domain_thread.bpf.h"
 #include "part.bpf.h"
 
@@ -24,8 +25,10 @@ static u64 cgroup_of(struct task_struct *p)
 	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
 }
 
-static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u16 flags)
+static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u32 d, u16 flags)
 {
+	u32 slot = part_in(taskc, d);
+
 	m->pid = p->pid;
 	m->cpu = flags & NOTICE_BOUND ? taskc->waits_on & ~DSQ_KIND : taskc->ran_on;
 	m->seq = taskc->seq;
@@ -38,6 +41,10 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
+	m->vtime = flags & NOTICE_BOUND ? policy_vtime_of(NULL, d, m->cpu) :
+		   flags & NOTICE_PART && slot != NO_PART ?
+					  policy_vtime_of(NULL, nr_domains + slot, -1) :
+					  0;
 	m->carried = taskc->carried;
 }
 
@@ -56,13 +63,13 @@ static bool notify(struct task_struct *p, struct task_ctx *taskc, struct domain_
 		m = bpf_ringbuf_reserve(ring, sizeof(*m), 0);
 		if (!m)
 			return false;
-		fill(m, p, taskc, flags);
+		fill(m, p, taskc, d, flags);
 		bpf_ringbuf_submit(m, wake_flags_for(domc));
 	} else {
 		part = bpf_ringbuf_reserve(ring, sizeof(*part), 0);
 		if (!part)
 			return false;
-		fill(&part->notice, p, taskc, flags | NOTICE_PART);
+		fill(&part->notice, p, taskc, d, flags | NOTICE_PART);
 		bpf_probe_read_kernel(part->cpus, sizeof(part->cpus), p->cpus_ptr);
 		bpf_ringbuf_submit(part, wake_flags_for(domc));
 	}

@@ -10,6 +10,7 @@
 #ifndef MANYLAND_STANDING_BPF_H
 #define MANYLAND_STANDING_BPF_H
 
+#include "crowd.bpf.h"
 #include "safety_net.bpf.h"
 
 /* With less than this left of its slice, a run is over. */
@@ -94,7 +95,7 @@ static __always_inline void make_ready_at_once(struct task_struct *p, struct tas
 static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 				  struct domain_ctx *domc, u32 d, u32 queue, u64 enq_flags)
 {
-	u64 earliest = domc->policy_vtime - taskc->stands_max_lag;
+	u64 earliest = policy_vtime_of(domc, queue, -1) - taskc->stands_max_lag;
 
 	taskc->stands--;
 	taskc->policy_vtime = policy_vtime_now(taskc);

@@ -206,6 +206,7 @@ struct part {
 	u32 users; /* tasks; 0: the part is free */
 	u32 domain;
 	u64 vtime; /* vtime (the policy's unit) of the task last run from its READY */
+	struct crowd crowd;
 	u64 cpus[CPU_WORDS]; /* all that its tasks may use */
 };
 

@@ -9,6 +9,7 @@
 #define MANYLAND_TASK_BPF_H
 
 #include "away.bpf.h"
+#include "crowd.bpf.h"
 #include "domain_thread.bpf.h"
 #include "frequency.bpf.h"
 #include "groups.bpf.h"
@@ -84,6 +85,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		run_undecided(p, taskc, domc, cpuc);
 	else if (is_ready(taskc))
 		begin_ready(p, taskc, cpuc);
+	begin_in_crowd(p, taskc, cpuc);
 	settle_unnotified(taskc);
 	settle_sent(taskc);
 	/*
@@ -131,6 +133,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (cpuc) {
 		cpuc->weight = 0;
 		cpuc->running = 0;
+		cpuc->runs_bound = 0;
 	}
 }
 

@@ -111,7 +111,7 @@ static void run_in_turn(struct task_struct *p, s32 cpu, u64 enq_flags)
 		vtime = kernel_vtime(domc, dsq, bound ? cpu : -1);
 		slice = slice_min_ns;
 	} else if (domc->keeps_vtime) {
-		vtime = domc->policy_vtime + turn_of(p);
+		vtime = policy_vtime_of(domc, d, bound ? cpu : -1) + turn_of(p);
 	} else {
 		vtime = (bound ? cpuc->own_vtime : domc->ready_vtime) + scx_bpf_dsq_nr_queued(dsq);
 	}
@@ -137,8 +137,13 @@ static void begin_in_turn(struct task_struct *p, struct cpu_ctx *cpuc)
 
 	cpuc->weight = p->scx.weight;
 	cpuc->running = 0;
-	if (domc && domc->keeps_vtime && p->scx.dsq_vtime - domc->policy_vtime <= turn_of(p))
+	cpuc->runs_bound = p->nr_cpus_allowed == 1;
+	if (!domc || !domc->keeps_vtime)
+		return;
+	if (p->scx.dsq_vtime - domc->policy_vtime <= turn_of(p))
 		domc->policy_vtime = p->scx.dsq_vtime;
+	if (p->scx.dsq_vtime - cpuc->bound.policy_vtime <= turn_of(p))
+		cpuc->bound.policy_vtime = p->scx.dsq_vtime;
 }
 
 #endif /* MANYLAND_UNSTORED_BPF_H */

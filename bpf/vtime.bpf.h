@@ -114,17 +114,22 @@ static u64 sleepers_credit(struct domain_ctx *domc)
 }
 
 /*
- * The vtime of a task, at a limited distance from the safety net's virtual time:
+ * The vtime of a task, at a limited distance from `net_vtime`, the safety net's virtual time:
  *   - a task that slept is behind it by the credit at most;
  *   - a task that had a CPU for itself is ahead of it by DEBT_SLICES at most.
  */
-static u64 limited_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
+static u64 limited_vtime_at(struct task_ctx *taskc, u64 net_vtime, u64 credit)
 {
-	u64 floor = domc->net_vtime - credit, ceiling = domc->net_vtime + DEBT_SLICES * slice_ns;
+	u64 floor = net_vtime - credit, ceiling = net_vtime + DEBT_SLICES * slice_ns;
 
 	return before(taskc->vtime, floor)   ? floor :
 	       before(ceiling, taskc->vtime) ? ceiling :
 					       taskc->vtime;
+}
+
+static u64 limited_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u64 credit)
+{
+	return limited_vtime_at(taskc, domc->net_vtime, credit);
 }
 
 /* Limits that distance before the task waits. */

@@ -440,3 +440,48 @@ fn frequencies_can_be_left_alone() {
         run(TWO_CPUS, r#""t": {"run": 100, "sleep": 900}"#, &Setup { scheduler, ..setup(1.0) });
     assert_eq!((report.frequencies, report.domains[0].counts.frequency), (vec![1024, 1024], 0));
 }
+
+/// Weights hold among tasks that compete for some CPUs of a domain, whatever the others of its CPUs do: a hog that has one of
+/// them for itself, or two that share it. It is nine to one, and undecided, where a tick is more than a light task may be
+/// behind, about half of that.
+#[test]
+fn weights_hold_in_a_crowd_next_to_a_cpu_that_is_less_crowded() {
+    let loads = [(2, "[0]", "[1]", 1), (2, "[0]", "[1]", 2), (3, "[0, 1]", "[2]", 1)];
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        for (cpus, crowd, other, others) in loads {
+            for (thread_wake, least) in [(500, 8.5), (900_000_000, 4.0)] {
+                let mut setup = Setup { scheduler: Builder::from(policy), ..setup(10.0) };
+                setup.costs.set(&format!("thread_wake={thread_wake}")).unwrap();
+                let tasks = format!(
+                    r#""other": {{"instance": {others}, "cpus": {other}, "run": 1000000}},
+                    "heavy": {{"instance": 10, "cpus": {crowd}, "run": 1000000}},
+                    "light": {{"instance": 10, "cpus": {crowd}, "priority": 10, "run": 1000000}}"#
+                );
+                let report = run(&format!("L3Cache:1 Core:{cpus} PU:1"), &tasks, &setup);
+                let ratio = group(&report, "heavy").cpu_s / group(&report, "light").cpu_s;
+                assert!(
+                    (least..9.5).contains(&ratio),
+                    "{policy:?}: {ratio} in {crowd}, {others} in {other}, {thread_wake}"
+                );
+            }
+        }
+    }
+}
+
+/// A bound task that has slept next to others that ran on its CPU makes up for none of that, and its crowd does not keep the
+/// others from its CPU for ever.
+#[test]
+fn a_crowd_has_its_cpu_with_the_others() {
+    let slept = r#""free": {"instance": 6, "run": 1000000}, "bound": {"cpus": [0], "phases": {
+        "sleeps": {"loop": 20, "run": 100, "sleep": 50000}, "runs": {"loop": -1, "run": 1000000}}}"#;
+    let often = r#""free": {"instance": 6, "run": 1000000},
+        "bound": {"instance": 3, "cpus": [0], "run": 3000, "sleep": 1000}"#;
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        for (tasks, least, most) in [(slept, 1.0, 1.5), (often, 1.2, 4.5)] {
+            let setup = Setup { scheduler: Builder::from(policy), ..setup(6.0) };
+            let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup);
+            let bound = group(&report, "bound");
+            assert!((least..most).contains(&bound.cpu_s), "{policy:?}: {bound:?}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
         seq: notice.seq,
         comm: notice.comm.map(|c| c as u8),
         cgroup: CgroupId(notice.cgroup),
+        vtime: (notice.vtime != 0).then_some(notice.vtime),
         weight: notice.weight,
         prev_cpu: cpu,
         affinity,

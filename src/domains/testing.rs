@@ -58,6 +58,7 @@ impl Kept {
             decided_by: self.decided_by,
             comm: [0; 16],
             cgroup: 1,
+            vtime: 0,
             carried: self.carried,
         }
     }

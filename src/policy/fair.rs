@@ -18,6 +18,10 @@
 //!   time too, by the share of it that each task would have got. Otherwise the tasks that were
 //!   there would afterwards wait just as long, behind those that came when it was over.
 //!
+//! Tasks that may use some CPUs of the domain only have a virtual time of their own ([`Task::vtime`]),
+//! kept in the same way. It lags behind the domain's where many of them crowd on these CPUs. By the
+//! domain's, all of them would have the most lag there is, and their weights would count for nothing.
+//!
 //! A decision for a task that has just woken up stands ([`Choice::standing`]). On the task's next
 //! wake-ups the kernel's side advances the key by what the task has used, and keeps it within the
 //! same distance of the virtual time as this file does.
@@ -116,8 +120,9 @@ impl FairQueue {
         let lead = virtual_ns(self.lead_ns(), task.weight) + virtual_ns(self.lead_ns(), LIGHTEST);
         let used = virtual_ns(std::mem::take(&mut task.used_ns), task.weight).min(lead);
         let vruntime = Cyclic(task.memo[0].wrapping_add(used));
-        let least = Cyclic(self.vtime.wrapping_sub(self.behind(task, context)));
-        let most = Cyclic(self.vtime.wrapping_add(lead));
+        let vtime = self.vtime_for(task);
+        let least = Cyclic(vtime.wrapping_sub(self.behind(task, context)));
+        let most = Cyclic(vtime.wrapping_add(lead));
         task.memo[0] = vruntime.max(least).min(most).0;
         task.memo[0]
     }
@@ -125,7 +130,7 @@ impl FairQueue {
     /// Starts a new task one minimal slice behind the virtual time.
     fn introduce(&self, task: &mut Task) {
         let head_start = virtual_ns(nanos(self.slices.min).max(1), task.weight);
-        task.memo = [self.vtime.wrapping_add(head_start), KNOWN | NEW];
+        task.memo = [self.vtime_for(task).wrapping_add(head_start), KNOWN | NEW];
         // What it used before is of no account here: the virtual time has grown meanwhile.
         task.used_ns = 0;
     }
@@ -219,6 +224,11 @@ impl FairQueue {
         let (waiting, few) = self.crowd(context);
         let waiting = waiting.max(context.nr_queued as u64);
         self.favour(self.base_ns() * few / waiting.max(few), weight)
+    }
+
+    /// The virtual time of the tasks that this one competes with.
+    fn vtime_for(&self, task: &Task) -> u64 {
+        task.vtime.unwrap_or(self.vtime)
     }
 
     /// Advances the virtual time to that of the kernel's side.

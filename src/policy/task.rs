@@ -31,6 +31,9 @@ pub struct Task {
     pub prev_cpu: CpuId,
     /// Which CPUs it may use; ask [`Context::cpus_of`].
     pub affinity: Affinity,
+    /// The virtual time of the tasks that may use the same CPUs only, if it may not use all of the
+    /// domain's; as [`Context::vtime`] otherwise, and never ahead of that.
+    pub vtime: Option<u64>,
     /// When it became runnable; [`Context::waited`] tells how long ago that is.
     pub runnable_at_ns: u64,
     /// New CPU time (nanoseconds), without what it used while no other task wanted the CPU.
@@ -79,6 +82,7 @@ impl Task {
             weight: DEFAULT_WEIGHT,
             prev_cpu: CpuId(0),
             affinity: Affinity::Whole,
+            vtime: None,
             runnable_at_ns: 0,
             used_ns: 0,
             burst_ns: 0,

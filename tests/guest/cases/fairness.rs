@@ -3,7 +3,7 @@
 use crate::api::load::Hog;
 use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
-use crate::api::wait_until;
+use crate::api::{cpus, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Result, ensure};
@@ -17,6 +17,7 @@ use std::time::Duration;
 tests! {
     nice_shares_a_cpu_by_weight: 90 s on L3X1;
     interrupted_turns_go_on: 90 s on L3X1;
+    weights_hold_in_a_crowd_next_to_hogs: 90 s on L3X1;
     the_time_in_which_the_scheduler_was_stopped_counts_for_all: 240 s on L3X1;
 }
 
@@ -31,7 +32,38 @@ pub fn nice_shares_a_cpu_by_weight(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// The same within 30 % where a real-time task interrupts them two hundred times a second, for next
+/// Ten hogs and ten that are nice share a CPU by weight, while a hog has each of the other CPUs for
+/// itself. Those run many times as much as any of the crowd, and that counts for nothing here.
+pub fn weights_hold_in_a_crowd_next_to_hogs(_: &Machine) -> Result<()> {
+    const LONG: Duration = Duration::from_secs(60);
+    const ENOUGH: Duration = Duration::from_secs(3);
+    let scheduler = Scheduler::start(&STATS)?;
+    let crowded = CpuSet::from_iter([CpuId(1)]);
+    let others: Result<Vec<Hog>> = cpus::online()?
+        .difference(&crowded)
+        .iter()
+        .map(|cpu| Hog::on(&CpuSet::from_iter([cpu]), LONG))
+        .collect();
+    let others = others?;
+    let ten = || (0..10).map(|_| Hog::on(&crowded, LONG)).collect::<Result<Vec<_>>>();
+    let ran = |hogs: &[Hog]| hogs.iter().map(Hog::run_time).sum::<Result<Duration>>();
+    let (plain, nice) = (ten()?, ten()?);
+    for hog in &nice {
+        process::renice(hog.pid(), 10)?;
+    }
+    thread::sleep(Duration::from_secs(1));
+    let before = (ran(&plain)?, ran(&nice)?);
+    let since = || anyhow::Ok((ran(&plain)? - before.0, ran(&nice)? - before.1));
+    wait_until("they have run", LONG, || since().is_ok_and(|(a, b)| a + b > ENOUGH))?;
+    let (plain_ran, nice_ran) = since()?;
+    println!("those of nice 0 ran {plain_ran:?}, those of nice 10 {nice_ran:?}");
+    let by_weight = nice_ran * 4..nice_ran * 40;
+    ensure!(by_weight.contains(&plain_ran), "nice 0 ran {plain_ran:?}, nice 10 {nice_ran:?}");
+    drop(others);
+    scheduler.stop()
+}
+
+/// Two hogs on one CPU share it so within 30 % where a real-time task interrupts them two hundred times a second, for next
 /// to nothing: whose turn it was before, it is afterwards.
 pub fn interrupted_turns_go_on(_: &Machine) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(5);

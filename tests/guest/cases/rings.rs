@@ -54,6 +54,7 @@ fn notice(n: u64, flags: u32) -> abi::notice {
         decided_by: n as u16,
         comm: std::array::from_fn(|i| (n + i as u64) as std::ffi::c_char),
         cgroup: n + 10,
+        vtime: n + 11,
         carried: carried(n),
     }
 }
