@@ -341,6 +341,8 @@ struct cpu_ctx {
 	/* While there are unnotified tasks: 1: the current dispatch is the safety net's. */
 	u16 net_next;
 	u16 gives_way; /* enum gives_way: of the task that runs, and is about to leave the CPU */
+	u32 brief; /* how many interruptions in a row were brief, up to BRIEF_MIN */
+	u64 interrupted_ns; /* when a higher scheduling class preempted it; 0: it has asked since */
 	u32 asked; /* how often it has asked for work */
 	u32 asked_before; /* `asked` at the last heartbeat that found tasks in OWN or BOUND */
 	u32 emptied_at; /* `asked` when it last emptied its local queue (higher_class.bpf.h) */

@@ -25,6 +25,7 @@
 #include "away.bpf.h"
 #include "core_upgrade.bpf.h"
 #include "decisions.bpf.h"
+#include "higher_class.bpf.h"
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"
 #include "yield.bpf.h"
@@ -282,8 +283,10 @@ void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)
 	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 	bool ran;
 
-	if (cpuc)
+	if (cpuc) {
 		cpuc->asked++;
+		note_end_of_interruption(cpuc);
+	}
 	if (smt && domc && bpf_get_smp_processor_id() != cpu)
 		ran = run_for_sibling(cpu, cpuc, domc, cpuc->domain);
 	else

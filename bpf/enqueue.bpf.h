@@ -8,6 +8,8 @@
  *   run_here           no thread decides for it
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   remain             it gives way to a thread of the kernel, and goes on after it (kthread.bpf.h)
+ *   send               preempted by a higher scheduling class that is soon done, it has the CPU for
+ *                      itself and remains (higher_class.bpf.h)
  *   run_on_idle        it runs on an idle CPU at once
  *   serve_kernel       a thread of the kernel that a crowd or its domain thread would hold up: it is
  *                      ready at once, before others (kernel_work.bpf.h)
@@ -28,6 +30,7 @@
 
 #include "balance.bpf.h"
 #include "crowd.bpf.h"
+#include "higher_class.bpf.h"
 #include "kernel_work.bpf.h"
 #include "kthread.bpf.h"
 #include "notify.bpf.h"
@@ -186,8 +189,14 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	why = why_it_gives_way(p, cpu_at(cpu), enq_flags);
 	if (why == GIVES_WAY_TO_KTHREAD && remain(p, taskc, cpu, enq_flags))
 		return;
-	if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags))
+	if (why == GIVES_WAY_TO_CLASS && remains(p, taskc, d, cpu)) {
+		if (taskc->free && !must_queue(cpu, d)) {
+			send(p, taskc, d, cpu, enq_flags);
+			return;
+		}
+	} else if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags)) {
 		return;
+	}
 	queue = bound ? NO_PART : queue_of(p, taskc, d);
 	if (queue == NO_PART && !bound) {
 		bound = true;
@@ -206,7 +215,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		end(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;
 	}
-	rest = why > GIVES_WAY_TO_KTHREAD ?
+	rest = why >= GIVES_WAY_YIELDS ?
 		       slice_after_giving_way(taskc, d, bound ? d : queue, cpu, why) :
 		       rest_of_slice(taskc, d, enq_flags);
 	if (rest) {

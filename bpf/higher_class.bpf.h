@@ -3,6 +3,10 @@
  * A higher scheduling class runs on a CPU: a real-time or deadline task, with --partial any task
  * that did not choose SCHED_EXT. The tasks that were about to run there find another CPU.
  *
+ * A task is not worth a move if the CPU is soon free again, as it is after a threaded interrupt. So
+ * where all recent interruptions were brief, the task remains: ready there by its decision, or in
+ * the CPU's OWN if it had the CPU for itself.
+ *
  * Invariant: no task that may run elsewhere is left in the local queue of such a CPU, or in its OWN
  * for longer than two heartbeats.
  *
@@ -26,6 +30,47 @@
 /* How many tasks of a CPU's OWN one heartbeat scans at most. */
 #define RESCUES_MAX 64
 
+/* A higher scheduling class leaves a CPU within this time after a brief interruption. */
+#define BRIEF_NS 1000000
+
+/* After this number of brief interruptions in a row the next one is expected to be brief. */
+#define BRIEF_MIN 64
+
+/* For ops.dispatch: no higher scheduling class has the CPU any more. */
+static void note_end_of_interruption(struct cpu_ctx *cpuc)
+{
+	u64 began = cpuc->interrupted_ns;
+
+	if (!began)
+		return;
+	cpuc->interrupted_ns = 0;
+	if ((s64)(scx_bpf_now() - began) >= BRIEF_NS)
+		cpuc->brief = 0;
+	else if (cpuc->brief < BRIEF_MIN)
+		cpuc->brief++;
+}
+
+/* Whether the task that was interrupted on the CPU of `cpuc` need not have remained. */
+static bool is_interrupted_for_long(struct cpu_ctx *cpuc)
+{
+	u64 began = READ_ONCE(cpuc->interrupted_ns);
+
+	return began && (s64)(scx_bpf_now() - began) >= BRIEF_NS;
+}
+
+/*
+ * Whether `p`, which a higher scheduling class has preempted on `cpu` of its home `d`, remains
+ * there: for the rest of a decided slice, or because no other task wanted the CPU.
+ */
+static bool remains(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu)
+{
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+
+	return cpuc && cpuc->brief == BRIEF_MIN && cpuc->domain == d &&
+	       bpf_cpumask_test_cpu(cpu, p->cpus_ptr) &&
+	       (taskc->rest_ns >= REST_MIN_NS || taskc->free);
+}
+
 /*
  * For ops.stopping: a task that leaves a CPU with a part of its slice left is preempted by a higher
  * scheduling class.
@@ -35,10 +80,14 @@
  * BPF program for one that may not migrate. Without a slice the task goes to ops.enqueue, as at the
  * end of one, which resumes a run that was decided.
  */
-static void give_up_rest(struct task_struct *p, struct task_ctx *taskc)
+static void give_up_rest(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
 	if (!p->scx.slice)
 		return;
+	if (cpuc) {
+		cpuc->interrupted_ns = scx_bpf_now();
+		cpuc->gives_way = GIVES_WAY_TO_CLASS;
+	}
 	if (taskc && taskc->run_kind == RUN_DECIDED)
 		taskc->rest_ns = p->scx.slice;
 	scx_bpf_task_set_slice(p, 0);
@@ -122,8 +171,8 @@ static __noinline bool move_out(s32 cpu, u32 d)
 }
 
 /*
- * For the heartbeat: tasks are ready for a CPU. If it has not asked for work since the last one,
- * they leave it.
+ * For the heartbeat: tasks are ready for a CPU. If it has not asked for work since the last one, or
+ * an interruption was expected to be brief and is not, they leave it.
  */
 __weak int rescue(s32 cpu)
 {
@@ -132,10 +181,11 @@ __weak int rescue(s32 cpu)
 
 	if (!cpuc || cpuc->dedicated)
 		return 0;
-	if (cpuc->asked_before != cpuc->asked) {
+	if (cpuc->asked_before != cpuc->asked && !is_interrupted_for_long(cpuc)) {
 		cpuc->asked_before = cpuc->asked;
 		return 0;
 	}
+	cpuc->asked_before = cpuc->asked;
 	domc = domain_at(cpuc->domain);
 	/* A timer implies RCU, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();

@@ -13,9 +13,6 @@
 #include "crowd.bpf.h"
 #include "safety_net.bpf.h"
 
-/* With less than this left of its slice, a run is over. */
-#define REST_MIN_NS 50000
-
 /*
  * Whether the last decision for `p` holds for this wake-up too. Its policy has said so, and of what
  * the policy knew of the task only the CPU time has changed. No decision stands while the thread is

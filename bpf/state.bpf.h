@@ -52,6 +52,9 @@ enum dsq_kind {
 	DSQ_KIND = 0xff << 16,
 };
 
+/* With less than this left of its slice, a run is over. */
+#define REST_MIN_NS 50000
+
 /* No part of a domain. */
 #define NO_PART 0xffff
 
@@ -66,6 +69,7 @@ enum run_kind {
 enum gives_way {
 	GIVES_WAY_NOT = 0,
 	GIVES_WAY_TO_KTHREAD, /* a thread of the kernel that is bound to its CPU has woken up there */
+	GIVES_WAY_TO_CLASS, /* a higher scheduling class has preempted it */
 	GIVES_WAY_YIELDS, /* it has yielded */
 	GIVES_WAY_TO_YIELDER, /* its slice has ended, and the first of the others has yielded */
 };

@@ -118,7 +118,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (cpuc)
 		add_busy(cpuc, scx_bpf_now(), true);
 	if (runnable)
-		give_up_rest(p, taskc);
+		give_up_rest(p, taskc, cpuc);
 	if (taskc && taskc->is_thread) {
 		end_thread(taskc, !sleeps);
 		return;

@@ -485,3 +485,39 @@ fn a_crowd_has_its_cpu_with_the_others() {
         }
     }
 }
+
+/// Real-time tasks interrupt a hog on each CPU, a thousand times a second and for microseconds. It does not leave its CPU for
+/// that, except until these are known to be brief.
+#[test]
+fn a_task_remains_where_interruptions_are_brief() {
+    let tasks = r#""hog": {"run": 1000000},
+        "rt0": {"policy": "SCHED_FIFO", "priority": 50, "cpus": [0], "run": 20, "sleep": 1000},
+        "rt1": {"policy": "SCHED_FIFO", "priority": 50, "cpus": [1], "run": 20, "sleep": 1000}"#;
+    let report = run("L3Cache:1 Core:2 PU:1", tasks, &setup(4.0));
+    assert!(group(&report, "hog").cpu_s > 3.7, "{report:?}");
+    assert!(report.migrations.in_l3 < 200, "{:?}", report.migrations);
+}
+
+/// One that is not brief after many that were holds up a hog until a heartbeat finds it, and no longer. Each CPU has one of
+/// them every two seconds, a second apart.
+#[test]
+fn a_task_leaves_a_cpu_whose_interruption_is_long() {
+    let brief = |name: &str, times: u32| {
+        format!(r#""{name}": {{"loop": {times}, "run": 20, "sleep": 1000}}"#)
+    };
+    let real_time = |cpu: u32, before: u32, after: u32| {
+        let (before, after) = (brief("before", before), brief("after", after));
+        format!(
+            r#""rt{cpu}": {{"policy": "SCHED_FIFO", "priority": 50, "cpus": [{cpu}],
+                "phases": {{{before}, "long": {{"run": 600000}}, {after}}}}}"#
+        )
+    };
+    let (rt0, rt1) = (real_time(0, 200, 1300), real_time(1, 1200, 300));
+    let report = run(
+        "L3Cache:1 Core:2 PU:1",
+        &format!(r#""hog": {{"run": 1000000}}, {rt0}, {rt1}"#),
+        &setup(8.0),
+    );
+    let hog = group(&report, "hog");
+    assert!(hog.run_delay_us.max < 250_000.0 && hog.cpu_s > 6.0, "{hog:?}");
+}
