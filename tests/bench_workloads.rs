@@ -93,6 +93,20 @@ fn shares_lie_around_what_is_due() {
 }
 
 #[test]
+fn a_sleeper_wakes_up_next_to_hogs_of_each_kind() {
+    for are in ["normal", "nice", "idle"] {
+        let delays = ["wake-up mean", "wake-up p50", "wake-up p99", "wake-up max"];
+        let outcome = outcome(
+            &json!({ "wakeups": { "hogs": 2, "are": are, "units": 10 } }),
+            &[&delays[..], &["the hogs' work"]].concat(),
+        );
+        assert!(delays[1..].is_sorted_by_key(|name| value(&outcome, name)), "{outcome}");
+        assert!(value(&outcome, "wake-up mean") <= value(&outcome, "wake-up max"), "{outcome}");
+        assert!(value(&outcome, "the hogs' work") > 0.0, "{outcome}");
+    }
+}
+
+#[test]
 fn a_command_is_timed_to_its_end() {
     let outcome = outcome(&json!({ "command": { "command": "sleep 0.3" } }), &["time"]);
     assert!(value(&outcome, "time") >= 0.3, "{outcome}");

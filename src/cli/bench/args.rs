@@ -1,6 +1,6 @@
 //! The options of `scx_manyland bench`, and the plan that they make.
 
-use super::workloads::{build, command, frames, messages, requests, spin, work};
+use super::workloads::{build, command, frames, messages, requests, spin, wakeups, work};
 use super::{Contender, Plan, Workload};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -63,6 +63,8 @@ enum WorkloadName {
     Build,
     /// Threads that only compute
     Spin,
+    /// A task that sleeps, next to hogs
+    Wakeups,
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +107,12 @@ struct Sizes {
     /// spin: threads [default: three for two CPUs]
     #[arg(long, value_name = "N", value_parser = count)]
     spinners: Option<usize>,
+    /// wakeups: hogs [default: the number of CPUs]
+    #[arg(long, value_name = "N", value_parser = count)]
+    hogs: Option<usize>,
+    /// wakeups: what the hogs are
+    #[arg(long, value_name = "KIND", value_enum, default_value = "normal")]
+    hogs_are: wakeups::Hogs,
 }
 
 fn count(text: &str) -> Result<usize> {
@@ -200,6 +208,11 @@ impl Sizes {
             WorkloadName::Spin => Workload::Spin(spin::Settings {
                 threads: self.spinners.unwrap_or((cpus * 3).div_ceil(2)),
             }),
+            WorkloadName::Wakeups => Workload::Wakeups(wakeups::Settings {
+                hogs: self.hogs.unwrap_or(cpus),
+                are: self.hogs_are,
+                units: units(0.05),
+            }),
         }
     }
 }
@@ -232,7 +245,7 @@ mod tests {
     fn without_options_everything_is_compared() {
         let (contenders, workloads) = names(&plan(&[]).unwrap());
         assert_eq!(contenders, ["kernel", "manyland"]);
-        assert_eq!(workloads, ["messages", "requests", "frames", "build", "spin"]);
+        assert_eq!(workloads, ["messages", "requests", "frames", "build", "spin", "wakeups"]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn bench<'a>(args: &[&'a str]) -> Vec<&'a str> {
 /// Every workload, one round: each has its figures under both schedulers, and those of ours tell
 /// who decided.
 pub fn compares_with_every_workload(_: &Machine) -> Result<()> {
-    let all = "messages,requests,frames,build,spin";
+    let all = "messages,requests,frames,build,spin,wakeups";
     let args = [
         "--rounds",
         "1",

@@ -41,6 +41,11 @@ impl Latencies {
         self.0.len()
     }
 
+    /// The mean, in microseconds.
+    pub fn mean_us(&self) -> f64 {
+        self.0.mean() / 1e3
+    }
+
     /// The percentiles (0 to 100) as readings named `NAME p99` and so on; 100 is `NAME max`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod latency;
 pub mod messages;
 pub mod requests;
 pub mod spin;
+pub mod wakeups;
 pub mod work;
 
 use super::reading::Reading;
@@ -30,6 +31,7 @@ pub enum Workload {
     Frames(frames::Settings),
     Build(build::Settings),
     Spin(spin::Settings),
+    Wakeups(wakeups::Settings),
     Command(command::Settings),
 }
 
@@ -69,6 +71,7 @@ impl Workload {
             Workload::Frames(_) => "frames".into(),
             Workload::Build(_) => "build".into(),
             Workload::Spin(_) => "spin".into(),
+            Workload::Wakeups(_) => "wakeups".into(),
             Workload::Command(settings) => settings.command.clone(),
         }
     }
@@ -81,6 +84,7 @@ impl Workload {
             Workload::Frames(settings) => settings.describe(),
             Workload::Build(settings) => settings.describe(),
             Workload::Spin(settings) => settings.describe(),
+            Workload::Wakeups(settings) => settings.describe(),
             Workload::Command(_) => "timed from start to end".into(),
         }
     }
@@ -90,6 +94,7 @@ impl Workload {
         match self {
             Workload::Messages(_) => &["processes, sockets", "threads, pipes"],
             Workload::Requests(_) => &["requests", "wake-up p99"],
+            Workload::Wakeups(_) => &["wake-up mean", "wake-up p99"],
             Workload::Frames(_) => &["late frames", "frame p95", "build beside it"],
             Workload::Build(_) => &["jobs"],
             Workload::Spin(_) => &["work", "least served"],
@@ -113,6 +118,7 @@ impl Workload {
             Workload::Frames(settings) => frames::run(settings, duration),
             Workload::Build(settings) => build::run(settings, duration),
             Workload::Spin(settings) => spin::run(settings, duration),
+            Workload::Wakeups(settings) => wakeups::run(settings, duration),
             Workload::Command(settings) => command::run(settings),
         }
     }
