@@ -67,6 +67,25 @@ static const u32 DRAIN_MAX = 32;
 /* The most drains in a row that a CPU makes for a thread that submits without end. */
 static const u32 DRAINS_MAX = 4;
 
+/*
+ * A task gives way to one that wakes up only after it has run for this time: as long as that usually
+ * runs for, and within these limits.
+ */
+static const u64 PROTECTED_MIN_NS = 100000;
+static const u64 PROTECTED_MAX_NS = 500000;
+/* A thread that has begun to run within this time makes no task give way for its notices, */
+static const u64 HURRY_NS = 1000000;
+/* and within this time not for those of tasks that a message made wake up. */
+static const u64 HURRY_MESSAGE_NS = 4000000;
+/* How much later its key must be at least, besides what the woken task usually runs for. */
+static const u64 PREEMPTION_MARGIN_NS = 250000;
+/* The tasks of a CPU give way once in this time on average, */
+static const u64 PREEMPTION_NS = 500000;
+/* for a message once in this time, */
+static const u64 MESSAGE_NS = 2000000;
+/* and this many times in a row at most. */
+static const u32 PREEMPTIONS_MAX = 5;
+
 /* The most slices by which the vtime of a task that ran alone is ahead of `net_vtime`. */
 static const u32 DEBT_SLICES = 4;
 /* The most tasks of a queue, from its end, that a heartbeat checks: others may overtake those. */
@@ -163,6 +182,8 @@ enum decision_flags {
 	DECISION_IDLE = 1 << 0, /* `cpu` is meant only if it is still idle */
 	DECISION_PREEMPT = 1 << 1, /* the task that runs on `cpu` gives way at once */
 	DECISION_STANDS = 1 << 2, /* it holds for some later wake-ups too; needs a vtime rate */
+	/* At a later wake-up a running task may give way to it by its key; needs a vtime rate. */
+	DECISION_OVERTAKES = 1 << 3,
 };
 
 /* Domain thread to kernel: run this task. Written by the domain thread. */
@@ -279,6 +300,13 @@ struct domain_ctx {
 	u32 move_to; /* the domain that some tasks are to move to */
 	s32 moves; /* how many; two CPUs at the same time may count it below 0 */
 	u64 unnotified_since_ns; /* since when it has had unnotified tasks */
+	/* 1: the thread is to decide for a task to which a running one would give way (preempt.bpf.h) */
+	u32 urgent;
+	u32 hurried; /* 1: a task gives way to the parked thread for its sake */
+	u64 activated_ns; /* when the thread was last switched in */
+	u64 urgent_vtime; /* if that has come past this key, */
+	u64 urgent_protected_ns; /* and has run for this time */
+	u32 nr_idle_class; /* CPUs that run tasks of SCHED_IDLE (idle_class.bpf.h) */
 	u32 unnotified; /* how many tasks wait of which the thread could not be notified */
 	u32 waiting; /* tasks that wait for a decision, when the program `gauge` last ran */
 	u32 tasks; /* how many tasks have their home here */
@@ -357,6 +385,16 @@ struct cpu_ctx {
 	u32 utilisation; /* a decayed average of the time in which it ran tasks (frequency.bpf.h) */
 	u32 frequency; /* what it has asked for last, of SCX_CPUPERF_ONE */
 	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
+	u32 idle_class; /* 1: it runs a task of SCHED_IDLE */
+
+	/* Written by BPF for the wake-ups of other CPUs (preempt.bpf.h). */
+
+	u64 run_vtime __attribute__((aligned(64))); /* the key of the running task at `run_ns` */
+	u64 run_ns; /* when its slice began */
+	u64 slice_began_ns; /* when its slice would have begun, had it run without a break */
+	u64 protected_ns; /* how long it runs at least before it gives way */
+	u64 preemptions_ns; /* the CPU's budget is used up until about this time */
+	u32 run_rate; /* how its key grows, as a vtime rate; 0: nothing that may give way runs */
 } __attribute__((aligned(64)));
 
 /* A cgroup that has the CPU controller. Written by BPF (groups.bpf.h). */

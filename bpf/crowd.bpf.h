@@ -112,7 +112,8 @@ static __always_inline void advance_crowd(struct crowd *crowd, struct task_struc
 
 	crowd->net_vtime = advanced(crowd->net_vtime, taskc->vtime, domc->net_vtime);
 	if (is_ready(taskc))
-		vtime = p->scx.dsq_vtime;
+		vtime = (taskc->ready_on & DSQ_KIND) == DSQ_OVERTAKES ? taskc->policy_vtime :
+									p->scx.dsq_vtime;
 	else if (is_waiting(taskc) && taskc->vtime_rate && taskc->decided_by == d)
 		vtime = policy_vtime_now(taskc);
 	else

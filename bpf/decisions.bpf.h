@@ -16,6 +16,7 @@
 
 #include "balance.bpf.h"
 #include "home.bpf.h"
+#include "idle_class.bpf.h"
 #include "notify.bpf.h"
 #include "safety_net.bpf.h"
 
@@ -218,6 +219,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		taskc->stands_max_lag = d->max_lag;
 		taskc->stands_since_ns = scx_bpf_now();
 	}
+	taskc->overtakes = d->flags & DECISION_OVERTAKES && d->vtime_rate && !is_idle_class(p);
 	taskc->ready_on = transfer.to;
 
 	/*

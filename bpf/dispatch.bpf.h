@@ -94,7 +94,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	u32 part;
 	bool own;
 
-	if (!prev || cpuc->gives_way == GIVES_WAY_YIELDS || !(prev->scx.flags & SCX_TASK_QUEUED) ||
+	if (!prev || cpuc->gives_way || !(prev->scx.flags & SCX_TASK_QUEUED) ||
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		return false;
 	taskc = task_ctx(prev);
@@ -105,8 +105,9 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	part = READ_ONCE(domc->parts) ? part_with_tasks(d, cpu, DSQ_READY) : NO_PART;
 	if (!own && part == NO_PART && !scx_bpf_dsq_nr_queued(DSQ_READY | d))
 		return false;
-	charge(taskc, prev, cpuc);
+	/* Others wait, so the slice that ends was not free. */
 	taskc->free = 0;
+	charge(taskc, prev, cpuc);
 	vtime = policy_vtime_now(taskc);
 	if ((own && head_is_before(DSQ_OWN | cpu, vtime)) || head_is_before(DSQ_READY | d, vtime) ||
 	    (part != NO_PART && head_is_before(DSQ_READY | (nr_domains + part), vtime))) {
@@ -115,8 +116,8 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 			cpuc->gives_way = GIVES_WAY_TO_YIELDER;
 		return false;
 	}
-	scx_bpf_task_set_slice(prev, taskc->slice_ns);
-	taskc->run_slice_ns = taskc->slice_ns;
+	grant(prev, taskc, taskc->slice_ns);
+	publish_run(prev, taskc, cpuc, domc, false);
 	count(&domc->counts.extended);
 	return true;
 }
@@ -233,8 +234,12 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
  */
 static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
+	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 	struct task_ctx *taskc = task_ctx(prev);
 
+	/* What it gives way to has come into the local queue just now. */
+	if (cpuc && is_cut(cpuc) && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
+		return;
 	if (cpuc && taskc && !taskc->is_thread && !bypasses_user_space(prev) &&
 	    can_upgrade_core(prev, taskc, cpu, cpuc)) {
 		/*
@@ -251,11 +256,12 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	 * just be on their way: were the time free, tasks whose slices end together would get
 	 * unequal shares.
 	 */
-	scx_bpf_task_set_slice(prev, slice_ns);
 	if (taskc) {
 		charge(taskc, prev, cpuc);
-		taskc->run_slice_ns = slice_ns;
+		grant(prev, taskc, slice_ns);
 		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
+	} else {
+		scx_bpf_task_set_slice(prev, slice_ns);
 	}
 	if (!cpuc)
 		return;
@@ -263,6 +269,8 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	if (cpuc->gives_way == GIVES_WAY_YIELDS && taskc && !taskc->free)
 		scx_bpf_task_set_slice(prev, slice_min_ns);
 	cpuc->gives_way = GIVES_WAY_NOT;
+	if (domc && taskc && cpuc->running)
+		publish_run(prev, taskc, cpuc, domc, taskc->free);
 }
 
 /*

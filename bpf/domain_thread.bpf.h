@@ -17,6 +17,8 @@
 #define MANYLAND_DOMAIN_THREAD_BPF_H
 
 #include "idle.bpf.h"
+#include "idle_class.bpf.h"
+#include "preempt.bpf.h"
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
@@ -24,6 +26,17 @@ static void set_thread_state(struct domain_ctx *domc, u32 state)
 {
 	domc->state_since_ns = scx_bpf_now();
 	WRITE_ONCE(domc->state, state);
+}
+
+/* Whether the task on `cpu` gives way to the thread of domain `d`, which wakes up. */
+static bool thread_overtakes(struct domain_ctx *domc, u32 d, s32 cpu)
+{
+	struct overtaker it = urgent_overtaker(domc);
+
+	if (!READ_ONCE(domc->urgent) || !cut_here(d, cpu, &it))
+		return false;
+	count(&domc->counts.hurried);
+	return true;
 }
 
 /*
@@ -39,6 +52,11 @@ static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_f
 		return;
 	if (p->nr_cpus_allowed == 1 && scx_bpf_test_and_clear_cpu_idle(cpu)) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	if (enq_flags & SCX_ENQ_WAKEUP &&
+	    (cut_idle_class(cpu) || thread_overtakes(domc, taskc->home, cpu))) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags | SCX_ENQ_PREEMPT);
 		return;
 	}
 	set_thread_state(domc, THREAD_PARKED);
@@ -101,8 +119,9 @@ static void note_ready(struct domain_ctx *domc, u32 d)
 }
 
 /*
- * Whether the parked thread has kept notices waiting for longer than `most_ns`, or seems to have no
- * work and has been parked for PARKED_MAX_NS.
+ * Whether the parked thread has kept notices waiting for longer than `most_ns`, or an urgent one for
+ * as long as any task is protected that is about to sleep, or seems to have no work and has been
+ * parked for PARKED_MAX_NS.
  */
 static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 {
@@ -112,6 +131,9 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 	if (domc->state != THREAD_PARKED)
 		return false;
 	parked = now - domc->state_since_ns;
+	if (READ_ONCE(domc->urgent) &&
+	    (READ_ONCE(domc->hurried) || (s64)parked >= (s64)PROTECTED_MAX_NS))
+		return true;
 	if ((s64)parked < (s64)most_ns)
 		return false;
 	if (parked > PARKED_MAX_NS)
@@ -181,6 +203,9 @@ static void begin_thread(struct task_ctx *taskc, u32 d)
 	if (!domc)
 		return;
 	set_thread_state(domc, THREAD_RUNNING);
+	domc->activated_ns = domc->state_since_ns;
+	WRITE_ONCE(domc->urgent, 0);
+	WRITE_ONCE(domc->hurried, 0);
 	note_ready(domc, taskc->home);
 	count(&domc->counts.activations);
 	if (d != taskc->home)
@@ -197,20 +222,28 @@ static void end_thread(struct task_ctx *taskc, bool runnable)
 }
 
 /*
- * For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one. If
- * it is away, one elsewhere will do.
+ * For ops.select_cpu of the domain thread: it runs on an idle CPU of its domain if there is one, or
+ * else where a task of SCHED_IDLE runs. If it is away, an idle CPU elsewhere will do. For an urgent
+ * notice it wakes up on a CPU whose task gives way.
  */
 static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
 {
-	s32 cpu = claim_idle(p, taskc->home, prev_cpu, 0);
 	struct domain_ctx *domc = domain_at(taskc->home);
+	s32 cpu = claim_idle(p, taskc->home, prev_cpu, 0);
+	struct overtaker it;
 
 	if (cpu < 0 && domc && READ_ONCE(domc->away))
 		cpu = claim_idle_elsewhere(p, taskc->home, prev_cpu, 0);
-	if (cpu < 0)
-		return prev_cpu;
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-	return cpu;
+	if (cpu >= 0) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		return cpu;
+	}
+	cpu = no_preempt ? -1 : choose_idle_class_in(p, taskc->home);
+	if (cpu < 0 && domc && READ_ONCE(domc->urgent)) {
+		it = urgent_overtaker(domc);
+		cpu = cpu_to_preempt(p, taskc->home, bpf_get_smp_processor_id(), prev_cpu, &it);
+	}
+	return cpu >= 0 ? cpu : prev_cpu;
 }
 
 /*

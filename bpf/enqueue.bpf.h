@@ -14,9 +14,10 @@
  *   serve_kernel       a thread of the kernel that a crowd or its domain thread would hold up: it is
  *                      ready at once, before others (kernel_work.bpf.h)
  *   end                it is about to end: it is ready at once
- *   resume             preempted by a higher scheduling class, it has slice left
- *                      (standing.bpf.h); or it has yielded (yield.bpf.h)
- *   stand              it is ready at once, by a decision that stands (standing.bpf.h)
+ *   overtake_idle      it runs at once where a task of SCHED_IDLE ran (idle_class.bpf.h)
+ *   resume             it gave way before the end of its slice, and has some of that left
+ *                      (rest.bpf.h, standing.bpf.h); or it has yielded (yield.bpf.h)
+ *   stand              it is ready, or runs, at once, by a decision that stands (standing.bpf.h)
  *   wait_for_decision  it waits
  *
  * Invariant: when ops.enqueue is done, the task is on exactly one queue of the kernel. If it is on
@@ -31,6 +32,7 @@
 #include "balance.bpf.h"
 #include "crowd.bpf.h"
 #include "higher_class.bpf.h"
+#include "idle_class.bpf.h"
 #include "kernel_work.bpf.h"
 #include "kthread.bpf.h"
 #include "notify.bpf.h"
@@ -87,6 +89,19 @@ static __always_inline bool run_on_idle(struct task_struct *p, struct task_ctx *
 }
 
 /*
+ * `p` runs at once, and the task of SCHED_IDLE that has the CPU gives way. It needs no decision, as
+ * on an idle CPU, but what it uses there is not free.
+ */
+static void overtake_idle(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc,
+			  u32 d, u64 enq_flags)
+{
+	note_bypass(taskc, d);
+	taskc->free = 0;
+	count(&domc->counts.overtaken);
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags | SCX_ENQ_PREEMPT);
+}
+
+/*
  * `p` is about to end, and may still have much memory to free. It is ready at once, for a least
  * slice and without lag. A decision names a task by its pid, and the pid may be gone by then.
  *
@@ -115,6 +130,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 {
 	u64 dsq = bound ? DSQ_BOUND | cpu : DSQ_WAITING | queue;
 	u64 credit = sleepers_credit(domc);
+	bool urgent;
 	u16 flags = 0;
 
 	if (enq_flags & SCX_ENQ_WAKEUP)
@@ -129,12 +145,15 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	taskc->notified = d;
 	taskc->waits_on = dsq;
 	note_work(domc);
+	urgent = enq_flags & SCX_ENQ_WAKEUP && is_urgent(taskc, domc, d);
 	if (notify(p, taskc, domc, d, flags))
 		count(&domc->counts.queued);
 	else
 		note_unnotified(taskc, domc);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_key(p, taskc, credit), enq_flags);
 	kick_if_idle(cpu);
+	if (urgent && domc->state == THREAD_PARKED)
+		hurry(p, domc, d, cpu);
 }
 
 void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
@@ -195,6 +214,10 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 			return;
 		}
 	} else if (run_on_idle(p, taskc, domc, d, cpu, bound, enq_flags)) {
+		return;
+	}
+	if (overtakes_idle_class(p, taskc, cpu, enq_flags)) {
+		overtake_idle(p, taskc, domc, d, enq_flags);
 		return;
 	}
 	queue = bound ? NO_PART : queue_of(p, taskc, d);

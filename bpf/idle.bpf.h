@@ -105,7 +105,11 @@ __weak bool any_idle_elsewhere(u32 d)
 	return false;
 }
 
-static bool is_idle(s32 cpu)
+/*
+ * Not inlined: the compiler may otherwise check one copy of the number and use another, which the
+ * verifier refuses.
+ */
+static __noinline bool is_idle(s32 cpu)
 {
 	struct domain_ctx *domc = domain_at(domain_of_cpu(cpu));
 	u32 word = (u32)cpu / 64;

@@ -15,6 +15,7 @@
 #ifndef MANYLAND_KTHREAD_BPF_H
 #define MANYLAND_KTHREAD_BPF_H
 
+#include "rest.bpf.h"
 #include "standing.bpf.h"
 #include "unstored.bpf.h"
 #include "yield.bpf.h"
@@ -64,8 +65,8 @@ static __noinline u64 preempt_flag(struct cpu_ctx *cpuc __arg_nonnull,
 		return 0;
 	}
 	if ((s64)(now - taskc->began_ns) >= PROTECTED_NS) {
-		taskc->rest_ns = taskc->run_slice_ns > used ? taskc->run_slice_ns - used : 0;
-		cpuc->gives_way = GIVES_WAY_TO_KTHREAD;
+		if (!is_cut(cpuc))
+			give_way(cpuc, GIVES_WAY_TO_KTHREAD);
 		count(&domc->counts.interrupted);
 		flag = SCX_ENQ_PREEMPT;
 	} else if (running->scx.slice > PROTECTED_NS) {

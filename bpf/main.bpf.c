@@ -19,9 +19,12 @@
  *  5. No decision comes. safety_net.bpf.h runs the waiting task.
  *  6. The CPU finds nothing in its domain. steal.bpf.h runs a task of another domain there.
  *  7. The task runs and stops. task.bpf.h keeps its states, vtime.bpf.h charges what it has used.
- *  8. It gives way, in one of four ways:
+ *  8. It gives way, in one of five ways:
  *       - decisions.bpf.h preempts it for a decision that says so;
  *       - it yields, and yield.bpf.h moves it behind the others;
+ *       - preempt.bpf.h preempts it for a task that wakes up, or for the domain thread,
+ *         idle_class.bpf.h one of SCHED_IDLE for any other, and kthread.bpf.h all for a thread of
+ *         the kernel; rest.bpf.h keeps the rest of its slice;
  *       - a higher scheduling class preempts it, and higher_class.bpf.h finds another CPU for it;
  *       - it has a CPU for itself, and core_upgrade.bpf.h moves it to a better core.
  *
@@ -52,6 +55,9 @@ char _license[] SEC("license") = "GPL";
 #include "idle.bpf.h"
 #include "part.bpf.h"
 #include "crowd.bpf.h"
+#include "rest.bpf.h"
+#include "preempt.bpf.h"
+#include "idle_class.bpf.h"
 #include "core_kinds.bpf.h"
 #include "core_upgrade.bpf.h"
 #include "home.bpf.h"
@@ -111,6 +117,8 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 	/* One more: the mask of all domains. */
 	bpf_for(d, 0, nr_domains + 1) {
 		err = create_mask(bpf_map_lookup_elem(&masks, &d), d, false);
+		if (!err && d < nr_domains)
+			err = create_idle_class_mask(d);
 		if (err)
 			return err;
 	}

@@ -4,8 +4,10 @@
  * since no other task wants that CPU. The CPU is the first that the task can have of these:
  *
  *   1  an idle one at home;
- *   2  that of a waker at home that is about to sleep;
- *   3  an idle one elsewhere, nearest first.
+ *   2  one at home that runs a task of SCHED_IDLE, which then gives way (idle_class.bpf.h);
+ *   3  that of a waker at home that is about to sleep;
+ *   4  an idle one elsewhere, nearest first;
+ *   5  one elsewhere that runs a task of SCHED_IDLE.
  *
  * Where there are several kinds of core, the table of core_kinds.bpf.h has the steps instead.
  * ops.enqueue claims an idle CPU too where the kernel has not called ops.select_cpu.
@@ -19,6 +21,8 @@
 #include "core_upgrade.bpf.h"
 #include "domain_thread.bpf.h"
 #include "home.bpf.h"
+#include "idle_class.bpf.h"
+#include "standing.bpf.h"
 
 /* The task runs on a CPU that was claimed for it: it needs no decision. */
 static void note_bypass(struct task_ctx *taskc, u32 d)
@@ -115,15 +119,21 @@ static s32 claim_for(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu
 		return -1;
 	if (by_kind) {
 		cpu = claim_preferred(p, home, prev_cpu);
+		if (cpu < 0)
+			cpu = choose_idle_class(p, taskc, home, prev_cpu);
 	} else {
 		if (any_idle(domc))
 			cpu = claim_idle(p, home, prev_cpu, wake_flags);
+		if (cpu < 0)
+			cpu = choose_idle_class(p, taskc, home, prev_cpu);
 		if (cpu < 0 && !strict && !no_steal && any_idle_elsewhere(home)) {
 			if (wake_flags & SCX_WAKE_SYNC)
 				cpu = sync_wakers_cpu(p, home);
 			if (cpu < 0)
 				cpu = claim_idle_elsewhere(p, home, prev_cpu, wake_flags);
 		}
+		if (cpu < 0)
+			cpu = choose_idle_class_outside(p, taskc, home);
 	}
 	/* A task that has no cache yet has its home where it finds an idle CPU. */
 	if (cpu >= 0 && (wake_flags & SCX_WAKE_FORK || taskc->fresh))
@@ -173,11 +183,17 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 		return select_cpu_for_thread(p, taskc, prev_cpu);
 	if (!(wake_flags & SCX_WAKE_FORK))
 		note_waker(p, taskc);
+	taskc->goes_before = GOES_BEFORE_NONE;
+	taskc->by_message = wake_flags & SCX_WAKE_SYNC ? 1 : 0;
 	cpu = claim_for(p, taskc, prev_cpu, wake_flags);
-	if (cpu < 0)
-		return likely_cpu(p, taskc, prev_cpu);
-	bypass(p, taskc, taskc->home, 0);
-	return cpu;
+	if (cpu >= 0 && taskc->goes_before)
+		return cpu;
+	if (cpu >= 0) {
+		bypass(p, taskc, taskc->home, 0);
+		return cpu;
+	}
+	cpu = cpu_to_overtake(p, taskc, prev_cpu);
+	return cpu >= 0 ? cpu : likely_cpu(p, taskc, prev_cpu);
 }
 
 #endif /* MANYLAND_SELECT_CPU_BPF_H */

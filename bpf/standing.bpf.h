@@ -2,7 +2,7 @@
 /*
  * A decision that holds for longer than one run:
  *   - for the task's next wake-ups, if its policy says so (stand);
- *   - for the rest of a slice in which a higher scheduling class preempted the task (resume).
+ *   - for the rest of a slice in which the task gave way (resume).
  *
  * Invariant: a task is ready without a new notice only by the last decision of the thread that
  * would be notified now, at the key that this decision gives it now.
@@ -11,6 +11,7 @@
 #define MANYLAND_STANDING_BPF_H
 
 #include "crowd.bpf.h"
+#include "preempt.bpf.h"
 #include "safety_net.bpf.h"
 
 /*
@@ -41,6 +42,10 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 	taskc->notified = d;
 	taskc->waits_on = 0;
 	taskc->ready_on = dsq;
+	if ((dsq & DSQ_KIND) == DSQ_OVERTAKES) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags | SCX_ENQ_PREEMPT);
+		return;
+	}
 	note_work(domc);
 	WRITE_ONCE(domc->stood_ns, taskc->runnable_ns);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice, taskc->policy_vtime, enq_flags);
@@ -85,6 +90,46 @@ static __always_inline void make_ready_at_once(struct task_struct *p, struct tas
 }
 
 /*
+ * For ops.select_cpu, where no CPU is idle: the CPU on whose run queue `p` is to wake up, since what
+ * runs there will have to give way. Negative: `p` goes before no running task.
+ */
+static s32 cpu_to_overtake(struct task_struct *p, struct task_ctx *taskc, s32 prev_cpu)
+{
+	struct domain_ctx *domc = domain_at(taskc->home);
+	struct overtaker it;
+	s32 cpu;
+
+	if (no_preempt || !domc || !taskc->overtakes || p->nr_cpus_allowed == 1 ||
+	    (taskc->by_message && message_waits(domc, taskc->home)) ||
+	    !stands(p, taskc, domc, taskc->home))
+		return -1;
+	it = overtaker(taskc, domc);
+	cpu = cpu_to_preempt(p, taskc->home, prev_cpu, bpf_get_smp_processor_id(), &it);
+	if (cpu < 0 || others_come_first(domc, taskc->home, wakeup_vtime(taskc, domc)))
+		return -1;
+	taskc->goes_before = GOES_BEFORE_LATER;
+	return cpu;
+}
+
+/*
+ * Whether the task on `cpu` gives way to one of domain `d` that stands, and for which ops.select_cpu
+ * has chosen the CPU.
+ */
+static bool overtake(struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32 cpu)
+{
+	struct overtaker it;
+
+	if (taskc->goes_before != GOES_BEFORE_LATER)
+		return false;
+	it = overtaker(taskc, domc);
+	taskc->goes_before = GOES_BEFORE_NONE;
+	if (!cut_here(d, cpu, &it))
+		return false;
+	count(&domc->counts.overtaken);
+	return true;
+}
+
+/*
  * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
  * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
  * leave behind.
@@ -92,29 +137,16 @@ static __always_inline void make_ready_at_once(struct task_struct *p, struct tas
 static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 				  struct domain_ctx *domc, u32 d, u32 queue, u64 enq_flags)
 {
-	u64 earliest = policy_vtime_of(domc, queue, -1) - taskc->stands_max_lag;
+	s32 cpu = scx_bpf_task_cpu(p);
+	bool overtakes = overtake(taskc, domc, d, cpu);
 
 	taskc->stands--;
-	taskc->policy_vtime = policy_vtime_now(taskc);
-	if (before(taskc->policy_vtime, earliest))
-		taskc->policy_vtime = earliest;
+	taskc->policy_vtime = wakeup_vtime(taskc, domc);
 	count(&domc->counts.standing);
-	make_ready_at_once(p, taskc, domc, d, queue, -1, taskc->slice_ns, enq_flags);
-}
-
-/*
- * How much is left of the decided slice in which a higher scheduling class preempted the task. 0:
- * nothing, or no decided slice was cut short. With a rest the task needs no new decision. Until one
- * came, any ready task would get the CPU, however much later its key.
- */
-static u64 rest_of_slice(struct task_ctx *taskc, u32 d, u64 enq_flags)
-{
-	u64 rest = taskc->rest_ns;
-
-	taskc->rest_ns = 0;
-	if (enq_flags & SCX_ENQ_WAKEUP || taskc->decided_by != d || rest < REST_MIN_NS)
-		return 0;
-	return rest < taskc->slice_ns ? rest : taskc->slice_ns;
+	make_ready(p, taskc, domc, d, overtakes ? DSQ_OVERTAKES | d : DSQ_READY | queue,
+		   taskc->slice_ns, enq_flags);
+	if (!overtakes)
+		kick_for_ready(p, domc, d, -1);
 }
 
 /*

@@ -35,6 +35,7 @@ OPTION u32 standing; /* for how many of a task's next wake-ups a decision may st
 OPTION bool strict; /* no safety net, no stealing */
 OPTION bool no_steal; /* domains do not help each other */
 OPTION bool no_freq_scaling; /* frequencies are left at what the kernel chose at attach */
+OPTION bool no_preempt; /* no running task gives way to one that wakes up */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
@@ -49,6 +50,8 @@ enum dsq_kind {
 		3 << 16, /* decided, for any CPU of the domain, or of a part of it (part.bpf.h) */
 	DSQ_WAITING = 4 << 16, /* waiting */
 	DSQ_THREAD = 5 << 16, /* the domain thread itself */
+	/* Not a queue but a CPU's local one: decided, and the running task gives way to it. */
+	DSQ_OVERTAKES = 6 << 16,
 	DSQ_KIND = 0xff << 16,
 };
 
@@ -65,13 +68,21 @@ enum run_kind {
 	RUN_DECIDED,
 };
 
-/* Why a task gives way, if not because its slice has ended (yield.bpf.h). */
+/* Why a task gives way, if not because its slice has ended (rest.bpf.h, yield.bpf.h). */
 enum gives_way {
 	GIVES_WAY_NOT = 0,
+	GIVES_WAY_TO_WOKEN, /* another task has woken up, or the domain thread (preempt.bpf.h) */
 	GIVES_WAY_TO_KTHREAD, /* a thread of the kernel that is bound to its CPU has woken up there */
 	GIVES_WAY_TO_CLASS, /* a higher scheduling class has preempted it */
 	GIVES_WAY_YIELDS, /* it has yielded */
 	GIVES_WAY_TO_YIELDER, /* its slice has ended, and the first of the others has yielded */
+};
+
+/* What a task that wakes up goes before, by the choice of ops.select_cpu. */
+enum goes_before {
+	GOES_BEFORE_NONE = 0,
+	GOES_BEFORE_IDLE_CLASS, /* a task of SCHED_IDLE (idle_class.bpf.h) */
+	GOES_BEFORE_LATER, /* one with a later key (preempt.bpf.h) */
 };
 
 /*
@@ -123,7 +134,8 @@ struct task_ctx {
 	u64 spent_ns; /* CPU time since the last decision */
 	u64 policy_vtime; /* the vtime of the last decision, as of the last time that it held */
 	u64 policy_vtime_used_ns; /* `used_ns` when `policy_vtime` was written */
-	u64 rest_ns; /* what preemption by a higher scheduling class has left of a decided slice */
+	u64 rest_ns; /* what a preemption has left of a decided slice */
+	u64 had_ns; /* what it used of its slice before it last gave way to a woken task */
 	/* Of a thread of the kernel that is not bound to a CPU (kernel_work.bpf.h). */
 	u64 kernel_due_ns; /* from when on it goes before other tasks */
 	u64 kernel_used_ns; /* `used_ns` when that was written */
@@ -158,6 +170,9 @@ struct task_ctx {
 	u8 free; /* it runs because no other task wanted the CPU */
 	u8 interrupted; /* it has left its CPU for a moment, and goes on there by the same decision */
 	u8 yielded; /* it gave way by yielding, and has not run since */
+	u8 by_message; /* what made it wake up said that it is about to sleep */
+	u8 goes_before; /* enum goes_before: what gives way on the CPU that ops.select_cpu has chosen */
+	u8 overtakes; /* by its key running tasks may give way to it: DECISION_OVERTAKES */
 	u8 is_thread; /* a domain thread; `home` is its domain */
 };
 
@@ -196,6 +211,7 @@ struct {
  */
 struct domain_mask {
 	struct bpf_cpumask __kptr *mask;
+	struct bpf_cpumask __kptr *idle_class; /* those that run tasks of SCHED_IDLE now */
 };
 
 struct {
@@ -274,6 +290,8 @@ GLOBAL struct exit_record exit_record;
 
 /* 1: a domain thread may be away, so CPUs of other domains check (away.bpf.h). */
 GLOBAL u32 any_away;
+/* A task of SCHED_IDLE has run (idle_class.bpf.h). */
+GLOBAL bool has_idle_class;
 
 /* The timer of the heartbeat (heartbeat.bpf.h), by the kernel's monotonic clock. */
 struct heartbeat {

@@ -15,7 +15,10 @@
 #include "groups.bpf.h"
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
+#include "idle_class.bpf.h"
 #include "part.bpf.h"
+#include "preempt.bpf.h"
+#include "rest.bpf.h"
 #include "safety_net.bpf.h"
 #include "unstored.bpf.h"
 
@@ -52,6 +55,8 @@ static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cp
 	}
 	if (kind == DSQ_READY)
 		begin_ready_in(p, taskc->ready_on & ~DSQ_KIND, cpuc);
+	if (kind == DSQ_OVERTAKES)
+		advance_policy_vtime(domain_at(taskc->ready_on & ~DSQ_KIND), taskc->policy_vtime);
 }
 
 void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
@@ -99,8 +104,13 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->yielded = 0;
 	taskc->began_ns = taskc->started_ns;
 	taskc->run_slice_ns = p->scx.slice;
+	taskc->rest_ns = 0;
 	cpuc->weight = p->scx.weight;
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
+	if (cpuc->running)
+		publish_begin(p, taskc, cpuc);
+	if (is_idle_class(p))
+		begin_idle_class(scx_bpf_task_cpu(p));
 	taskc->ran_on = scx_bpf_task_cpu(p);
 	note_run_domain(p, taskc, cpuc->domain);
 }
@@ -124,6 +134,7 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 		return;
 	}
 	if (taskc) {
+		keep_rest(taskc, cpuc, runnable);
 		charge(taskc, p, cpuc);
 		if (sleeps)
 			end_burst(taskc);
@@ -134,6 +145,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 		cpuc->weight = 0;
 		cpuc->running = 0;
 		cpuc->runs_bound = 0;
+		end_idle_class(cpuc, scx_bpf_task_cpu(p));
+		WRITE_ONCE(cpuc->run_rate, 0);
 	}
 }
 

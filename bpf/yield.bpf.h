@@ -83,18 +83,6 @@ static __noinline bool head_has_yielded(u64 dsq)
 	return !others;
 }
 
-/* Why `p`, which is being enqueued, gives way. */
-static u32 why_it_gives_way(struct task_struct *p, struct cpu_ctx *cpuc, u64 enq_flags)
-{
-	u32 why;
-
-	if (!cpuc || !cpuc->gives_way || enq_flags & SCX_ENQ_WAKEUP || !scx_bpf_task_running(p))
-		return GIVES_WAY_NOT;
-	why = cpuc->gives_way;
-	cpuc->gives_way = GIVES_WAY_NOT;
-	return why;
-}
-
 /*
  * The task has yielded on `cpu`, in a slice that was decided: it pays for what it gives up. READY
  * number `queue` is where it will be ready.

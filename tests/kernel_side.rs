@@ -134,7 +134,9 @@ fn an_idle_cpu_that_is_found_late_moves_the_task_itself() {
 /// A task that wakes up beside busy CPUs waits on the run queue of its waker, which is about to sleep and needs not move it.
 #[test]
 fn a_task_waits_on_the_run_queue_of_its_waker() {
-    let mut setup = setup(2.0);
+    // Were tasks to give way, others would move.
+    let scheduler = Builder::from(PolicyKind::Vruntime).with(|options| options.no_preempt = true);
+    let mut setup = Setup { scheduler, ..setup(2.0) };
     setup.costs.set("take_over=100000").unwrap();
     let tasks = r#""hog": {"instance": 6, "run": 1000},
         "ping": {"instance": 4, "run": 100, "sem_post": "a", "sem_wait": "b"},

@@ -439,7 +439,8 @@ fn decisions_that_stand_spare_activations_and_cost_nobody_its_share() {
     });
     assert!(shares[0][1] > shares[0][0] && shares[0][1] > 0.9, "{shares:?}");
     assert!(shares[1][1] > 0.95, "{shares:?}");
-    // Eight of the tasks are in one domain and six in the other: 0.990.
+    // Both hogs may be at home in one domain, whose services then get less: 0.977, and 0.990 where no
+    // task gives way.
     let fairness = group(&standing, "service").fairness.unwrap();
-    assert!(fairness > 0.985, "{fairness}");
+    assert!(fairness > 0.97, "{fairness}");
 }

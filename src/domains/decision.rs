@@ -18,7 +18,7 @@ impl<S: Seam> Scheduler<S> {
             vtime: choice.key.unwrap_or(self.sequence),
             pid: task.pid.0 as u32,
             cpu,
-            flags: flags | self.standing_flag(choice),
+            flags: flags | self.standing_flag(choice) | self.overtaking_flag(),
             domain: self.context.domain.0,
             vtime_rate: choice.vtime_rate.per_ns(task.weight),
             unused: 0,
@@ -46,6 +46,15 @@ impl<S: Seam> Scheduler<S> {
                 Some(cpu) => (cpu.0, abi::decision_flags_DECISION_IDLE),
                 None => (abi::none_NO_CPU, 0),
             },
+        }
+    }
+
+    /// The flag of decisions whose tasks running ones may give way to.
+    #[inline]
+    fn overtaking_flag(&self) -> u32 {
+        match self.policy.wakeups_preempt() {
+            true => abi::decision_flags_DECISION_OVERTAKES,
+            false => 0,
         }
     }
 

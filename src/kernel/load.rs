@@ -394,6 +394,7 @@ macro_rules! write_options {
         $data.standing = options.standing;
         $data.strict = options.strict;
         $data.no_steal = options.no_steal;
+        $data.no_preempt = options.no_preempt;
         $data.partial = options.partial;
         $data.no_freq_scaling = options.no_freq_scaling;
         let offered = $crate::kernel::load::offered_cpus(domains, options);
@@ -561,6 +562,7 @@ fn set_enumerators(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) ->
             __SCX_DSQ_LOCAL_ON = "SCX_DSQ_LOCAL_ON";
         "scx_enq_flags":
             __SCX_ENQ_WAKEUP = "SCX_ENQ_WAKEUP",
+            __SCX_ENQ_PREEMPT = "SCX_ENQ_PREEMPT",
             __SCX_ENQ_LAST = "SCX_ENQ_LAST";
         "scx_kick_flags":
             __SCX_KICK_IDLE = "SCX_KICK_IDLE";

@@ -73,6 +73,10 @@ pub struct RunOptions {
     /// keep their home (to see what that costs)
     #[arg(long)]
     pub no_steal: bool,
+    /// No running task gives way to one that wakes up before its slice ends, unless a policy says so
+    /// (to see what that is worth)
+    #[arg(long)]
+    pub no_preempt: bool,
     /// Schedule only the tasks that chose the scheduling class SCHED_EXT themselves
     #[arg(long)]
     pub partial: bool,
@@ -300,6 +304,7 @@ mod tests {
         standing: 3,
         strict: true,
         no_steal: true,
+        no_preempt: true,
         partial: true,
         dedicate: true,
         prefer: Some(Prefer::Efficiency),

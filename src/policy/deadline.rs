@@ -54,6 +54,10 @@ impl Policy for Deadline {
         self.fair.len()
     }
 
+    fn wakeups_preempt(&self) -> bool {
+        true
+    }
+
     fn virtual_time(&self) -> u64 {
         self.fair.vtime()
     }

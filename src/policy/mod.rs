@@ -117,6 +117,20 @@ pub trait Policy: Send {
         false
     }
 
+    /// Whether a task that wakes up may make a running one give way, if its key comes before the key
+    /// that the running one has come to. The kernel's side compares the two by itself, for tasks
+    /// whose last [`Choice`] was [at a virtual time](Choice::at_virtual_time): at once if the
+    /// decision still [stands](Choice::standing), otherwise as soon as the domain thread has decided,
+    /// for which it then has a CPU at once.
+    ///
+    /// A policy says so if its keys tell who needs the CPU more at any moment, not only when a slice
+    /// ends: `vruntime` and `deadline` do, `fifo` does not. What gives way keeps the rest of its
+    /// slice. It does so after a protected run, for tasks that run briefly, and as often as a budget
+    /// allows; with `--no-preempt` it never does.
+    fn wakeups_preempt(&self) -> bool {
+        false
+    }
+
     /// The domain's virtual time, in the units of [`Choice::key`]. The scheduler publishes it, so
     /// that [`Policy::adopt`] can convert the memo of a task that comes from another domain. A
     /// policy without virtual time leaves it 0.

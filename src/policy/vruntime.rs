@@ -71,6 +71,10 @@ impl Policy for Vruntime {
         self.fair.len()
     }
 
+    fn wakeups_preempt(&self) -> bool {
+        true
+    }
+
     fn virtual_time(&self) -> u64 {
         self.fair.vtime()
     }

@@ -117,6 +117,7 @@ impl<'a> M<'a> {
         let group = ROOT;
         let birth = Birth { flags, name, cpu, cpus: &cpus, weight, real_time, group };
         self.kernel.create(task, &birth, None)?;
+        self.kernel.task_mut(task).c.policy = phase.priority.map_or(0, Priority::class);
         self.tasks[task.index()].account.born_ns = self.kernel.at();
         self.prepare_program(task);
         self.wake(task, Wake::New);
@@ -183,6 +184,7 @@ impl<'a> M<'a> {
         self.kernel.set_weight(task, weight);
         if let Some(priority) = priority {
             self.kernel.set_class(task, priority.real_time());
+            self.kernel.task_mut(task).c.policy = priority.class();
         }
         !moves || self.kernel.set_cpus_allowed(task, &cpus)
     }

@@ -108,6 +108,18 @@ impl Priority {
         }
     }
 
+    /// The number of its scheduling class for the kernel.
+    pub(crate) fn class(self) -> u32 {
+        const SCHED_OTHER: u32 = 0;
+        const SCHED_FIFO: u32 = 1;
+        const SCHED_IDLE: u32 = 5;
+        match self {
+            Priority::Nice(_) => SCHED_OTHER,
+            Priority::RealTime(_) => SCHED_FIFO,
+            Priority::Idle => SCHED_IDLE,
+        }
+    }
+
     /// The weight that the kernel gives a task in sched_ext: 100 for nice 0, at least 1.
     ///
     /// ```

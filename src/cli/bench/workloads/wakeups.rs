@@ -115,7 +115,7 @@ impl Hogs {
         // SAFETY: `param` outlives the call; 0 is the thread that calls.
         let chosen = unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
         nix::errno::Errno::result(chosen).context("cannot choose the scheduling class of a hog")?;
-        // SAFETY: setpriority takes no pointers; 0 is the thread that calls.
+        // SAFETY: setpriority has no pointer among its arguments; 0 is the thread that calls.
         let chosen = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
         nix::errno::Errno::result(chosen).context("cannot choose the nice value of a hog")?;
         Ok(())

@@ -333,6 +333,22 @@ static inline void bpf_cpumask_set_cpu(u32 cpu, struct bpf_cpumask *mask)
 	mask->cpumask.bits[cpu / 64] |= 1ULL << cpu % 64;
 }
 
+static inline bool bpf_cpumask_test_and_set_cpu(u32 cpu, struct bpf_cpumask *mask)
+{
+	bool was = bpf_cpumask_test_cpu(cpu, &mask->cpumask);
+
+	bpf_cpumask_set_cpu(cpu, mask);
+	return was;
+}
+
+static inline bool bpf_cpumask_test_and_clear_cpu(u32 cpu, struct bpf_cpumask *mask)
+{
+	bool was = bpf_cpumask_test_cpu(cpu, &mask->cpumask);
+
+	mask->cpumask.bits[cpu / 64] &= ~(1ULL << cpu % 64);
+	return was;
+}
+
 struct bpf_cpumask *sim_create_cpumask(void);
 u32 sim_any_distribute(const struct cpumask *mask);
 #define bpf_cpumask_create sim_create_cpumask

@@ -1,0 +1,204 @@
+//! Who gives way to a task that wakes up, and how often, seen from outside in the simulator.
+//!
+//! Times here are virtual, so they are the same in every run and may be asserted.
+
+use scx_manyland::Builder;
+use scx_manyland::policy::kind::PolicyKind;
+use scx_manyland::simulator::report::{GroupReport, Report};
+use scx_manyland::simulator::workload::Workload;
+use scx_manyland::simulator::{Setup, simulate};
+use scx_manyland::topology::{Source, Topology};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const FOUR: &str = "L3Cache:2 Core:2 PU:1";
+const ONE: &str = "L3Cache:1 Core:1 PU:1";
+
+/// The time between two ticks (microseconds), at which slices end.
+const TICK_US: f64 = 4000.0;
+
+fn setup(policy: PolicyKind, seconds: f64) -> Setup {
+    let scheduler = Builder::from(policy);
+    Setup { scheduler, length: Some(Duration::from_secs_f64(seconds)), ..Setup::default() }
+}
+
+fn without(setup: Setup) -> Setup {
+    Setup { scheduler: setup.scheduler.with(|options| options.no_preempt = true), ..setup }
+}
+
+fn run(machine: &str, tasks: &str, setup: &Setup) -> Report {
+    let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
+    simulate(&machine, &workload, setup, None).unwrap()
+}
+
+fn group<'a>(report: &'a Report, name: &str) -> &'a GroupReport {
+    report.groups.iter().find(|group| group.name == name).unwrap()
+}
+
+/// How many running tasks gave way to woken ones, or to the domain thread for them.
+fn gave_way(report: &Report) -> u64 {
+    report.domains.iter().map(|domain| domain.counts.overtaken + domain.counts.hurried).sum()
+}
+
+/// Hogs for each of four CPUs, and a task that sleeps for 10 ms and runs for a moment.
+fn probe(hogs: u32, kind: &str) -> String {
+    format!(
+        r#""hog": {{"instance": {}, {kind}, "run": 20000}}, "probe": {{"run": 50, "sleep": 10000}}"#,
+        4 * hogs
+    )
+}
+
+const KINDS: [&str; 3] = [r#""priority": 0"#, r#""priority": 19"#, r#""policy": "SCHED_IDLE""#];
+
+#[test]
+fn a_woken_task_goes_before_hogs_at_once() {
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        for (kind, hogs) in KINDS.iter().flat_map(|kind| [1, 2, 4].map(|hogs| (kind, hogs))) {
+            let tasks = probe(hogs, kind);
+            let report = run(FOUR, &tasks, &setup(policy, 8.0));
+            let delay = &group(&report, "probe").run_delay_us;
+            let waits = &run(FOUR, &tasks, &without(setup(policy, 8.0)));
+            let waits = &group(waits, "probe").run_delay_us;
+            let what = format!("{policy}, {hogs} a CPU of {kind}: {delay:?}, else {waits:?}");
+            assert!(delay.p50 < 20.0 && delay.mean < 300.0 && delay.p99 < 1.5 * TICK_US, "{what}");
+            assert!(waits.p50 > 1000.0 && delay.mean * 8.0 < waits.mean, "{what}");
+        }
+    }
+}
+
+/// New tasks have no decision that stands, and tasks that compute have no short runs.
+#[test]
+fn work_of_sched_idle_gives_way_to_all_that_wakes_up() {
+    let tasks = r#""hog": {"instance": 8, "policy": "SCHED_IDLE", "run": 20000},
+        "shell": {"loop": 150, "fork": "child", "sem_wait": "end", "run": 200},
+        "child": {"instance": 0, "loop": 1, "run": 3000, "sem_post": "end"},
+        "worker": {"run": 4000, "sleep": 7000}"#;
+    for policy in PolicyKind::ALL {
+        let report = run(FOUR, tasks, &setup(policy, 5.0));
+        for name in ["child", "worker"] {
+            let delay = &group(&report, name).run_delay_us;
+            assert!(delay.p99 < 100.0, "{policy} {name}: {delay:?}");
+        }
+        // They have all the rest.
+        let busy: f64 = report.groups.iter().map(|group| group.cpu_s).sum();
+        assert!(busy > 19.0, "{policy}: {busy} s");
+    }
+}
+
+/// A task of SCHED_IDLE goes before none.
+#[test]
+fn work_of_sched_idle_makes_none_give_way() {
+    let tasks = r#""hog": {"instance": 4, "run": 20000},
+        "idle": {"instance": 4, "policy": "SCHED_IDLE", "run": 50, "sleep": 10000}"#;
+    let report = run(FOUR, tasks, &setup(PolicyKind::Vruntime, 5.0));
+    assert_eq!(gave_way(&report), 0);
+}
+
+/// The order of arrival does not say who needs the CPU more.
+#[test]
+fn no_task_gives_way_under_fifo_or_without_preemption() {
+    let tasks = probe(1, KINDS[0]);
+    let fifo = run(FOUR, &tasks, &setup(PolicyKind::Fifo, 5.0));
+    let vruntime = run(FOUR, &tasks, &without(setup(PolicyKind::Vruntime, 5.0)));
+    assert_eq!((gave_way(&fifo), gave_way(&vruntime)), (0, 0));
+}
+
+/// What gives way keeps its slice and its key: no message, and no new decision.
+#[test]
+fn a_task_that_gave_way_goes_on_without_a_message() {
+    let report = run(FOUR, &probe(1, KINDS[0]), &setup(PolicyKind::Vruntime, 20.0));
+    let gave_way = gave_way(&report) as f64;
+    let probe = group(&report, "probe").passes as f64;
+    let queued: u64 = report.domains.iter().map(|domain| domain.counts.queued).sum();
+    // One in eight wake-ups of the probe, and hogs whose slice was over.
+    assert!(gave_way > 0.9 * probe && (queued as f64) < 0.75 * gave_way, "{report:?}");
+}
+
+/// A hundred tasks that wake up all the time.
+const WAKERS: &str = r#""waker": {"instance": 100, "run": 20, "sleep": 9000}"#;
+
+#[test]
+fn a_storm_of_wakeups_leaves_hogs_their_shares() {
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        let tasks = format!(
+            r#""heavy": {{"run": 20000}}, "light": {{"priority": 5, "run": 20000}}, {WAKERS}"#
+        );
+        let [with, else_] = [setup(policy, 20.0), without(setup(policy, 20.0))]
+            .map(|setup| run(ONE, &tasks, &setup));
+        assert!(gave_way(&with) > 1000, "{with:?}");
+        let cpu = |report: &Report, name| group(report, name).cpu_s;
+        let ratio = cpu(&with, "heavy") / cpu(&with, "light");
+        assert!((ratio / (100.0 / 33.0) - 1.0).abs() < 0.02, "{policy}: {ratio}");
+        for hog in ["heavy", "light"] {
+            let wakers = cpu(&with, "waker") - cpu(&else_, "waker");
+            let (has, had) = (cpu(&with, hog), cpu(&else_, hog));
+            assert!((has + wakers) / had > 0.98, "{policy} {hog}: {has} s of {had}");
+        }
+    }
+}
+
+#[test]
+fn a_cpu_gives_way_as_often_as_its_budget_allows() {
+    let tasks = format!(r#""hog": {{"instance": 2, "run": 20000}}, {WAKERS}"#);
+    let report = run(ONE, &tasks, &setup(PolicyKind::Vruntime, 10.0));
+    // Once in half a millisecond, and four times more at the beginning.
+    assert!((1000..=20_004).contains(&gave_way(&report)), "{}", gave_way(&report));
+}
+
+/// Two tasks that wake up on the same CPU make each other give way once for a wake-up at most.
+#[test]
+fn two_wakers_play_no_ping_pong() {
+    let tasks = r#""a": {"run": 900, "timer": {"ref": "unique", "period": 2100}},
+        "b": {"run": 900, "timer": {"ref": "unique", "period": 2300}}"#;
+    for policy in [PolicyKind::Vruntime, PolicyKind::Deadline] {
+        let report = run(ONE, tasks, &setup(policy, 10.0));
+        let passes = group(&report, "a").passes + group(&report, "b").passes;
+        assert!(gave_way(&report) <= passes / 2, "{policy}: {} of {passes}", gave_way(&report));
+        assert!(report.switches <= passes * 5 / 2, "{policy}: {} of {passes}", report.switches);
+    }
+}
+
+/// The runs of tasks and of the domain thread on the only CPU: who, from when to when (microseconds).
+fn runs(tasks: &str, setup: &Setup) -> Vec<(String, f64, f64)> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let machine = Topology::load(&Source::Synthetic(ONE.to_owned())).unwrap();
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
+    simulate(&machine, &workload, setup, Some(file.path())).unwrap();
+    let trace: Value =
+        serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
+    let of_tasks = trace["traceEvents"].as_array().unwrap().iter().filter(|event| {
+        let name = event["name"].as_str().unwrap();
+        event["ph"] == "X" && ["hog", "waker", "manyland"].iter().any(|task| name.starts_with(task))
+    });
+    of_tasks
+        .map(|event| {
+            let (at, for_) = (event["ts"].as_f64().unwrap(), event["dur"].as_f64().unwrap());
+            (event["name"].as_str().unwrap().to_owned(), at, at + for_)
+        })
+        .collect()
+}
+
+/// A hog that leaves the CPU elsewhere than at a tick has given way, and had its protected run. Next
+/// to a tick only the run that comes after it tells whether its turn is over.
+#[test]
+fn no_task_gives_way_within_its_protected_run() {
+    let tasks = r#""hog": {"instance": 3, "run": 20000},
+        "waker": {"instance": 7, "run": 20, "timer": {"ref": "unique", "period": 1237}}"#;
+    let runs = runs(tasks, &setup(PolicyKind::Vruntime, 10.0));
+    let is_hog = |name: &str| name.starts_with("hog");
+    let (mut had, mut least, mut gave_way) = (BTreeMap::new(), f64::MAX, 0);
+    for two in runs.windows(2).filter(|two| is_hog(&two[0].0)) {
+        let (name, from, to) = &two[0];
+        let turn = had.entry(name).or_insert(f64::INFINITY);
+        *turn += to - from;
+        if to % TICK_US < 50.0 {
+            *turn = if is_hog(&two[1].0) { 0.0 } else { f64::INFINITY };
+        } else if turn.is_finite() {
+            gave_way += 1;
+            least = least.min(*turn);
+        }
+    }
+    assert!(gave_way > 20 && least >= 95.0, "{gave_way} times, after {least} us at least");
+}
