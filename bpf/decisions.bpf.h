@@ -251,7 +251,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		if (transfer.to == (DSQ_READY | d->domain))
 			domc->to_ready++;
 		else
-			kick_for_part(p, domc);
+			kick_for_part(p, domc, d->domain,
+				      (u32)(transfer.to & ~DSQ_KIND) - nr_domains);
 		return;
 	}
 	note_own(kick);

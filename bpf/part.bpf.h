@@ -210,15 +210,6 @@ __weak u32 part_with_tasks(u32 d, u32 cpu, u32 kind)
 	return best;
 }
 
-/* Wakes an idle CPU that `p` may use, since it is ready in a part. */
-static void kick_for_part(struct task_struct *p, struct domain_ctx *domc)
-{
-	s32 cpu = any_idle(domc) ? scx_bpf_pick_idle_cpu(p->cpus_ptr, 0) : -1;
-
-	if (cpu >= 0)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-}
-
 /* An idle CPU of a part, by the mirror. Negative: there is none. */
 __weak s32 idle_cpu_of(u32 slot)
 {
@@ -238,6 +229,24 @@ __weak s32 idle_cpu_of(u32 slot)
 			return i * 64 + count_bits((bits & -bits) - 1);
 	}
 	return -1;
+}
+
+/*
+ * Wakes an idle CPU of a part, as `p` is ready there: one that the kernel says is idle, and if it
+ * says so of none in the domain, one of the mirror. A CPU that has gone idle is in the mirror first,
+ * and one that a kick has woken in vain is there only.
+ */
+static void kick_for_part(struct task_struct *p, struct domain_ctx *domc, u32 d, u32 slot)
+{
+	s32 cpu = any_idle(domc) ? scx_bpf_pick_idle_cpu(p->cpus_ptr, 0) : -1;
+
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	if (cpu >= 0 && domain_of_cpu(cpu) == d)
+		return;
+	cpu = idle_cpu_of(slot);
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
 #endif /* MANYLAND_PART_BPF_H */

@@ -138,6 +138,15 @@ fn no_task_is_lost_whatever_overlaps() {
     assert!(faults.is_empty(), "{} of {count} seeds", faults.len());
 }
 
+/// Seeds of which each has found a task that waited for the heartbeat next to an idle CPU.
+const FOUND: [u64; 4] = [506, 3962, 7733, 19453];
+
+#[test]
+fn what_a_seed_has_found_remains_mended() {
+    let faults: Vec<_> = FOUND.iter().filter_map(|&seed| fault(seed, &run(seed))).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
 #[test]
 fn a_seed_gives_the_same_run_however_paths_overlap() {
     for seed in [0, 1, 2] {
