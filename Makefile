@@ -43,6 +43,9 @@ test-large: setup ## The tests on a guest of 64 CPUs on 4 NUMA nodes, some minut
 test-package: ## The Debian package in a guest with systemd: install, upgrade, reboot, purge (as root)
 	@tools/test-package
 
+test-slow: setup ## Guest tests that take long, or many guests, and seldom fail
+	@BPF_CLANG=$$(tools/clang) cargo run --release --package guest -- --ignored slow::
+
 test-kernels: ## Attach, load and stop the threads on every other kernel series that is supported
 	@tools/test-kernels
 
@@ -82,4 +85,4 @@ setup: ## Install what is missing (Debian, Ubuntu), or list it
 
 .PHONY: bench build check compare compare-simulator count deb deny format fuzz help install \
 	measure-costs plot-scale reliability run run-here sanitize seeds setup soak test test-kernels \
-	test-large test-package try
+	test-large test-package test-slow try

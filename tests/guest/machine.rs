@@ -68,6 +68,9 @@ pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", on_demand: true, .
 /// The same on a kernel whose BTF is malformed (`make test-kernels`).
 pub const MALFORMED: Machine = Machine { name: "malformed", on_demand: true, ..L3X2 };
 
+/// The same for tests that take long, or many guests, and seldom fail (`make test-slow`).
+pub const SLOW: Machine = Machine { name: "slow", on_demand: true, ..L3X2 };
+
 /// Four L3s on two NUMA nodes, eight CPUs, two to a core.
 pub const L3X4: Machine = Machine {
     name: "l3x4",
@@ -98,8 +101,8 @@ pub const LARGE: Machine = Machine {
 };
 
 /// The machines of [`crate::cases`], in the sequence in which their guests are booted.
-pub const ALL: [&Machine; 8] =
-    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &LARGE, &ANY_KERNEL, &MALFORMED];
+pub const ALL: [&Machine; 9] =
+    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &SLOW, &LARGE, &ANY_KERNEL, &MALFORMED];
 
 impl Machine {
     pub fn cpus(&self) -> u32 {

@@ -29,7 +29,7 @@ tests! {
     real_time_tasks_that_alternate_end_nothing: 90 s on L3X2 ANY_KERNEL;
     tasks_that_change_their_class_are_not_awaited: 120 s on L3X2;
     no_fork_fails_for_want_of_memory: 400 s on ANY_KERNEL;
-    it_attaches_again_after_a_stall: 180 s on L3X2;
+    it_attaches_again_after_a_stall: 180 s on SLOW;
     sysrq_s_ends_it: 60 s on L3X2;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
     a_crowd_is_drained_in_parts: 120 s on L3X1 ANY_KERNEL;
@@ -123,11 +123,12 @@ pub fn the_lightest_task_has_its_turns(_: &Machine) -> Result<()> {
     let _others = (0..OTHERS).map(|_| Hog::on(&cpu, LONG)).collect::<Result<Vec<_>>>()?;
     let turns = |who: &str| -> Result<()> {
         for _ in 0..2 {
-            let before = light.run_time()?;
-            thread::sleep(WITHIN);
-            let ran = light.run_time()? - before;
-            println!("{who}, the lightest of {OTHERS} ran for {} ms", ran.as_millis());
-            ensure!(!ran.is_zero(), "{who}, the lightest task did not run for {WITHIN:?}");
+            let (before, since) = (light.run_time()?, Instant::now());
+            while light.run_time()? == before {
+                ensure!(since.elapsed() < WITHIN, "{who}, the lightest did not run for {WITHIN:?}");
+                thread::sleep(Duration::from_millis(100));
+            }
+            println!("{who}, the lightest of {OTHERS} ran after {:?}", since.elapsed());
             ensure!(sched_ext::state() == "enabled", "sched_ext is {}", sched_ext::state());
         }
         Ok(())

@@ -312,7 +312,7 @@ pub const ROWS: &[Row] = &[
         what: "detached and attached 200 times",
         fault: handling::again_and_again,
         has_bar: false,
-        in_make_test: false, // attach::attaches_ten_times_under_load
+        in_make_test: false, // attach::attaches_again_under_load
         mixes: false,
         ..ROW
     },
