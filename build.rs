@@ -34,6 +34,7 @@ fn main() -> Result<()> {
         native::build(compiler.clang(), &out, &out.join(NATIVE))?;
     }
     println!("cargo:rustc-env=SCX_MANYLAND_BUILD_ID={}", build_id());
+    println!("cargo:rustc-env=SCX_MANYLAND_NAME={}", kernel_name(&build_id()));
     println!("cargo:rustc-env=SCX_MANYLAND_FEATURES={}", features());
     Ok(())
 }
@@ -86,4 +87,13 @@ fn statistics(out: &Path) -> Result<()> {
     let text = format!("macro_rules! statistics {{ ($to:ident) => {{ $to! {{\n{list}\n}} }}; }}\n");
     std::fs::write(out.join("statistics.rs"), text)?;
     Ok(())
+}
+
+/// The name by which the kernel knows the scheduler, which has letters, digits, `_` and `.` only.
+fn kernel_name(build_id: &str) -> String {
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let target = env::var("TARGET").unwrap_or_default();
+    let name = format!("manyland_{version}_g{build_id}_{target}");
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+    name.chars().map(allowed).take(127).collect()
 }

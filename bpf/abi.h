@@ -26,6 +26,7 @@ enum limits {
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
 	EXIT_TEXT_LEN = 1024,
+	DUMP_PIECE = 4096, /* bytes of a piece of an exit's dump */
 	VTIME_RATE_ONE = 1 << 16, /* the rate of 1 for each nanosecond */
 	CROWD_PER_CPU = 8, /* with more waiting tasks for each CPU there is a crowd */
 	LATENCY_PARTS = 4, /* buckets for each power of two of a latency */
@@ -414,6 +415,11 @@ struct group {
 /* The context of the program `mark_thread`. Written by the domain thread that runs it. */
 struct thread_mark {
 	u32 domain;
+};
+
+/* A piece of the kernel's dump at an exit. */
+struct dump_piece {
+	char text[DUMP_PIECE];
 };
 
 /* Why the scheduler left. Written by BPF once, `kind` last. */

@@ -35,6 +35,7 @@
  *   - balance.bpf.h evens out the loads of the domains;
  *   - groups.bpf.h knows the cgroups, and the group of each task;
  *   - part.bpf.h has queues for tasks that may use a part of a domain;
+ *   - dump.bpf.h says what the scheduler thought, for the kernel's dump;
  *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
  *   - state.bpf.h has the options, maps and states, stats.bpf.h the counters, and abi.h what user
  *     space sees.
@@ -82,6 +83,7 @@ char _license[] SEC("license") = "GPL";
 #include "task.bpf.h"
 #include "heartbeat.bpf.h"
 #include "stats.bpf.h"
+#include "dump.bpf.h"
 
 static s32 create_queues(void)
 {
@@ -136,6 +138,7 @@ void BPF_STRUCT_OPS(manyland_exit, struct scx_exit_info *info)
 	bpf_probe_read_kernel_str(exit_record.reason, sizeof(exit_record.reason), info->reason);
 	bpf_probe_read_kernel_str(exit_record.message, sizeof(exit_record.message), info->msg);
 	exit_record.code = info->exit_code;
+	record_dump(info);
 	__sync_val_compare_and_swap(&exit_record.kind, 0, kind);
 	bpf_ringbuf_output(&exits, &kind, sizeof(kind), BPF_RB_FORCE_WAKEUP);
 }
@@ -162,6 +165,9 @@ SCX_OPS_DEFINE(manyland_ops,
 	       .cgroup_set_weight = (void *)manyland_cgroup_set_weight,
 	       .cgroup_set_bandwidth = (void *)manyland_cgroup_set_bandwidth,
 	       .cgroup_set_idle = (void *)manyland_cgroup_set_idle,
+	       .dump = (void *)manyland_dump,
+	       .dump_cpu = (void *)manyland_dump_cpu,
+	       .dump_task = (void *)manyland_dump_task,
 	       .init = (void *)manyland_init,
 	       .exit = (void *)manyland_exit,
 	       /*

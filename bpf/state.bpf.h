@@ -37,6 +37,7 @@ OPTION bool no_steal; /* domains do not help each other */
 OPTION bool no_freq_scaling; /* frequencies are left at what the kernel chose at attach */
 OPTION bool no_preempt; /* no running task gives way to one that wakes up */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
+OPTION u32 nr_dump_pieces; /* how much of an exit's dump is kept, by DUMP_PIECE */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
 
 /*

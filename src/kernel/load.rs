@@ -7,6 +7,7 @@
 //! Invariant: no task is scheduled by us before [`Loaded::attach`], and none after [`Attached`] is
 //! dropped.
 
+use super::dump::{ExitDump, PIECE, pieces};
 use super::exit::Exit;
 use super::probe;
 use super::rings::{DecisionRing, HEADER, NoticeRing};
@@ -55,6 +56,7 @@ fn listen(verbose: bool) {
 pub struct Loaded<'obj> {
     skeleton: BpfSkel<'obj>,
     shared: Arc<SharedDomains>,
+    dump: ExitDump,
     /// Inner maps: the outer maps hold them too, but descriptors are needed to map them.
     rings: Vec<(MapHandle, MapHandle)>,
     /// One more than the highest number of a CPU.
@@ -82,12 +84,13 @@ impl<'obj> Loaded<'obj> {
         set_flags(&mut open, options, &btf)?;
         choose_preemption_hook(&mut open, &btf);
         choose_group_callbacks(&mut open, &btf);
-        set_sizes(&mut open, domains, preferences, nr_cpus)?;
+        set_sizes(&mut open, domains, preferences, nr_cpus, pieces(options.exit_dump_len))?;
         let skeleton = open.load().context(
             "cannot load the BPF side into this kernel; the lines above with -v say why",
         )?;
         let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
-        let mut loaded = Self { skeleton, shared, rings: Vec::new(), nr_cpus };
+        let dump = ExitDump::new(skeleton.maps.exit_dump.as_fd(), pieces(options.exit_dump_len))?;
+        let mut loaded = Self { skeleton, shared, dump, rings: Vec::new(), nr_cpus };
         loaded.create_rings(domains)?;
         Ok(loaded)
     }
@@ -348,6 +351,11 @@ impl Attached<'_> {
         Ok(())
     }
 
+    /// The kernel's dump, once an error has ended the scheduler; empty before.
+    pub fn dump(&self) -> String {
+        self.loaded.dump.text()
+    }
+
     /// Gives the machine back to the kernel's own scheduler, and answers why it was ours no more.
     pub fn detach(mut self) -> Option<Exit> {
         drop(self.link.take());
@@ -469,6 +477,7 @@ fn set_options(
     let possible = listed_cpus("possible").map_or(usize::MAX, |cpus| cpus.len());
     data.nr_possible_cpus = u32::try_from(possible).unwrap_or(u32::MAX);
     data.khugepaged_pid = khugepaged();
+    data.nr_dump_pieces = pieces(options.exit_dump_len);
     Ok(())
 }
 
@@ -490,7 +499,12 @@ fn set_flags(
     if upgrades_cores {
         flags |= flag("SCX_OPS_ENQ_LAST");
     }
-    open.struct_ops.manyland_ops_mut().flags = flags;
+    let ops = open.struct_ops.manyland_ops_mut();
+    ops.flags = flags;
+    ops.exit_dump_len = pieces(options.exit_dump_len) * PIECE as u32;
+    for (to, from) in ops.name.iter_mut().zip(probe::NAME.bytes().chain([0])) {
+        *to = from as std::ffi::c_char;
+    }
     Ok(())
 }
 
@@ -526,6 +540,7 @@ fn set_sizes(
     domains: &Domains,
     preferences: &Preferences,
     nr_cpus: u32,
+    dump_pieces: u32,
 ) -> Result<()> {
     let count = u32::try_from(domains.len())?;
     let maps = &mut open.maps;
@@ -540,6 +555,7 @@ fn set_sizes(
     // The last one is that of all domains.
     maps.masks.set_max_entries(count + 1)?;
     maps.cpus.set_max_entries(nr_cpus)?;
+    maps.exit_dump.set_max_entries(dump_pieces.max(1))?;
     let steps = preferences.all_steps().count();
     maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
     maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;

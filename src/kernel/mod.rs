@@ -5,11 +5,12 @@
 //!   it.
 //! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF.
 //! - [`seam`] puts both below a domain thread.
-//! - [`exit`] says why the scheduler was detached.
+//! - [`exit`] says why the scheduler was detached, and [`dump`] what the kernel knew then.
 //!
 //! Invariant: dropping [`load::Attached`] gives the machine back to the kernel's own scheduler, and
 //! so does the end of the process, however it ends: the kernel holds the link.
 
+pub mod dump;
 pub mod exit;
 pub mod load;
 pub mod options;

@@ -98,6 +98,10 @@ pub struct RunOptions {
     /// The form of the statistics (with --stats)
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum, requires = "stats_secs")]
     pub stats_format: Format,
+    /// How many bytes of the kernel's dump to print if an error ends the scheduler (0 to 1048576;
+    /// 0: none of it)
+    #[arg(long, value_name = "N", default_value_t = 32768, value_parser = number::<u32>(0..=1_048_576))]
+    pub exit_dump_len: u32,
     /// Say more of what is being done
     #[arg(short, long)]
     pub verbose: bool,
@@ -311,6 +315,7 @@ mod tests {
         no_freq_scaling: true,
         stats_secs: Some(Seconds(Duration::from_millis(1500))),
         stats_format: Format::Json,
+        exit_dump_len: 4096,
         verbose: true,
     };
 

@@ -68,6 +68,14 @@ pub fn attached() -> Option<String> {
     Some(read("root/ops").map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()))
 }
 
+/// The name by which the kernel knows this scheduler: build.rs makes it of version and build.
+pub const NAME: &str = env!("SCX_MANYLAND_NAME");
+
+/// Whether the kernel's name of a scheduler is that of some version of this one.
+pub fn is_ours(name: &str) -> bool {
+    name.strip_prefix("manyland").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 /// Whether a sched_ext scheduler is attached and schedules all tasks.
 pub fn is_enabled() -> bool {
     fs::read_to_string(Path::new(SCHED_EXT).join("state"))
@@ -144,6 +152,15 @@ pub fn enumerator(btf: &Btf<'_>, enumeration: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel accepts letters, digits, `_` and `.` in a name of 127 bytes.
+    #[test]
+    fn the_name_has_the_version_and_is_accepted() {
+        assert!(NAME.starts_with(concat!("manyland_", env!("CARGO_PKG_VERSION"), "_g")), "{NAME}");
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+        assert!(NAME.len() < 128 && NAME.chars().all(allowed), "{NAME}");
+        assert!(is_ours(NAME) && is_ours("manyland") && !is_ours("manylands") && !is_ours("lavd"));
+    }
 
     #[test]
     fn only_confidentiality_keeps_bpf_from_reading() {

@@ -143,7 +143,11 @@ impl Crew {
             self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals, changes);
         let faults = statistics.page_faults();
         drop(statistics);
+        let dump = attached.dump();
         let exit = attached.detach();
+        if matches!(exit, Some(Exit::Failed(_) | Exit::Evicted(_))) && !dump.is_empty() {
+            report(&format!("{}\n", dump.trim_end()));
+        }
         outcome(reason?, exit, faults)
     }
 

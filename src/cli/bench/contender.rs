@@ -44,9 +44,6 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// The time between two checks of a contender.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The name that the kernel knows our scheduler by.
-const OPS: &str = "manyland";
-
 impl Contender {
     pub fn kernel() -> Self {
         Self { name: "kernel".into(), kind: ContenderKind::Kernel }
@@ -134,7 +131,11 @@ impl Contender {
             interrupt.pause(CHECK_INTERVAL)?;
         }
         running.ops = probe::attached().unwrap_or_default();
-        ensure!(!ours || running.ops == OPS, "scheduler \"{}\" has attached instead", running.ops);
+        ensure!(
+            !ours || probe::is_ours(&running.ops),
+            "scheduler \"{}\" has attached instead",
+            running.ops
+        );
         Ok(Some(running))
     }
 }

@@ -63,7 +63,7 @@ impl Scheduler {
     fn attached(self) -> Result<Scheduler> {
         let mut scheduler = self;
         let deadline = Instant::now() + ATTACH_LIMIT;
-        while !(sched_ext::state() == "enabled" && sched_ext::scheduler() == OPS) {
+        while !(sched_ext::state() == "enabled" && sched_ext::scheduler().starts_with(OPS)) {
             if let Some(status) = scheduler.process.try_wait()? {
                 bail!(
                     "the scheduler did not attach but ended ({status}):\n{}",

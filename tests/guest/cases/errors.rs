@@ -27,7 +27,7 @@ pub fn a_second_scheduler_is_refused(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     is_one_clear_line(&scheduler::run(&[])?, "manyland")?;
     ensure!(
-        sched_ext::state() == "enabled" && sched_ext::scheduler() == "manyland",
+        sched_ext::state() == "enabled" && sched_ext::scheduler().starts_with("manyland_"),
         "the first scheduler is gone"
     );
     load::hackbench(1, 10, Duration::from_secs(30))?;

@@ -13,8 +13,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
+use scx_manyland::kernel::probe;
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -31,6 +33,7 @@ tests! {
     no_fork_fails_for_want_of_memory: 400 s on ANY_KERNEL;
     it_attaches_again_after_a_stall: 180 s on SLOW;
     sysrq_s_ends_it: 60 s on L3X2;
+    sysrq_d_shows_what_it_thinks: 60 s on L3X2 ANY_KERNEL;
     tasks_die_on_their_way_to_another_domain: 90 s on L3X2;
     a_crowd_is_drained_in_parts: 120 s on L3X1 ANY_KERNEL;
     decisions_may_change_while_they_are_read: 90 s on L3X2;
@@ -288,7 +291,8 @@ pub fn no_fork_fails_for_want_of_memory(_: &Machine) -> Result<()> {
 /// A real-time task that never pauses keeps a bound task waiting until the kernel ends the
 /// scheduler. Once that is over the scheduler attaches again, and says why it had to.
 pub fn it_attaches_again_after_a_stall(_: &Machine) -> Result<()> {
-    console::expect("sched_ext: BPF scheduler \"manyland\" disabled (runnable task stall)")?;
+    let disabled = format!("sched_ext: BPF scheduler \"{}\" disabled", probe::NAME);
+    console::expect(&format!("{disabled} (runnable task stall)"))?;
     let scheduler = Scheduler::start(&STATS)?;
     let before = sched_ext::attachments();
     let cpu = CpuSet::from_iter(cpus::online()?.iter().take(1));
@@ -307,6 +311,11 @@ pub fn it_attaches_again_after_a_stall(_: &Machine) -> Result<()> {
     println!("{said}");
     ensure!(said.contains("failed to run for"), "it does not say why");
     ensure!(said.contains("attaching again"), "it does not say what it does");
+    for of_the_dump in
+        ["manyland: 2 domains", "  thread: ", "  manyland: domain ", "      manyland: "]
+    {
+        ensure!(said.contains(of_the_dump), "its dump has no {of_the_dump:?}");
+    }
     let hogs = hogs_on(&cpus::online()?)?;
     scheduler.decisions_resume()?;
     drop((bound, hogs));
@@ -318,6 +327,37 @@ pub fn sysrq_s_ends_it(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[])?;
     fs::write("/proc/sysrq-trigger", "S").context("cannot press SysRq-S")?;
     scheduler.leaves()
+}
+
+/// SysRq-D makes a dump, which has what the scheduler thought, and ends nothing.
+pub fn sysrq_d_shows_what_it_thinks(_: &Machine) -> Result<()> {
+    let tracing = Path::new("/sys/kernel/tracing");
+    let write = |file: &str, text: &str| {
+        let path = tracing.join(file);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let scheduler = Scheduler::start(&[])?;
+    let hogs = hogs_on(&cpus::online()?)?;
+    let more = hogs_on(&cpus::online()?)?;
+    write("events/sched_ext/sched_ext_dump/enable", "1")?;
+    fs::write("/proc/sysrq-trigger", "D").context("cannot press SysRq-D")?;
+    let trace = fs::read_to_string(tracing.join("trace")).context("cannot read the trace")?;
+    write("events/sched_ext/sched_ext_dump/enable", "0")?;
+    println!("{trace}");
+    for expected in [
+        "manyland: 2 domains",
+        "domain 1: tasks ",
+        "  thread: ",
+        "  notices: ",
+        "  decisions: ",
+        "  manyland: domain ",
+        "      manyland: ",
+        " run kind ",
+    ] {
+        ensure!(trace.contains(expected), "the dump has no {expected:?}");
+    }
+    drop((hogs, more));
+    scheduler.stop()
 }
 
 /// Tasks are killed at any moment on their way from a busy domain to an idle one: with the owner's

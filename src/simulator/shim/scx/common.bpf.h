@@ -202,7 +202,15 @@ struct scx_exit_info {
 	u32 kind;
 	s64 exit_code;
 	const char *reason, *msg;
+	char *dump;
 };
+
+struct scx_dump_ctx {
+	u64 at_ns;
+};
+
+/* The simulated kernel makes no dumps. What bpf/ would say is formatted all the same. */
+#define scx_bpf_dump(fmt, args...) ((void)__builtin_snprintf(NULL, 0, fmt, ##args))
 
 struct sched_ext_ops {
 	s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 wake_flags);
@@ -225,6 +233,9 @@ struct sched_ext_ops {
 	void (*cgroup_set_weight)(struct cgroup *cgrp, u32 weight);
 	void (*cgroup_set_bandwidth)(struct cgroup *cgrp, u64 period_us, u64 quota_us, u64 burst_us);
 	void (*cgroup_set_idle)(struct cgroup *cgrp, bool idle);
+	void (*dump)(struct scx_dump_ctx *dctx);
+	void (*dump_cpu)(struct scx_dump_ctx *dctx, s32 cpu, bool idle);
+	void (*dump_task)(struct scx_dump_ctx *dctx, struct task_struct *p);
 	s32 (*init)(void);
 	void (*exit)(struct scx_exit_info *info);
 	u32 timeout_ms;
