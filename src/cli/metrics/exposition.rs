@@ -89,11 +89,7 @@ impl Metrics<'_> {
         unit: Option<&Unit>,
         values: impl IntoIterator<Item = (L, f64)>,
     ) -> Result<(), Error> {
-        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
+        self.family(MetricType::Gauge, name, help, unit, values)
     }
 
     fn counter<L: EncodeLabelSet>(
@@ -103,10 +99,24 @@ impl Metrics<'_> {
         unit: Option<&Unit>,
         values: impl IntoIterator<Item = (L, f64)>,
     ) -> Result<(), Error> {
-        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        self.family(MetricType::Counter, name, help, unit, values)
+    }
+
+    fn family<L: EncodeLabelSet>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> Result<(), Error> {
+        let mut metric = self.0.encode_descriptor(name, help, unit, kind)?;
         for (labels, value) in values {
             let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+            match kind {
+                MetricType::Counter => one.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
+                _ => one.encode_gauge(&value)?,
+            }
         }
         Ok(())
     }
