@@ -23,10 +23,11 @@
 /*
  * The policy's virtual time for the tasks that wait bound to CPU `bound_to` or, if that is negative,
  * on the WAITING and the READY of number `queue`. If these may use the whole domain it is that of
- * `domc`.
+ * domain `d`. Global, so that the verifier checks it once.
  */
-static u64 policy_vtime_of(struct domain_ctx *domc, u32 queue, s32 bound_to)
+__weak u64 policy_vtime_of(u32 d, u32 queue, s32 bound_to)
 {
+	struct domain_ctx *domc = domain_at(d);
 	struct cpu_ctx *cpuc;
 	struct part *part;
 
@@ -43,8 +44,9 @@ static u64 policy_vtime_of(struct domain_ctx *domc, u32 queue, s32 bound_to)
 }
 
 /* The safety net's. */
-static u64 net_vtime_of(struct domain_ctx *domc, u32 queue, s32 bound_to)
+__weak u64 net_vtime_of(u32 d, u32 queue, s32 bound_to)
 {
+	struct domain_ctx *domc = domain_at(d);
 	struct cpu_ctx *cpuc;
 	struct part *part;
 
@@ -57,7 +59,7 @@ static u64 net_vtime_of(struct domain_ctx *domc, u32 queue, s32 bound_to)
 		if (part)
 			return part->crowd.net_vtime;
 	}
-	return domc->net_vtime;
+	return domc ? domc->net_vtime : 0;
 }
 
 /* Makes a crowd level with its domain. */

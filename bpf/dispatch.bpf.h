@@ -117,7 +117,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 		return false;
 	}
 	grant(prev, taskc, taskc->slice_ns);
-	publish_run(prev, taskc, cpuc, domc, false);
+	publish_run(taskc, cpuc, prev->scx.weight, false);
 	count(&domc->counts.extended);
 	return true;
 }
@@ -234,7 +234,6 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
  */
 static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
-	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 	struct task_ctx *taskc = task_ctx(prev);
 
 	/* What it gives way to has come into the local queue just now. */
@@ -269,8 +268,8 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	if (cpuc->gives_way == GIVES_WAY_YIELDS && taskc && !taskc->free)
 		scx_bpf_task_set_slice(prev, slice_min_ns);
 	cpuc->gives_way = GIVES_WAY_NOT;
-	if (domc && taskc && cpuc->running)
-		publish_run(prev, taskc, cpuc, domc, taskc->free);
+	if (taskc && cpuc->running)
+		publish_run(taskc, cpuc, prev->scx.weight, taskc->free);
 }
 
 /*

@@ -112,7 +112,7 @@ static __always_inline void end(struct task_struct *p, struct task_ctx *taskc,
 				struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
 				u64 enq_flags)
 {
-	u64 vtime = policy_vtime_now(taskc), least = policy_vtime_of(domc, queue, bound_to);
+	u64 vtime = policy_vtime_now(taskc), least = policy_vtime_of(d, queue, bound_to);
 
 	if (taskc->decided_by != d || !taskc->vtime_rate || before(vtime, least))
 		vtime = least;
@@ -137,7 +137,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 		flags |= NOTICE_WAKEUP;
 	if (bound)
 		flags |= NOTICE_BOUND;
-	taskc->vtime = limited_vtime_at(taskc, net_vtime_of(domc, queue, bound ? cpu : -1), credit);
+	taskc->vtime = limited_vtime_at(taskc, net_vtime_of(d, queue, bound ? cpu : -1), credit);
 	settle_unnotified(taskc);
 	taskc->seq++;
 	taskc->free = 0;
@@ -233,7 +233,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	if (kernels)
-		lead_crowd(taskc, net_vtime_of(domc, queue, bound ? cpu : -1));
+		lead_crowd(taskc, net_vtime_of(d, queue, bound ? cpu : -1));
 	if (p->flags & PF_EXITING && !is_stopped(domc, scx_bpf_now())) {
 		end(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;

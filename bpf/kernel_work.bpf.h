@@ -82,10 +82,11 @@ __weak bool kernel_work_is_held_up(u32 d)
 /* The key before those of all tasks that are ready on `dsq`; several such keep their sequence. */
 static u64 kernel_vtime(struct domain_ctx *domc, u64 dsq, s32 bound_to)
 {
+	u32 queue = dsq & ~DSQ_KIND;
 	struct cpu_ctx *cpuc;
 
 	if (domc->keeps_vtime)
-		return policy_vtime_of(domc, dsq & ~DSQ_KIND, bound_to) - KERNEL_LAG_NS;
+		return policy_vtime_of(queue, queue, bound_to) - KERNEL_LAG_NS;
 	cpuc = bound_to >= 0 ? cpu_at(bound_to) : NULL;
 	return first_vtime(dsq, cpuc ? cpuc->own_vtime : domc->ready_vtime);
 }
@@ -103,7 +104,7 @@ static __always_inline void serve_kernel(struct task_struct *p, struct task_ctx 
 	count(&domc->counts.late);
 	taskc->policy_vtime = kernel_vtime(domc, dsq, bound_to);
 	make_ready_at_once(p, taskc, domc, d, queue, bound_to, slice_min_ns, enq_flags);
-	taskc->policy_vtime = policy_vtime_of(domc, queue, bound_to);
+	taskc->policy_vtime = policy_vtime_of(d, queue, bound_to);
 }
 
 /*

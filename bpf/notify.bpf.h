@@ -41,10 +41,10 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
-	m->vtime = flags & NOTICE_BOUND ? policy_vtime_of(NULL, d, m->cpu) :
-		   flags & NOTICE_PART && slot != NO_PART ?
-					  policy_vtime_of(NULL, nr_domains + slot, -1) :
-					  0;
+	m->vtime = 0;
+	if (flags & NOTICE_BOUND || (flags & NOTICE_PART && slot != NO_PART))
+		m->vtime = policy_vtime_of(d, nr_domains + slot,
+					   flags & NOTICE_BOUND ? (s32)m->cpu : -1);
 	m->carried = taskc->carried;
 }
 

@@ -103,24 +103,28 @@ static __always_inline struct overtaker overtaker(struct task_ctx *taskc, struct
 /*
  * A task begins to run on the CPU of `cpuc`, which belongs to the domain `domc`, or goes on there
  * with a new slice: publishes its key. A task that had the CPU for itself (`alone`) is not behind
- * the virtual time.
+ * the virtual time. Global, so that the verifier checks it once.
  */
-static void publish_run(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc,
-			struct domain_ctx *domc, bool alone)
+__weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpuc __arg_nonnull,
+		       u32 weight, bool alone)
 {
-	u64 now = domc->policy_vtime, vtime = now;
+	struct domain_ctx *domc = domain_at(cpuc->domain);
 	u32 rate = taskc->vtime_rate;
+	u64 now, vtime;
 
-	if (no_preempt)
-		return;
+	if (no_preempt || !domc)
+		return 0;
+	now = domc->policy_vtime;
+	vtime = now;
 	if (rate && taskc->decided_by == cpuc->domain)
 		vtime = taskc->run_kind == RUN_DECIDED ? policy_vtime_now(taskc) :
 							 wakeup_vtime(taskc, domc);
 	else
-		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
+		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (weight ?: WEIGHT_NICE_0);
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
 	cpuc->run_ns = taskc->started_ns;
 	WRITE_ONCE(cpuc->run_rate, rate);
+	return 0;
 }
 
 /* Whether a task usually sleeps before half of a slice. */
@@ -161,20 +165,16 @@ static u64 protected_run(u64 usual)
 /* Publishes its key at the beginning of a run, which may be that of the rest of a slice. */
 static void publish_begin(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
-	struct domain_ctx *domc = domain_at(cpuc->domain);
-
-	if (!domc)
-		return;
 	cpuc->slice_began_ns = taskc->started_ns - taskc->had_ns;
 	cpuc->protected_ns = protected_run(taskc->usual_ns);
-	publish_run(p, taskc, cpuc, domc, false);
+	publish_run(taskc, cpuc, p->scx.weight, false);
 }
 
 /*
  * Whether the task on the CPU of `cpuc` gives way. If so, the next CPU that is compared has to have
  * a task that comes later still.
  */
-static bool would_give_way(struct cpu_ctx *cpuc, struct overtaker *to)
+__weak bool would_give_way(struct cpu_ctx *cpuc __arg_nonnull, struct overtaker *to __arg_nonnull)
 {
 	u32 rate = READ_ONCE(cpuc->run_rate);
 	u64 now = scx_bpf_now(), had = now - cpuc->slice_began_ns, vtime;

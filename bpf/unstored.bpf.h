@@ -111,7 +111,7 @@ static void run_in_turn(struct task_struct *p, s32 cpu, u64 enq_flags)
 		vtime = kernel_vtime(domc, dsq, bound ? cpu : -1);
 		slice = slice_min_ns;
 	} else if (domc->keeps_vtime) {
-		vtime = policy_vtime_of(domc, d, bound ? cpu : -1) + turn_of(p);
+		vtime = policy_vtime_of(d, d, bound ? cpu : -1) + turn_of(p);
 	} else {
 		vtime = (bound ? cpuc->own_vtime : domc->ready_vtime) + scx_bpf_dsq_nr_queued(dsq);
 	}
