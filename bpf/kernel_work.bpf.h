@@ -53,6 +53,9 @@ static bool is_crowded(struct domain_ctx *domc, u32 d)
 /*
  * Whether `taskc` is that of a thread of the kernel that begins or wakes up, and has time left that
  * goes before other tasks. Each nanosecond that it used puts the moment off by KERNEL_SHARE.
+ *
+ * Of one run a slice counts at most. After that it shares its CPU as others do, or is a thread in a
+ * guest whose CPU the host has withheld for as long.
  */
 static __noinline bool has_kernel_time(struct task_struct *p __arg_trusted,
 				       struct task_ctx *taskc __arg_nonnull)
@@ -67,7 +70,7 @@ static __noinline bool has_kernel_time(struct task_struct *p __arg_trusted,
 	earliest = now - KERNEL_SHARE * slice_ns;
 	if (before(taskc->kernel_due_ns, earliest))
 		taskc->kernel_due_ns = earliest;
-	taskc->kernel_due_ns += used * KERNEL_SHARE;
+	taskc->kernel_due_ns += (used < slice_ns ? used : slice_ns) * KERNEL_SHARE;
 	return !before(now, taskc->kernel_due_ns);
 }
 

@@ -18,8 +18,9 @@ tests! {
 
 const LONG: Duration = Duration::from_secs(90);
 
-/// RCU's thread has to run several times in each grace period. A grace period ends before all of a
-/// crowd, which sleeps as RCU does, have had a turn. It is so too while the scheduler is stopped.
+/// RCU's thread has to run several times in each grace period. Most grace periods end before all of a
+/// crowd, which sleeps as RCU does, have had a turn. It is so too while the scheduler is stopped. Some
+/// are longer: a busy host withholds a CPU for which RCU waits as well.
 pub fn grace_periods_pass_beside_a_crowd(_: &Machine) -> Result<()> {
     const CROWD: usize = 400;
     const RUN: Duration = Duration::from_millis(2);
@@ -58,15 +59,17 @@ pub fn grace_periods_pass_beside_a_crowd(_: &Machine) -> Result<()> {
     });
     let (decided, stopped): (Vec<u64>, Vec<u64>) = turns.map_err(|e: anyhow::Error| e)?;
     println!("turns of tasks in a grace period: {decided:?}, {stopped:?} while it was stopped");
-    for turns in decided.into_iter().chain(stopped) {
-        ensure!(turns < CROWD as u64, "a grace period took {turns} turns");
+    for mut turns in [decided, stopped] {
+        turns.sort_unstable();
+        let median = turns[turns.len() / 2];
+        ensure!(median < CROWD as u64 / 2, "half of the grace periods took {median} turns");
     }
     scheduler.stop()
 }
 
 /// How many context switches there are during each of some grace periods.
 fn turns_in_grace_periods() -> Result<Vec<u64>> {
-    const PERIODS: usize = 5;
+    const PERIODS: usize = 20;
     /// `MEMBARRIER_CMD_GLOBAL` of `<linux/membarrier.h>`: waits for a grace period.
     const GLOBAL: libc::c_int = 1;
     (0..PERIODS)
