@@ -25,10 +25,22 @@ static u64 cgroup_of(struct task_struct *p)
 	return bpf_core_field_exists(p->cgroups) ? p->cgroups->dfl_cgrp->kn->id : 0;
 }
 
-static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u32 d, u16 flags)
+/*
+ * The virtual time of the crowd that a task of domain `d` is of; 0: of none. Global, so that the
+ * verifier checks it once.
+ */
+__weak u64 notice_vtime(struct task_ctx *taskc __arg_nonnull, u32 d, u32 flags)
 {
 	u32 slot = part_in(taskc, d);
 
+	if (flags & NOTICE_BOUND)
+		return policy_vtime_of(d, d, taskc->waits_on & ~DSQ_KIND);
+	return flags & NOTICE_PART && slot != NO_PART ? policy_vtime_of(d, nr_domains + slot, -1) :
+							0;
+}
+
+static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc, u32 d, u16 flags)
+{
 	m->pid = p->pid;
 	m->cpu = flags & NOTICE_BOUND ? taskc->waits_on & ~DSQ_KIND : taskc->ran_on;
 	m->seq = taskc->seq;
@@ -41,10 +53,7 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
-	m->vtime = 0;
-	if (flags & NOTICE_BOUND || (flags & NOTICE_PART && slot != NO_PART))
-		m->vtime = policy_vtime_of(d, nr_domains + slot,
-					   flags & NOTICE_BOUND ? (s32)m->cpu : -1);
+	m->vtime = notice_vtime(taskc, d, flags);
 	m->carried = taskc->carried;
 }
 
