@@ -105,10 +105,17 @@ impl Kind {
         let workload = Workload::parse(&format!(r#"{{"tasks": {{{}}}}}"#, self.tasks(domains)))?;
         let mut setup = Setup { jitter: 0.0, ..Setup::default() };
         setup.costs.set("fork=1")?;
-        if self == Kind::Decided {
-            setup.scheduler = setup.scheduler.with(|options| options.standing = 0);
-        }
-        simulate_part(&machine, &workload, &setup, PART)
+        setup.scheduler = setup.scheduler.with(|options| {
+            // Otherwise a task gives way to it, which is a switch more.
+            options.no_preempt = true;
+            if self == Kind::Decided {
+                options.standing = 0;
+            }
+        });
+        let mut counted = simulate_part(&machine, &workload, &setup, PART)?;
+        // Whether a CPU asks for another frequency meanwhile depends on what it ran before.
+        counted.remove("frequency");
+        Ok(counted)
     }
 
     /// Lets it happen once.
