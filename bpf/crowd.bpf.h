@@ -21,11 +21,11 @@
 #include "vtime.bpf.h"
 
 /*
- * The policy's virtual time for the tasks that wait bound to CPU `bound_to` or, if that is negative,
- * on the WAITING and the READY of number `queue`. If these may use the whole domain it is that of
- * domain `d`. Global, so that the verifier checks it once.
+ * A virtual time, the safety net's or the policy's, for the tasks that wait bound to CPU `bound_to`
+ * or, if that is negative, on the WAITING and the READY of number `queue`. If these may use the whole
+ * domain it is that of domain `d`. Global, so that the verifier checks it once.
  */
-__weak u64 policy_vtime_of(u32 d, u32 queue, s32 bound_to)
+__weak u64 vtime_of(u32 d, u32 queue, s32 bound_to, bool net)
 {
 	struct domain_ctx *domc = domain_at(d);
 	struct cpu_ctx *cpuc;
@@ -34,39 +34,25 @@ __weak u64 policy_vtime_of(u32 d, u32 queue, s32 bound_to)
 	if (bound_to >= 0) {
 		cpuc = cpu_at(bound_to);
 		if (cpuc)
-			return cpuc->bound.policy_vtime;
+			return net ? cpuc->bound.net_vtime : cpuc->bound.policy_vtime;
 	} else if (queue >= nr_domains) {
 		part = part_at(queue - nr_domains);
 		if (part)
-			return part->crowd.policy_vtime;
+			return net ? part->crowd.net_vtime : part->crowd.policy_vtime;
 	}
-	return domc ? domc->policy_vtime : 0;
+	if (!domc)
+		return 0;
+	return net ? domc->net_vtime : domc->policy_vtime;
 }
 
-/* The safety net's. */
-__weak u64 net_vtime_of(u32 d, u32 queue, s32 bound_to)
+static u64 policy_vtime_of(u32 d, u32 queue, s32 bound_to)
 {
-	struct domain_ctx *domc = domain_at(d);
-	struct cpu_ctx *cpuc;
-	struct part *part;
-
-	if (bound_to >= 0) {
-		cpuc = cpu_at(bound_to);
-		if (cpuc)
-			return cpuc->bound.net_vtime;
-	} else if (queue >= nr_domains) {
-		part = part_at(queue - nr_domains);
-		if (part)
-			return part->crowd.net_vtime;
-	}
-	return domc ? domc->net_vtime : 0;
+	return vtime_of(d, queue, bound_to, false);
 }
 
-/* Makes a crowd level with its domain. */
-static void level_crowd(struct crowd *crowd, struct domain_ctx *domc)
+static u64 net_vtime_of(u32 d, u32 queue, s32 bound_to)
 {
-	crowd->policy_vtime = domc->policy_vtime;
-	crowd->net_vtime = domc->net_vtime;
+	return vtime_of(d, queue, bound_to, true);
 }
 
 /*

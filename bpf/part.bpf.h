@@ -71,8 +71,7 @@ static bool claim_part(struct part *part, u32 slot, u32 d, struct domain_ctx *do
 		return false;
 	part->domain = d;
 	part->vtime = domc->policy_vtime;
-	part->crowd.policy_vtime = domc->policy_vtime;
-	part->crowd.net_vtime = domc->net_vtime;
+	level_crowd(&part->crowd, domc);
 	__builtin_memcpy(part->cpus, cpus, sizeof(part->cpus));
 	__sync_lock_test_and_set(&part->users, 1);
 	__sync_fetch_and_or(&domc->parts, 1ULL << slot);

@@ -223,4 +223,11 @@ __weak u64 first_vtime(u64 dsq, u64 vtime)
 	return first_vtime_rcu(dsq, vtime);
 }
 
+/* Makes a crowd (crowd.bpf.h) level with its domain. */
+static void level_crowd(struct crowd *crowd, struct domain_ctx *domc)
+{
+	crowd->policy_vtime = domc->policy_vtime;
+	crowd->net_vtime = domc->net_vtime;
+}
+
 #endif /* MANYLAND_VTIME_BPF_H */
