@@ -11,6 +11,8 @@ use std::process::Command;
 /// Names what the kernel side is checked for while it is simulated, in clang's words, separated by
 /// commas. A fault ends the program.
 const SANITIZE: &str = "SCX_MANYLAND_SANITIZE";
+/// What the feature `sanitize` has it checked for.
+const SANITIZERS: &str = "address,undefined";
 const SHIM: &str = "src/simulator/shim";
 const OPTIONS: &str = "bpf/state.bpf.h";
 
@@ -27,7 +29,11 @@ pub fn build(clang: &str, out: &Path, bindings: &Path) -> Result<()> {
     write_options(out)?;
     let folders = [PathBuf::from(SHIM), PathBuf::from("bpf"), out.to_owned()];
     println!("cargo:rerun-if-env-changed={SANITIZE}");
-    let checks = sanitizers(&env::var(SANITIZE).unwrap_or_default())?;
+    let checks = match env::var(SANITIZE) {
+        Ok(checks) => sanitizers(&checks)?,
+        Err(_) if env::var_os("CARGO_FEATURE_SANITIZE").is_some() => sanitizers(SANITIZERS)?,
+        Err(_) => Vec::new(),
+    };
     cc::Build::new()
         .compiler(clang)
         .file(Path::new(SHIM).join("native.c"))
