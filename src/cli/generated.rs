@@ -37,6 +37,8 @@ the socket that answers statistics while the scheduler runs
 .TP
 \fI/sys/kernel/sched_ext/root/ops\fR
 the name of the scheduler that is attached
+.SH "REPORTING BUGS"
+\fBscx_manyland report\fR \fIFILE\fR writes what a bug report needs.
 .SH SIGNALS
 SIGINT, SIGTERM and SIGHUP give the machine back to the kernel's own scheduler, and so does the end
 of the process in any other way.

@@ -9,6 +9,7 @@ mod documents;
 mod generated;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod report;
 #[cfg(feature = "simulator")]
 mod simulate;
 #[cfg(feature = "top")]
@@ -70,6 +71,8 @@ enum Subcommands {
     /// Give the statistics of a scheduler that runs to Prometheus (needs root)
     #[cfg(feature = "metrics")]
     Metrics(metrics::MetricsArgs),
+    /// Write what a bug report needs to a file; nothing in it names you, your machine or your programs
+    Report(report::ReportArgs),
     /// Print the completions of this command line for a shell
     Completions(generated::CompletionsArgs),
     /// Write the manual pages to a folder
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Top(args)) => args.run(),
         #[cfg(feature = "metrics")]
         Some(Subcommands::Metrics(args)) => args.run(),
+        Some(Subcommands::Report(args)) => args.run(),
         Some(Subcommands::Completions(args)) => args.run(),
         Some(Subcommands::Manual(args)) => args.run(),
         Some(Subcommands::Workload { errand }) => {

@@ -123,8 +123,15 @@ pub fn has_member(btf: &Btf<'_>, structure: &str, member: &str) -> bool {
     found.is_some_and(|it| it.iter().any(|its| its.name.is_some_and(|name| name == member)))
 }
 
+/// The members of a struct of the kernel, or none if it has no such struct.
+pub fn members(btf: &Btf<'_>, structure: &str) -> Vec<String> {
+    let found = btf.type_by_name::<types::Struct<'_>>(structure);
+    let names = found.iter().flat_map(|it| it.iter());
+    names.filter_map(|its| its.name?.to_str().map(str::to_owned)).collect()
+}
+
 /// A kernel function of sched_ext that shows an argument which BPF programs do not pass.
-fn malformed(btf: &Btf<'_>) -> Option<String> {
+pub fn malformed(btf: &Btf<'_>) -> Option<String> {
     btf.type_by_kind::<types::Func<'_>>().find_map(|function| {
         let name = function.name()?.to_str()?;
         let public = name.starts_with("scx_bpf_") || name.starts_with("__scx_bpf_");

@@ -18,6 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest response: that of 512 domains has a megabyte.
 const RESPONSE_BYTES: u64 = 16 << 20;
 
+/// What a scheduler can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// What came since the last response.
+    Top,
+    /// What came since the scheduler attached.
+    Totals,
+    /// The options of the run.
+    Options,
+}
+
 /// A connection to a scheduler. What [`Client::top`] answers is counted since it answered last.
 pub struct Client {
     stream: BufReader<UnixStream>,
@@ -65,7 +76,7 @@ impl Client {
     /// # Errors
     /// If the scheduler has ended, refuses, or is not this one.
     pub fn top(&mut self) -> Result<Received> {
-        Received::parse(self.request("{\"req\":\"stats\"}\n")?)
+        Received::parse(self.ask(Target::Top)?)
     }
 
     /// What came since the scheduler attached.
@@ -73,8 +84,19 @@ impl Client {
     /// # Errors
     /// As [`Client::top`].
     pub fn totals(&mut self) -> Result<Received> {
-        let request = "{\"req\":\"stats\",\"args\":{\"target\":\"totals\"}}\n";
-        Received::parse(self.request(request)?)
+        Received::parse(self.ask(Target::Totals)?)
+    }
+
+    /// The response as it is.
+    ///
+    /// # Errors
+    /// If the scheduler has ended, or refuses.
+    pub fn ask(&mut self, target: Target) -> Result<Json> {
+        self.request(match target {
+            Target::Top => "{\"req\":\"stats\"}\n",
+            Target::Totals => "{\"req\":\"stats\",\"args\":{\"target\":\"totals\"}}\n",
+            Target::Options => "{\"req\":\"stats\",\"args\":{\"target\":\"options\"}}\n",
+        })
     }
 
     fn request(&mut self, request: &str) -> Result<Json> {

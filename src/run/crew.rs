@@ -146,7 +146,7 @@ impl Crew {
         let dump = attached.dump();
         let exit = attached.detach();
         if matches!(exit, Some(Exit::Failed(_) | Exit::Evicted(_))) && !dump.is_empty() {
-            report(&format!("{}\n", dump.trim_end()));
+            report(&format!("{DUMP_BEGINS}\n{}\n{DUMP_ENDS}\n", dump.trim_end()));
         }
         outcome(reason?, exit, faults)
     }
@@ -250,6 +250,11 @@ impl Crew {
     }
 }
 
+/// The lines before a dump and after it.
+pub const DUMP_BEGINS: &str = "the kernel's dump:";
+/// See [`DUMP_BEGINS`].
+pub const DUMP_ENDS: &str = "end of the kernel's dump";
+
 /// Why the main thread stopped waiting.
 enum Reason {
     /// A signal.
@@ -330,5 +335,6 @@ fn about(builder: &Builder, domains: &Domains) -> About {
         policy: builder.name.clone(),
         domain: domains.granularity().to_string(),
         cpus: domains.iter().map(|domain| domain.cpus.to_string()).collect(),
+        options: serde_json::to_value(&builder.options).expect("options are plain data"),
     }
 }

@@ -5,6 +5,7 @@
 //! exit code 2 where the command line is at fault and 1 for anything else.
 
 pub use crate::kernel::options::in_short;
+pub use crate::run::crew::{DUMP_BEGINS, DUMP_ENDS};
 
 use crate::abi::statistics;
 use crate::kernel::options::{InvalidOption, Seconds};

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `{"req":"stats"}`, `{"req":"stats","args":{"target":"top"}}` | what came since this connection's last |
 //! | `{"req":"stats","args":{"target":"totals"}}` | what came since the scheduler attached |
+//! | `{"req":"stats","args":{"target":"options"}}` | the options of the run |
 //! | `{"req":"stats_meta"}` | what the fields mean |
 //! | anything else | `{"errno":22,"args":{"resp":TEXT}}` |
 //!
@@ -43,6 +44,8 @@ pub enum Request {
     Top,
     /// What came since the scheduler attached.
     Totals,
+    /// The options of the run.
+    Options,
     /// What the fields mean.
     Meta,
 }
@@ -86,6 +89,7 @@ impl Request {
         match (form.req.as_str(), target) {
             ("stats", "top") => Ok(Request::Top),
             ("stats", "totals") => Ok(Request::Totals),
+            ("stats", "options") => Ok(Request::Options),
             ("stats", _) => Err(Refusal::invalid(format!("there are no statistics {target:?}"))),
             ("stats_meta", _) => Ok(Request::Meta),
             (other, _) => Err(Refusal::invalid(format!("there is no request {other:?}"))),
@@ -211,6 +215,8 @@ pub struct About {
     pub domain: String,
     /// The CPUs of each domain, as the kernel lists them.
     pub cpus: Vec<String>,
+    /// Its options, by their names.
+    pub options: Json,
 }
 
 /// The response to [`Request::Top`], and with `latencies` that to [`Request::Totals`].
@@ -441,7 +447,7 @@ impl Received {
         }
         let process = serde_json::from_value(answer.clone()).context(OTHER)?;
         let form: Form = serde_json::from_value(answer).context(OTHER)?;
-        let mut about = About { policy: form.policy, domain: form.domain, cpus: Vec::new() };
+        let mut about = About { policy: form.policy, domain: form.domain, ..About::default() };
         if form.scheduler != "manyland" {
             bail!("{OTHER}");
         }
@@ -510,7 +516,7 @@ mod tests {
 
     fn about() -> About {
         let cpus = vec!["0-1".to_owned(), "2-3".to_owned()];
-        About { policy: "vruntime".to_owned(), domain: "l3".to_owned(), cpus }
+        About { policy: "vruntime".to_owned(), domain: "l3".to_owned(), cpus, options: Json::Null }
     }
 
     fn reply(latencies: Option<&[Snapshot]>) -> String {

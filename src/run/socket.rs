@@ -236,9 +236,16 @@ fn respond(
     nothing: &Mark,
     read: &mut Mark,
 ) -> Result<(), Refusal> {
-    if request == Request::Meta {
-        protocol::respond(output, 0, meta);
-        return Ok(());
+    match request {
+        Request::Meta => {
+            protocol::respond(output, 0, meta);
+            return Ok(());
+        }
+        Request::Options => {
+            protocol::respond(output, 0, &about.options);
+            return Ok(());
+        }
+        Request::Top | Request::Totals => {}
     }
     let totals = request == Request::Totals;
     let then = if totals { nothing } else { &*read };

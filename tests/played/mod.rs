@@ -49,7 +49,6 @@ fn answer(stream: UnixStream) {
     let counts = [const { AtomicU64::new(0) }; BUCKETS];
     let mut times = 0;
     while let Some(Ok(request)) = requests.next() {
-        assert!(request.contains("totals"), "{request}");
         times += 1;
         counts[60].fetch_add(100, Ordering::Relaxed);
         let mut latency = Snapshot::empty();
@@ -71,7 +70,16 @@ fn answer(stream: UnixStream) {
             policy: "vruntime".to_owned(),
             domain: "l3".to_owned(),
             cpus: vec!["0-3".to_owned(), "4-7".to_owned()],
+            options: serde_json::json!({ "slice_us": 4321 }),
         };
+        let mut output = Vec::new();
+        if request.contains("options") {
+            respond(&mut output, 0, &about.options);
+            if (&stream).write_all(&output).is_err() {
+                return;
+            }
+            continue;
+        }
         let latencies = vec![latency; 2];
         let reply = Reply {
             about: &about,
@@ -80,7 +88,6 @@ fn answer(stream: UnixStream) {
             thread_us: &[times * 125_000; 2],
             latencies: Some(&latencies),
         };
-        let mut output = Vec::new();
         respond(&mut output, 0, &reply);
         if (&stream).write_all(&output).is_err() {
             return;

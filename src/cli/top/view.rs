@@ -255,7 +255,12 @@ mod tests {
         let cpus = vec!["0-1".to_owned(), "2-3".to_owned()];
         Received {
             version: String::new(),
-            about: About { policy: "fifo".to_owned(), domain: "l3".to_owned(), cpus },
+            about: About {
+                policy: "fifo".to_owned(),
+                domain: "l3".to_owned(),
+                cpus,
+                ..About::default()
+            },
             seconds,
             line: Line {
                 domains: vec![of(0, 0, 0), of(1, decided, decided / 4)],

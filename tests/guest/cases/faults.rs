@@ -3,7 +3,7 @@
 use crate::api::fuzzer;
 use crate::api::load::{self, Hackbench, Hog, Probe};
 use crate::api::process::{self, Frozen};
-use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
+use crate::api::scheduler::{self, PROGRAM, STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::console;
@@ -318,6 +318,17 @@ pub fn it_attaches_again_after_a_stall(_: &Machine) -> Result<()> {
     {
         ensure!(said.contains(of_the_dump), "its dump has no {of_the_dump:?}");
     }
+    // A report has the same dump, without the names of programs.
+    fs::write("/tmp/said", &said)?;
+    let report = scheduler::run(&["report", "-", "--log", "/tmp/said"])?.stdout;
+    let dump = report.split_once("[last dump]").context("no dump in the report")?.1;
+    for kept in ["CPU states", "manyland: 2 domains", "curr=task[", "] failed to run for"] {
+        ensure!(dump.contains(kept), "its report has no {kept:?}: {dump}");
+    }
+    let name = fs::read_to_string(format!("/proc/{}/comm", bound.pid()))?;
+    let (name, pid) = (name.trim(), bound.pid());
+    ensure!(said.contains(&format!("{name}[{pid}]")), "its dump does not name {name}[{pid}]");
+    ensure!(!dump.contains(&format!("{name}[")), "its report names {name}: {dump}");
     let hogs = hogs_on(&cpus::online()?)?;
     scheduler.decisions_resume()?;
     drop((bound, hogs));

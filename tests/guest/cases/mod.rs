@@ -24,6 +24,7 @@ pub mod library;
 pub mod load;
 pub mod memory;
 pub mod options;
+pub mod report;
 pub mod rings;
 pub mod security;
 pub mod statistics;
@@ -54,6 +55,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         confined::TESTS,
         security::TESTS,
         statistics::TESTS,
+        report::TESTS,
         bench::TESTS,
         library::TESTS,
         rings::TESTS,
