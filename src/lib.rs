@@ -57,6 +57,7 @@ pub mod domains;
 pub mod ids;
 #[doc(hidden)]
 pub mod kernel;
+mod logger;
 pub mod policy;
 mod printer;
 #[doc(hidden)]

@@ -163,9 +163,9 @@ pub fn open_messages() {
     LazyLock::force(&MESSAGES);
 }
 
-/// Says something to the user. A message whose reader does not read is left out after a second,
+/// Writes to standard error. A message whose reader does not read is left out after a second,
 /// and the next ones at once, until there is a reader again.
-pub fn report(text: &str) {
+pub fn say(text: &str) {
     let mut messages = MESSAGES.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(messages) = messages.as_mut() else { return };
     let patience = if messages.is_read { PATIENCE } else { Duration::ZERO };

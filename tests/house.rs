@@ -1,11 +1,13 @@
 //! What keeps the house in shape: what comments and documents name exists, the folders of `src/`
-//! are layers, and prose uses the field's words.
+//! are layers, domain threads have nothing to write with, and prose uses the field's words.
 //!
 //! `cargo test --test house -- --nocapture words` prints what [`words`] counts in each file;
 //! `IN=docs/` before it restricts that to the files whose path contains it.
 
 #[path = "house/layers.rs"]
 mod layers;
+#[path = "house/quiet.rs"]
+mod quiet;
 #[path = "house/references.rs"]
 mod references;
 #[path = "house/text.rs"]

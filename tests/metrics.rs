@@ -29,7 +29,7 @@ impl Exporter {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("metrics are at http://").unwrap();
+        let (_, address) = line.trim().split_once(" INFO  metrics are at http://").unwrap();
         let address: SocketAddr = address.strip_suffix("/metrics").unwrap().parse().unwrap();
         assert!(address.ip().is_loopback());
         Exporter { process, address }
@@ -181,7 +181,7 @@ fn the_file_is_in_the_format_of_the_textfile_collector() {
 
 #[test]
 fn one_of_the_two_ways_is_needed() {
-    for args in [&["metrics"][..], &["metrics", "--listen", "1", "--textfile", "/a"]] {
+    for args in [&["metrics"][..], &["metrics", "--listen", "1", "--textfile", "/a.prom"]] {
         let run = Command::new(env!("CARGO_BIN_EXE_scx_manyland")).args(args).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{run:?}");
     }

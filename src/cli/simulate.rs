@@ -65,7 +65,9 @@ pub struct SimulateArgs {
 
 fn hide_what_is_not_simulated(arg: Arg) -> Arg {
     match arg.get_id().as_str() {
-        "partial" | "prefer" | "stats_secs" | "stats_format" | "verbose" => arg.hide(true),
+        "partial" | "prefer" | "stats_secs" | "stats_format" | "log_level" | "verbose" => {
+            arg.hide(true)
+        }
         _ => arg,
     }
 }
@@ -147,7 +149,7 @@ impl Simulation {
         let begun = cpu_time()?;
         let report = simulate(&topology, &workload, &self.setup, self.trace.as_deref())?;
         let used = (cpu_time()? - begun).as_secs_f64();
-        eprintln!(
+        log::info!(
             "simulated in {used:.2} s of CPU time: {:.2} million scheduling events a second",
             report.scheduling_events as f64 / used / 1e6
         );

@@ -17,7 +17,6 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::options::RunOptions;
-use crate::printer::report;
 use crate::topology::preference::{Preferences, Step};
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result, ensure};
@@ -43,13 +42,24 @@ pub(crate) fn ring_bytes(cpus: usize, record: usize) -> u32 {
     u32::try_from(bytes).expect("the bounds above keep a ring below 4 GiB")
 }
 
-/// What libbpf says while it loads is printed with `--verbose` only; the result says the rest.
-fn listen(verbose: bool) {
-    fn print(_: PrintLevel, message: String) {
-        report(&message);
+/// What to say if the kernel does not accept the BPF side.
+fn refusal() -> String {
+    let what = "cannot load the BPF side into this kernel";
+    match probe::release() {
+        Some((release, version)) if version < probe::OLDEST => {
+            let (major, minor) = probe::OLDEST;
+            format!("{what}, Linux {release}; use {major}.{minor} or newer")
+        }
+        _ => format!("{what}; start it with -v, and the kernel says why"),
     }
-    let printer = if verbose { Some((PrintLevel::Info, print as fn(_, _))) } else { None };
-    libbpf_rs::set_print(printer);
+}
+
+/// What libbpf says while it loads is for `--verbose`; the result says the rest.
+fn listen() {
+    fn print(_: PrintLevel, message: String) {
+        log::debug!("{}", message.trim_end());
+    }
+    libbpf_rs::set_print(Some((PrintLevel::Info, print)));
 }
 
 /// The BPF side in the kernel, not yet attached.
@@ -74,7 +84,7 @@ impl<'obj> Loaded<'obj> {
         domains: &Domains,
         preferences: &Preferences,
     ) -> Result<Self> {
-        listen(options.verbose);
+        listen();
         let btf = probe::vmlinux()?;
         let mut open =
             BpfSkelBuilder::default().open(storage).context("cannot open the BPF side")?;
@@ -85,9 +95,7 @@ impl<'obj> Loaded<'obj> {
         choose_preemption_hook(&mut open, &btf);
         choose_group_callbacks(&mut open, &btf);
         set_sizes(&mut open, domains, preferences, nr_cpus, pieces(options.exit_dump_len))?;
-        let skeleton = open.load().context(
-            "cannot load the BPF side into this kernel; the lines above with -v say why",
-        )?;
+        let skeleton = open.load().with_context(refusal)?;
         let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
         let dump = ExitDump::new(skeleton.maps.exit_dump.as_fd(), pieces(options.exit_dump_len))?;
         let mut loaded = Self { skeleton, shared, dump, rings: Vec::new(), nr_cpus };

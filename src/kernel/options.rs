@@ -10,6 +10,7 @@ use crate::topology::Granularity;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use log::LevelFilter;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::error::Error;
@@ -102,9 +103,49 @@ pub struct RunOptions {
     /// 0: none of it)
     #[arg(long, value_name = "N", default_value_t = 32768, value_parser = number::<u32>(0..=1_048_576))]
     pub exit_dump_len: u32,
-    /// Say more of what is being done
+    /// The least urgent messages that are printed
+    #[arg(long, value_name = "LEVEL", default_value_t, value_enum)]
+    pub log_level: LogLevel,
+    /// Say more of what is being done (--log-level debug)
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// How urgent a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What ends the scheduler
+    Error,
+    /// What should not be
+    Warn,
+    /// What happens
+    #[default]
+    Info,
+    /// How it happens, as libbpf's messages while it loads the BPF side
+    Debug,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> LevelFilter {
+        match level {
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+        })
+    }
 }
 
 /// A time from one line of statistics to the next: 0.1 to 3600 seconds, to the millisecond.
@@ -189,6 +230,11 @@ impl RunOptions {
     /// How long a task may wait for a decision before the kernel runs it without one.
     pub fn patience(&self) -> Duration {
         Duration::from_micros(self.patience_us)
+    }
+
+    /// The least urgent messages that are printed.
+    pub fn log_level(&self) -> LevelFilter {
+        if self.verbose { LevelFilter::Debug } else { self.log_level.into() }
     }
 
     /// Checks that every option is within its range.
@@ -316,6 +362,7 @@ mod tests {
         stats_secs: Some(Seconds(Duration::from_millis(1500))),
         stats_format: Format::Json,
         exit_dump_len: 4096,
+        log_level: LogLevel::Warn,
         verbose: true,
     };
 

@@ -11,6 +11,21 @@ const SCHED_EXT: &str = "/sys/kernel/sched_ext";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const REALTIME: &str = "/sys/kernel/realtime";
 
+/// The oldest kernel, by the first two numbers of its version.
+pub const OLDEST: (u32, u32) = (6, 16);
+
+/// The kernel's release, and the first two numbers of its version.
+pub fn release() -> Option<(String, (u32, u32))> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().to_owned();
+    let version = version_of(&release)?;
+    Some((release, version))
+}
+
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Checks all that can be checked before loading.
 ///
 /// # Errors
@@ -167,6 +182,16 @@ mod tests {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         assert!(NAME.len() < 128 && NAME.chars().all(allowed), "{NAME}");
         assert!(is_ours(NAME) && is_ours("manyland") && !is_ours("manylands") && !is_ours("lavd"));
+    }
+
+    #[test]
+    fn a_release_begins_with_the_version() {
+        for (release, version) in
+            [("6.18.15+deb13-amd64", Some((6, 18))), ("7.3.0-rc1", Some((7, 3))), ("next", None)]
+        {
+            assert_eq!(version_of(release), version, "{release}");
+        }
+        assert!(version_of("6.12.1").unwrap() < OLDEST && version_of("6.16-x").unwrap() >= OLDEST);
     }
 
     #[test]

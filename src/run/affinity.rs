@@ -57,7 +57,7 @@ pub(super) fn confined(domains: &Domains, usable: &CpuSet) -> Option<String> {
     (!outside.is_empty()).then(|| {
         format!(
             "a cpuset keeps this process off CPUs {cpus}; \
-             their {} domain thread{} on CPUs {usable}\n",
+             their {} domain thread{} on CPUs {usable}",
             outside.len(),
             if outside.len() == 1 { " runs" } else { "s run" },
         )
@@ -77,11 +77,11 @@ mod tests {
         assert_eq!(confined(&domains, &usable(&[0, 2, 5, 7])), None);
         assert_eq!(
             confined(&domains, &usable(&[0, 1, 2, 4])).unwrap(),
-            "a cpuset keeps this process off CPUs 6-7; their 1 domain thread runs on CPUs 0-2,4\n"
+            "a cpuset keeps this process off CPUs 6-7; their 1 domain thread runs on CPUs 0-2,4"
         );
         assert_eq!(
             confined(&domains, &usable(&[0, 1])).unwrap(),
-            "a cpuset keeps this process off CPUs 2-7; their 3 domain threads run on CPUs 0-1\n"
+            "a cpuset keeps this process off CPUs 2-7; their 3 domain threads run on CPUs 0-1"
         );
     }
 }

@@ -13,8 +13,8 @@ use crate::kernel::load::{Attached, Loaded};
 use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
 use crate::kernel::seam::BpfSeam;
+use crate::logger;
 use crate::policy::Task;
-use crate::printer::report;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
 use crate::run::notify;
@@ -137,7 +137,7 @@ impl Crew {
         let attached_as = self.announcement(domains, &builder.name);
         notify::ready(&attached_as);
         self.privileges.settle_process(socket.listener())?;
-        report(&attached_as);
+        log::info!("{attached_as}");
         changes.begin();
         let reason =
             self.wait(&attached, &mut printing, &mut socket, &mut statistics, signals, changes);
@@ -146,7 +146,7 @@ impl Crew {
         let dump = attached.dump();
         let exit = attached.detach();
         if matches!(exit, Some(Exit::Failed(_) | Exit::Evicted(_))) && !dump.is_empty() {
-            report(&format!("{DUMP_BEGINS}\n{}\n{DUMP_ENDS}\n", dump.trim_end()));
+            log::error!("{DUMP_BEGINS}\n{}\n{DUMP_ENDS}", dump.trim_end());
         }
         outcome(reason?, exit, faults)
     }
@@ -165,7 +165,7 @@ impl Crew {
 
     fn announcement(&self, domains: &Domains, policy: &str) -> String {
         format!(
-            "attached: {} domain thread{} ({}), policy {policy}\n",
+            "attached: {} domain thread{} ({}), policy {policy}",
             self.threads.len(),
             if self.threads.len() == 1 { "" } else { "s" },
             domains.granularity(),
@@ -246,6 +246,12 @@ impl Crew {
         for thread in self.threads.drain(..) {
             result = result.and(thread.join());
         }
+        let left_out = logger::left_out();
+        if left_out > 0 {
+            log::warn!(
+                "{left_out} messages of domain threads were left out: they may wait for no reader"
+            );
+        }
         result
     }
 }
@@ -282,13 +288,13 @@ fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
         (Reason::Asked, Some(Exit::Evicted(_))) => Ok(Ended::Asked),
         (_, Some(Exit::Evicted(why))) => Ok(Ended::Evicted(why)),
         (Reason::Left, Some(Exit::Ordered)) => {
-            report("SysRq-S has ended the scheduler; the kernel's own is back\n");
+            log::warn!("SysRq-S has ended the scheduler; the kernel's own is back");
             Ok(Ended::Asked)
         }
         (Reason::Left, Some(Exit::Restart)) | (Reason::Changed, _) => Ok(Ended::MachineChanged),
         (Reason::ThreadEnded, _) => bail!("a domain thread has ended by itself"),
         _ => {
-            report(&format!("detached; {faults} page faults while attached\n"));
+            log::info!("detached; {faults} page faults while attached");
             Ok(Ended::Asked)
         }
     }

@@ -3,7 +3,6 @@
 //!
 //! Invariant: a run attaches again as often as [`LIMITS`] allows at most, and says why each time.
 
-use crate::printer::report;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ impl Evictions {
     /// If that has happened too often, with the reason.
     pub fn note(&mut self, why: &str) -> Result<()> {
         self.note_at(Instant::now(), why)?;
-        report(&format!("the kernel has ended the scheduler: {why}; attaching again\n"));
+        log::warn!("the kernel has ended the scheduler: {why}; attaching again");
         Ok(())
     }
 

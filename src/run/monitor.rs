@@ -19,7 +19,7 @@ pub fn run(every: Seconds, format: Format) -> Result<()> {
     loop {
         let Some(client) = Client::connect(Path::new(PATH))? else {
             if !is_said {
-                eprintln!("no scheduler runs; waiting for one");
+                log::info!("no scheduler runs; waiting for one");
                 is_said = true;
             }
             sleep(AGAIN.min(every.duration()));
@@ -41,7 +41,7 @@ fn follow(mut client: Client, every: Duration, writer: &mut Writer) -> Result<bo
         let received = match client.top() {
             Ok(received) => received,
             Err(error) => {
-                eprintln!("{error:#}");
+                log::warn!("{error:#}");
                 return Ok(true);
             }
         };

@@ -4,11 +4,11 @@
 //! thread must wait for nothing, and a confined process cannot open the files that name the
 //! functions of a backtrace. So a domain thread keeps what there is to say, and the main thread
 //! says it once the thread has ended; the main thread's own words do not wait either
-//! ([`crate::printer`]). Other threads of a program keep the hook that they had.
+//! ([`crate::logger`]). Other threads of a program keep the hook that they had.
 //!
 //! Invariant: a thread of the scheduler that panics waits for no reader.
 
-use crate::printer::report;
+use crate::logger;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -71,6 +71,7 @@ pub fn watch_main() {
 /// The calling thread is a domain thread. If it panics, [`kept`] has its words.
 pub fn watch_domain_thread() {
     install();
+    logger::silence_thread();
     KIND.set(Kind::Domain);
 }
 
@@ -85,7 +86,7 @@ fn install() {
         let before = take_hook();
         set_hook(Box::new(move |info| match KIND.get() {
             Kind::Other => before(info),
-            Kind::Main => report(&format!("the main thread panicked: {}\n", Words::of(info))),
+            Kind::Main => log::error!("the main thread panicked: {}", Words::of(info)),
             Kind::Domain => KEPT.set(Some(Words::of(info))),
         }));
     });

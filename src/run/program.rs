@@ -8,7 +8,8 @@ pub use crate::kernel::options::in_short;
 pub use crate::run::crew::{DUMP_BEGINS, DUMP_ENDS};
 
 use crate::abi::statistics;
-use crate::kernel::options::{InvalidOption, Seconds};
+use crate::kernel::options::{InvalidOption, LogLevel, Seconds};
+use crate::logger;
 use crate::run::monitor;
 use anyhow::{Context, Result};
 use clap::builder::Resettable;
@@ -60,7 +61,10 @@ pub(crate) fn main_with<A>(
     typed: impl FnOnce(ArgMatches) -> Result<A, clap::Error>,
     run: impl FnOnce(A) -> Result<()>,
 ) -> ExitCode {
+    logger::install(LogLevel::Info.into());
     let name = command.get_name().to_owned();
+    let args: Vec<OsString> = args.into_iter().collect();
+    let of_help = help_of(&command, &args);
     let result = answer(complete(command), args, typed, run);
     let Err(error) = result else { return ExitCode::SUCCESS };
     let usage = match error.downcast_ref::<clap::Error>() {
@@ -69,7 +73,7 @@ pub(crate) fn main_with<A>(
     };
     match usage {
         Some(usage) => {
-            complain(&name, &format!("{usage}; see {name} --help"));
+            complain(&name, &format!("{usage}; see {of_help} --help"));
             ExitCode::from(2)
         }
         None => {
@@ -77,6 +81,13 @@ pub(crate) fn main_with<A>(
             ExitCode::from(1)
         }
     }
+}
+
+/// The program or its command whose help the arguments are about.
+fn help_of(command: &Command, args: &[OsString]) -> String {
+    let is_named = |name: &str| command.get_subcommands().any(|it| it.get_name() == name);
+    let first = args.get(1).and_then(|arg| arg.to_str()).filter(|name| is_named(name));
+    [Some(command.get_name()), first].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 const HELP_STATS: &str = "help-stats";
@@ -145,5 +156,5 @@ pub fn print(text: &str) -> Result<()> {
 fn complain(name: &str, message: &str) {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     // Without a stderr the exit code is all there is to say.
-    let _ = writeln!(io::stderr(), "{name}: {line}");
+    let _ = writeln!(io::stderr(), "{}{name}: {line}", logger::failure_prefix());
 }

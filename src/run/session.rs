@@ -16,7 +16,8 @@ use crate::domains::board::Board;
 use crate::kernel::load::Loaded;
 use crate::kernel::options::RunOptions;
 use crate::kernel::probe;
-use crate::printer::{open_messages, report};
+use crate::logger;
+use crate::printer::open_messages;
 use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
@@ -94,6 +95,7 @@ pub enum Attachment {
 /// Checks the options, this process and the kernel, and prepares the process for its threads.
 fn prepare(builder: &Builder) -> Result<Signals> {
     builder.options.check()?;
+    logger::install(builder.options.log_level());
     privileges::check()?;
     probe::check()?;
     alloc::limit_malloc_arenas()?;
@@ -126,7 +128,7 @@ fn attach_once(
 ) -> Result<Ended> {
     match attach(builder, read, signals, attachment, privileges)? {
         Ended::MachineChanged if !signals.have_come() => {
-            report("the machine has changed; reading it again\n");
+            log::info!("the machine has changed; reading it again");
             Ok(Ended::MachineChanged)
         }
         Ended::Evicted(why) if !signals.have_come() => Ok(Ended::Evicted(why)),
@@ -150,25 +152,25 @@ fn attach(
     let domains = topology.partition(options.domain)?;
     let usable = affinity::usable()?;
     let dedicated = dedicated(options, &domains, &usable, attachment)?;
-    report(&topology.map(&domains));
+    log::info!("{}", topology.map(&domains).trim_end());
     let isolated = changes.isolated();
     if !isolated.is_empty() {
-        report(&format!("CPUs {isolated} are isolated: only tasks of their partition run there\n"));
+        log::info!("CPUs {isolated} are isolated: only tasks of their partition run there");
     }
     if let Some(line) = affinity::confined(&domains, &usable) {
-        report(&line);
+        log::warn!("{line}");
     }
 
     if attachment == Attachment::First && probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
-        report(
-            "warning: this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a \
-             sched_ext scheduler is attached; use Linux 7.3 or newer, or turn SMT off\n",
+        log::warn!(
+            "this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a sched_ext \
+             scheduler is attached; use Linux 7.3 or newer, or turn SMT off"
         );
     }
     if attachment == Attachment::First && probe::is_preempt_rt() {
-        report(
-            "warning: this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a \
-             domain thread is a real-time task's work\n",
+        log::warn!(
+            "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \
+             is a real-time task's work"
         );
     }
     let preferences = preferences(options, &domains, &dedicated);
@@ -197,7 +199,7 @@ fn preferences(options: &RunOptions, domains: &Domains, dedicated: &CpuSet) -> P
         }
     };
     if Preferences::has_kinds(domains) {
-        report(&format!("prefer: {prefer} ({why})\n"));
+        log::info!("prefer: {prefer} ({why})");
     }
     Preferences::new(domains, prefer, dedicated)
 }
@@ -217,10 +219,11 @@ fn dedicated(
         }
         Attachment::Again => {
             for domain in domains.iter().filter(|domain| domain.cpus.len() == 1) {
-                report(&format!(
-                    "domain {} has only CPU {} left: it is not dedicated\n",
-                    domain.id, domain.cpus
-                ));
+                log::warn!(
+                    "domain {} has only CPU {} left: it is not dedicated",
+                    domain.id,
+                    domain.cpus
+                );
             }
         }
     }

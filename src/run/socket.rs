@@ -9,7 +9,6 @@
 use super::line;
 use super::protocol::{self, About, Connection, Refusal, Reply, Request};
 use super::statistics::{Mark, Statistics};
-use crate::printer::report;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
@@ -62,7 +61,7 @@ impl StatisticsSocket {
         let listener = match bind_at(path) {
             Ok(listener) => Some(listener),
             Err(error) => {
-                report(&format!("no statistics for other programs: {error:#}\n"));
+                log::warn!("no statistics for other programs: {error:#}");
                 None
             }
         };
@@ -146,7 +145,7 @@ impl StatisticsSocket {
                 Err(Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(error) => {
                     // It would be ready again at once.
-                    report(&format!("statistics for other programs end: cannot accept: {error}\n"));
+                    log::warn!("statistics for other programs end: cannot accept: {error}");
                     self.listener = None;
                     return;
                 }

@@ -12,7 +12,7 @@ use crate::ids::{DomainId, Pid};
 use crate::kernel::load::Attached;
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
-use crate::printer::{Printer, report};
+use crate::printer::Printer;
 use anyhow::{Context, Result};
 use nix::time::ClockId;
 use std::io;
@@ -211,11 +211,11 @@ impl Lines {
             return Ok(());
         }
         if self.left_out > 0 {
-            report(&format!(
+            log::warn!(
                 "{} lines of statistics were left out, because the last one was not read; the next \
-                 has their counts\n",
+                 has their counts",
                 self.left_out
-            ));
+            );
             self.left_out = 0;
         }
         let (line, _) = statistics.since(&self.read)?;

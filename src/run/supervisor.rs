@@ -13,6 +13,7 @@
 //!
 //! Invariant: the scheduler's process does not outlive this one, however this one ends.
 
+use crate::logger;
 use crate::run::builder::Builder;
 use crate::run::evictions::Evictions;
 use crate::run::notify;
@@ -45,6 +46,7 @@ const HONOURED: [&str; 3] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", notify::VAR
 /// [`Builder::run_confined`].
 pub fn run(builder: &Builder) -> Result<()> {
     builder.options.check()?;
+    logger::install(builder.options.log_level());
     let threads = std::fs::read_dir("/proc/self/task").context("cannot count the threads")?.count();
     ensure!(threads == 1, "cannot start the scheduler's process: this one has {threads} threads");
     forget_environment();

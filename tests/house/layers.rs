@@ -8,8 +8,9 @@ use crate::{Source, assert_none, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The folders and the files next to them, each with the number of its layer.
-const LAYERS: [(&str, u32); 14] = [
+const LAYERS: [(&str, u32); 15] = [
     ("ids", 0),
+    ("logger", 0),
     ("printer", 0),
     ("cpuset", 0),
     ("abi", 0),

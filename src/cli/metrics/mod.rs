@@ -10,7 +10,7 @@
 mod exposition;
 mod serve;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{ArgGroup, Args};
 use exposition::{Kernel, State, parse_events};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +22,7 @@ use scx_manyland::options::Seconds;
 use scx_manyland::run::client::{Client, PATH};
 use serve::Page;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub struct MetricsArgs {
     #[arg(long, value_name = "[ADDR:]PORT")]
     listen: Option<Listen>,
     /// Write them to a file for the textfile collector of node_exporter (its name ends in .prom)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = prom_file)]
     textfile: Option<PathBuf>,
     /// How often the file is written, in seconds (0.1 to 3600)
     #[arg(long, value_name = "SECS", default_value = "15", conflicts_with = "listen")]
@@ -60,6 +61,15 @@ impl FromStr for Listen {
         let alone = text.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
         let address = alone.or_else(|_| text.parse());
         address.map(Listen).map_err(|_| "not a port, or an address with a port, as 127.0.0.1:9810")
+    }
+}
+
+/// The name of a file that node_exporter reads.
+fn prom_file(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension == "prom" => Ok(path),
+        _ => Err("node_exporter reads files whose names end in .prom"),
     }
 }
 
@@ -95,9 +105,11 @@ impl MetricsArgs {
     }
 
     fn serve(&self, address: SocketAddr) -> Result<()> {
-        let listener =
-            TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
-        eprintln!("metrics are at http://{}/metrics", listener.local_addr()?);
+        // Before anything is said: the process that answers cannot say it on the same line.
+        user(&self.user)?;
+        let listener = TcpListener::bind(address)
+            .map_err(|error| anyhow!("cannot listen at {address}: {}", hint(&error)))?;
+        log::info!("metrics are at http://{}/metrics", listener.local_addr()?);
         let mut client = Client::connect(&self.socket)?;
         let parent = getpid();
         loop {
@@ -152,7 +164,7 @@ impl MetricsArgs {
         let code = match serve() {
             Ok(()) => 0,
             Err(error) => {
-                eprintln!("{error:#}");
+                log::error!("{error:#}");
                 1
             }
         };
@@ -186,14 +198,32 @@ fn kernel() -> Kernel {
     }
 }
 
+/// The user to become.
+fn user(name: &str) -> Result<User> {
+    let user = User::from_name(name).with_context(|| format!("cannot find the user {name}"))?;
+    let user =
+        user.with_context(|| format!("there is no user {name}; name another one with --user"))?;
+    ensure!(!user.uid.is_root(), "{name} is root; name a user without rights with --user");
+    Ok(user)
+}
+
+/// Why an address cannot be used, and what to do.
+fn hint(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there, so name another port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        io::ErrorKind::PermissionDenied => "use a port above 1023, or start it as root",
+        _ => return error.to_string(),
+    };
+    format!("{error}; {hint}")
+}
+
 /// Becomes a user without rights, if this process is root.
 fn become_user(name: &str) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let user = User::from_name(name).with_context(|| format!("cannot find the user {name}"))?;
-    let user = user.with_context(|| format!("there is no user {name}"))?;
-    ensure!(!user.uid.is_root(), "{name} is root");
+    let user = user(name)?;
     let failed = || format!("cannot become {name}");
     nix::unistd::setgroups(&[]).with_context(failed)?;
     nix::unistd::setgid(user.gid).with_context(failed)?;
@@ -206,7 +236,8 @@ fn replace(file: &Path, text: &str) -> Result<()> {
     let mut name = file.file_name().context("the file has no name")?.to_owned();
     name.push(format!(".{}", std::process::id()));
     let new = file.with_file_name(name);
-    fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::write(&new, text)
+        .with_context(|| format!("cannot write {} into its folder", file.display()))?;
     fs::rename(&new, file).with_context(|| format!("cannot replace {}", file.display()))
 }
 

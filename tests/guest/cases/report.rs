@@ -26,7 +26,7 @@ const NAMES: [&str; 3] = ["zyxprogram", "zyxgroup", "zyxmachine"];
 pub fn a_report_tells_of_the_scheduler_and_of_no_user(_: &Machine) -> Result<()> {
     let [program, group, machine] = NAMES;
     fs::write("/proc/sys/kernel/hostname", machine).context("cannot name the machine")?;
-    let scheduler = Scheduler::start(&["--slice-us", "4321"])?;
+    let scheduler = Scheduler::start(&["--slice-us", "4321", "--log-level", "error"])?;
     let cgroup = Cgroup::new(group)?;
     let hog = Hog::named(program, &cpus::online()?, LONG)?;
     cgroup.take_in(hog.pid())?;
@@ -58,6 +58,8 @@ pub fn a_report_tells_of_the_scheduler_and_of_no_user(_: &Machine) -> Result<()>
         }
     }
     hog.stop()?;
+    // Less urgent messages were left out.
+    ensure!(scheduler.said().is_empty(), "{}", scheduler.said());
     scheduler.stop()
 }
 
