@@ -7,9 +7,31 @@
 use super::{arena, reserve};
 use anyhow::{Error, Result, ensure};
 use nix::errno::Errno;
-use nix::sys::mman::{self, MlockAllFlags};
+use nix::sys::mman::{self, MapFlags, MlockAllFlags, ProtFlags};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+
+/// Whether this process may lock memory at all. A sandbox can forbid it, whatever the limit is:
+/// then memory is touched and not locked, and the kernel may evict it where memory is short.
+pub fn may_lock() -> bool {
+    static MAY: LazyLock<bool> = LazyLock::new(|| {
+        let page = NonZeroUsize::new(reserve::page_bytes()).expect("a page has bytes");
+        let flags = MapFlags::MAP_PRIVATE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let Ok(memory) = (unsafe { mman::mmap_anonymous(None, page, ProtFlags::PROT_READ, flags) })
+        else {
+            return true;
+        };
+        // SAFETY: it is the page just mapped, which nothing refers to.
+        let locked = unsafe { mman::mlock(memory, page.get()) };
+        // SAFETY: as above. Unmapping unlocks it.
+        let _ = unsafe { mman::munmap(memory, page.get()) };
+        locked != Err(Errno::EPERM)
+    });
+    *MAY
+}
 
 /// Lets all threads share one heap of glibc's malloc. By default every thread that allocates gets
 /// a heap of its own. That is resident memory without use here: the busy threads have arenas.
@@ -65,11 +87,15 @@ fn set_malloc_option(name: &str, option: libc::c_int, value: libc::c_int) -> Res
 /// Threads started from here on have their whole stack resident at once.
 ///
 /// # Errors
-/// If the process may not lock that much; the message names the limit and the capability.
+/// If the process may not lock that much; the message names the limit and the capability. Where
+/// [`may_lock`] says no, nothing is locked and that is no error.
 pub fn lock_process_memory() -> Result<()> {
     // A kernel without huge pages refuses this, and has none to prevent.
     // SAFETY: the call sets a flag of the process and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if !may_lock() {
+        return Ok(());
+    }
     mman::mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
         .map_err(|errno| lock_error(errno, "the process's memory"))?;
     arena::with_open_slots(|slots| reserve::unlock_unused(slots))

@@ -34,6 +34,6 @@ mod reserve;
 pub use arena::{Arena, ArenaStats, DEFAULT_ARENA_BYTES, MIN_ARENA_BYTES, arena_fallbacks};
 pub use counters::{FaultCounter, Faults, ResidentMemory, ThreadFaultCounter};
 pub use global::{DomainAllocator, Entered, check_installed, enter};
-pub use lock::{limit_malloc_arenas, lock_process_memory, prefault_stack, settle_heap};
+pub use lock::{limit_malloc_arenas, lock_process_memory, may_lock, prefault_stack, settle_heap};
 pub use numa::set_thread_policy;
 pub use reserve::{MAX_ARENA_BYTES, MAX_ARENAS};

@@ -7,6 +7,7 @@
 //! The range costs 8 GiB of addresses and no memory: only the arenas in it are accessible, and so
 //! only they are resident.
 
+use super::lock::may_lock;
 use super::numa;
 use anyhow::{Context, Result, ensure};
 use nix::sys::mman::{self, MapFlags, MmapAdvise, ProtFlags};
@@ -81,8 +82,8 @@ pub(super) fn slot_start(slot: usize) -> NonNull<u8> {
     unsafe { start.add(slot << SLOT_SHIFT) }
 }
 
-/// Makes the first `bytes` of a slot usable memory: zeroed, on `node` where possible, locked and
-/// resident. Returns its start and whether the kernel accepted the node.
+/// Makes the first `bytes` of a slot usable memory: zeroed, on `node` where possible, resident, and
+/// locked unless a sandbox forbids that. Returns its start and whether the kernel accepted the node.
 ///
 /// # Errors
 /// If the size is 0 or larger than a slot, or if the kernel refuses the memory or to lock it.
@@ -103,7 +104,10 @@ pub(super) fn open(slot: usize, bytes: usize, node: Option<u32>) -> Result<(NonN
         let _ = mman::madvise(memory, bytes, MmapAdvise::MADV_NOHUGEPAGE);
     }
     // SAFETY: as above; locking changes no contents.
-    if let Err(errno) = unsafe { mman::mlock(memory, bytes) } {
+    let lock = || unsafe { mman::mlock(memory, bytes) };
+    if may_lock()
+        && let Err(errno) = lock()
+    {
         close(slot, bytes)?;
         return Err(super::lock::lock_error(errno, &format!("{} KiB for an arena", bytes >> 10)));
     }
@@ -151,6 +155,9 @@ pub(super) fn unlock_unused(arenas: impl Iterator<Item = (usize, usize)>) -> Res
 }
 
 fn unlock(memory: NonNull<u8>, bytes: usize) -> Result<()> {
+    if !may_lock() {
+        return Ok(());
+    }
     // SAFETY: unlocking changes neither contents nor access, only whether pages may be evicted.
     unsafe { mman::munlock(memory.cast(), bytes) }.context("cannot unlock reserved addresses")
 }

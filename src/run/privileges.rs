@@ -8,14 +8,20 @@
 //! - a filter of system calls keeps all threads from opening, starting or tracing anything; they
 //!   accept connections to the statistics socket, and to no other.
 //!
+//! A sandbox may forbid seccomp(2), by which one thread filters all of them. Then each thread of the
+//! scheduler filters itself, by prctl(2). It may forbid to lock memory as well ([`alloc::may_lock`]).
+//!
 //! Invariant: a process cannot get back what it has given up, not by starting a program either
 //! (`no_new_privs`). A new process attaches again.
 
+use crate::alloc;
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
+use nix::errno::Errno;
+use nix::sys::prctl;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    BpfProgram, BpfProgramRef, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
 };
 use std::os::fd::RawFd;
 
@@ -36,11 +42,17 @@ pub enum Privileges {
 /// Checks that this process may attach.
 ///
 /// # Errors
-/// If it lacks a capability of [`NEEDED`]; the message names those that are missing.
+/// If it lacks a capability of [`NEEDED`]; the message names those that are missing. Where no memory
+/// can be locked the capability to do so is of no use, and may be missing.
 pub fn check() -> Result<()> {
     let held = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
-    let missing: Vec<String> =
-        NEEDED.iter().filter(|it| !held.contains(it)).map(Capability::to_string).collect();
+    let is_of_use = |it: &&Capability| **it != Capability::CAP_IPC_LOCK || alloc::may_lock();
+    let missing: Vec<String> = NEEDED
+        .iter()
+        .filter(|it| !held.contains(it))
+        .filter(is_of_use)
+        .map(Capability::to_string)
+        .collect();
     if !missing.is_empty() {
         bail!("cannot attach: not root (it has no {}); start it with sudo", missing.join(", "));
     }
@@ -74,13 +86,58 @@ impl Privileges {
     pub fn settle_process(self, listener: Option<RawFd>) -> Result<()> {
         self.settle_thread()?;
         if self == Privileges::GiveUp {
-            let program: BpfProgram =
-                filter(listener)?.try_into().context("cannot compile the filter")?;
-            seccompiler::apply_filter_all_threads(&program)
-                .context("cannot filter the system calls of the process")?;
+            let program = compiled(listener)?;
+            match may_filter_all() {
+                true => seccompiler::apply_filter_all_threads(&program)
+                    .context("cannot filter the system calls of the process")?,
+                false => filter_thread(&program)?,
+            }
         }
         Ok(())
     }
+
+    /// The filter that a domain thread has to give itself once it begins, by [`filter_thread`];
+    /// none if the main thread gives it one.
+    ///
+    /// # Errors
+    /// If it cannot be compiled.
+    pub fn filter_of_domain_thread(self) -> Result<Option<BpfProgram>> {
+        let gives_itself = self == Privileges::GiveUp && !may_filter_all();
+        gives_itself.then(|| compiled(None)).transpose()
+    }
+}
+
+fn compiled(listener: Option<RawFd>) -> Result<BpfProgram> {
+    filter(listener)?.try_into().context("cannot compile the filter")
+}
+
+/// Whether seccomp(2) is allowed, by a question that changes nothing.
+fn may_filter_all() -> bool {
+    const GET_ACTION_AVAIL: libc::c_uint = 2;
+    let action = libc::SECCOMP_RET_ALLOW;
+    // SAFETY: the call reads the action, which outlives it.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) };
+    answer == 0 || Errno::last() != Errno::EPERM
+}
+
+/// Filters the system calls of the calling thread, without seccomp(2).
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn filter_thread(program: BpfProgramRef<'_>) -> Result<()> {
+    prctl::set_no_new_privs().context("cannot renounce new privileges")?;
+    let program = libc::sock_fprog {
+        len: program.len().try_into().context("the filter is too long")?,
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: the kernel copies the instructions, whose form is that of the kernel's own header, and
+    // writes nothing.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0)
+    };
+    Errno::result(result).context("cannot filter the system calls of a thread")?;
+    Ok(())
 }
 
 /// The system calls of an attached scheduler. Any other fails with EPERM. It does not kill the
@@ -180,9 +237,30 @@ mod tests {
         listener.accept().and_then(|(mut stream, _)| stream.write_all(b"x")).is_ok()
     }
 
-    /// In a child process, so that the test keeps its own privileges.
     #[test]
     fn a_process_that_has_settled_can_open_start_and_signal_nothing() {
+        is_confined(|| {});
+    }
+
+    /// As in a sandbox without systemd's group of calls `@sandbox`.
+    #[test]
+    fn the_same_holds_where_seccomp_is_forbidden() {
+        is_confined(|| {
+            let forbidden = [(libc::SYS_seccomp, Vec::new())];
+            let filter = SeccompFilter::new(
+                forbidden.into_iter().collect(),
+                SeccompAction::Allow,
+                SeccompAction::Errno(libc::EPERM as u32),
+                std::env::consts::ARCH.try_into().unwrap(),
+            );
+            let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+            seccompiler::apply_filter(&filter).unwrap();
+            assert!(!may_filter_all());
+        });
+    }
+
+    /// Checks it in a child process, so that the test keeps its own privileges.
+    fn is_confined(prepare: impl Fn()) {
         let parent = nix::unistd::getpid();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
@@ -193,6 +271,7 @@ mod tests {
         // SAFETY: the child only calls what the filter allows and `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
+                prepare();
                 let settled =
                     Privileges::GiveUp.settle_process(Some(listeners[0].as_raw_fd())).is_ok();
                 let opened = File::open("/proc/self/status").is_ok();

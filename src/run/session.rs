@@ -167,6 +167,12 @@ fn attach(
              scheduler is attached; use Linux 7.3 or newer, or turn SMT off"
         );
     }
+    if attachment == Attachment::First && !alloc::may_lock() {
+        log::warn!(
+            "a sandbox forbids to lock memory: where memory is short the kernel may evict the \
+             scheduler's, and tasks run undecided meanwhile"
+        );
+    }
     if attachment == Attachment::First && probe::is_preempt_rt() {
         log::warn!(
             "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \

@@ -28,12 +28,13 @@ use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
 use crate::run::affinity;
 use crate::run::panics;
-use crate::run::privileges::Privileges;
+use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
 use crate::topology::Domain;
 use crate::topology::preference::Place;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::eventfd::EventFd;
+use seccompiler::BpfProgram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,8 +163,8 @@ impl DomainThread {
 }
 
 fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
-    let arena = match settle(&plan) {
-        Ok(arena) => arena,
+    let (arena, filter) = match settle(&plan) {
+        Ok(settled) => settled,
         Err(error) => {
             let _ = ready.send(Err(error));
             return;
@@ -175,6 +176,9 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
     drop(entered);
     let _ = ready.send(Ok(Pid(nix::unistd::gettid().as_raw())));
     let Ok(seam) = seam.recv() else { return };
+    if let Some(filter) = filter {
+        privileges::filter_thread(&filter).expect("the kernel has allowed it to the main thread");
+    }
 
     let entered = alloc::enter(&arena);
     let mut scheduler = Scheduler::new(
@@ -195,7 +199,7 @@ fn life(plan: Plan, ready: &SyncSender<Result<Pid>>, seam: &Receiver<BpfSeam>) {
 }
 
 /// Gives the thread its CPUs, gives it memory on its node, and gives up its capabilities.
-fn settle(plan: &Plan) -> Result<alloc::Arena> {
+fn settle(plan: &Plan) -> Result<(alloc::Arena, Option<BpfProgram>)> {
     Signals::leave_to_others()?;
     match plan.dedicated {
         Some(cpu) => {
@@ -214,8 +218,9 @@ fn settle(plan: &Plan) -> Result<alloc::Arena> {
     alloc::prefault_stack(STACK_KIB - STACK_MARGIN_KIB);
     let arena = alloc::Arena::new(ARENA_KIB * 1024, plan.domain.numa_node)?;
     plan.mark.set(plan.domain.id).context("cannot make it known to BPF")?;
+    let filter = plan.privileges.filter_of_domain_thread()?;
     plan.privileges.settle_thread()?;
-    Ok(arena)
+    Ok((arena, filter))
 }
 
 /// `SCHED_EXT` of `<linux/sched.h>`.

@@ -6,10 +6,11 @@ use crate::api::{load, process, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scx_manyland::run::privileges;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::io::Error;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,6 +19,7 @@ use std::time::Duration;
 tests! {
     privileges_are_given_up: 180 s on L3X2 ANY_KERNEL;
     the_named_capabilities_suffice: 60 s on L3X2 ANY_KERNEL;
+    the_sandbox_of_scx_loader_suffices: 90 s on L3X2 ANY_KERNEL;
     the_environment_is_not_heeded: 60 s on L3X2;
     it_ends_with_its_parent: 60 s on L3X2;
 }
@@ -56,8 +58,12 @@ fn is_attached_again(scheduler: &Scheduler, before: u64) -> Result<()> {
 fn has_no_privileges(scheduler: &Scheduler) -> Result<()> {
     let threads = process::threads(scheduler.pid())?;
     ensure!(threads.len() > cpus::l3s()?.len(), "too few threads: {threads:?}");
+    // The sandbox that the first process is in may have filters of its own.
+    let of_sandbox: u32 = process::status(scheduler.pids()[0], "Seccomp_filters")?.parse()?;
     for thread in threads {
         let field = |name| process::status(thread.tid, name);
+        let filters: u32 = field("Seccomp_filters")?.parse()?;
+        ensure!(filters == of_sandbox + 1, "{} has {filters} filters", thread.name);
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
             let held = u64::from_str_radix(&field(set)?, 16)?;
             ensure!(held == 0, "{} has {set} {held:x}", thread.name);
@@ -86,6 +92,48 @@ pub fn the_named_capabilities_suffice(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::spawn(&mut command)?;
     load::hackbench(1, 10, LIMIT)?;
     scheduler.await_stats(1)?;
+    scheduler.stop()
+}
+
+/// What the unit of scx_loader forbids to its children, as far as it concerns a scheduler: to lock
+/// memory, to filter all threads by seccomp(2), and timers. Once attached it has no privileges all the
+/// same. `make test-package` has the whole of that unit.
+pub fn the_sandbox_of_scx_loader_suffices(_: &Machine) -> Result<()> {
+    const FORBIDDEN: [i64; 11] = [
+        libc::SYS_mlock,
+        libc::SYS_mlock2,
+        libc::SYS_mlockall,
+        libc::SYS_munlock,
+        libc::SYS_munlockall,
+        libc::SYS_seccomp,
+        libc::SYS_timerfd_create,
+        libc::SYS_alarm,
+        libc::SYS_setitimer,
+        libc::SYS_ptrace,
+        libc::SYS_setuid,
+    ];
+    let filter = SeccompFilter::new(
+        FORBIDDEN.into_iter().map(|call| (call, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    let filter: BpfProgram = filter.try_into()?;
+    let mut command = Command::new(PROGRAM);
+    command.args(STATS);
+    // SAFETY: between fork and exec the child only makes system calls.
+    unsafe {
+        command.pre_exec(move || {
+            let _ = caps::drop(None, CapSet::Bounding, Capability::CAP_IPC_LOCK);
+            seccompiler::apply_filter(&filter).map_err(|_| Error::last_os_error())
+        });
+    }
+    let scheduler = Scheduler::spawn(&mut command)?;
+    load::hackbench(1, 10, LIMIT)?;
+    scheduler.await_stats(1)?;
+    has_no_privileges(&scheduler)?;
+    let said = scheduler.said();
+    ensure!(said.contains("forbids to lock memory"), "it does not say what it lacks: {said}");
     scheduler.stop()
 }
 
