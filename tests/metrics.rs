@@ -217,23 +217,69 @@ fn the_dashboard_and_the_rules_ask_for_metrics_that_there_are() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("stats");
     let _played = Played::start(&socket);
-    let mut text = textfile(folder.path(), &socket);
+    let text = textfile(folder.path(), &socket);
     // These are there on a machine whose kernel has sched_ext.
-    text += "sched_ext_attachments_total sched_ext_events_total";
-    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
-    for file in ["prometheus/alerts.yml", "grafana/manyland.json"] {
-        let asks = fs::read_to_string(packaging.join(file)).unwrap();
-        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let names: Vec<&str> = asks
-            .split(|letter| !is_part(letter))
-            .filter(|word| word.starts_with("manyland_") || word.starts_with("sched_ext_"))
-            .collect();
-        assert!(names.len() > 3, "{file} asks for {names:?}");
+    let of_kernel = "sched_ext_attachments_total 1\nsched_ext_events_total{event=\"x\"} 1\n";
+    let samples: Vec<&str> =
+        text.lines().chain(of_kernel.lines()).filter(|line| !line.starts_with('#')).collect();
+    let rules = include_str!("../packaging/prometheus/alerts.yml");
+    assert!(names(rules).len() > 3);
+    for name in names(rules) {
+        assert!(!labels(&samples, name).is_empty(), "a rule asks for {name}");
+    }
+    let dashboard = include_str!("../packaging/grafana/manyland.json");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut asked = 0;
+    for target in targets {
+        let (expr, legend) =
+            (target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap());
+        let names = names(expr);
+        assert!(!names.is_empty(), "{expr} asks for nothing");
         for name in names {
-            assert!(text.contains(name), "{file} asks for {name}");
+            let labels = labels(&samples, name);
+            assert!(!labels.is_empty(), "{expr}: there is no metric {name}");
+            // Prometheus adds the instance.
+            let of_series = ["instance", "le"].into_iter().chain(labels).collect::<Vec<_>>();
+            for label in groupings(expr).into_iter().chain(in_braces(legend)) {
+                assert!(of_series.contains(&label), "{expr}: {name} has no label {label}");
+            }
+            let is_counted = name.ends_with("_total") || name.ends_with("_bucket");
+            let is_rate =
+                ["rate(", "increase("].iter().any(|it| expr.contains(&format!("{it}{name}")));
+            assert_eq!(is_rate, is_counted, "{expr}: a rate is one of a counter");
+            asked += 1;
         }
     }
-    let dashboard = fs::read_to_string(packaging.join("grafana/manyland.json")).unwrap();
-    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
-    assert!(dashboard["panels"].as_array().unwrap().len() >= 6);
+    assert!(asked >= 12, "{asked} metrics are asked for");
+}
+
+/// The names of metrics in an expression.
+fn names(expr: &str) -> Vec<&str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let ours = |word: &&str| word.starts_with("manyland_") || word.starts_with("sched_ext_");
+    expr.split(|letter| !is_part(letter)).filter(ours).collect()
+}
+
+/// The labels of a metric's samples, with an empty one for a metric without any; none if there is no
+/// such metric.
+fn labels<'a>(samples: &[&'a str], name: &str) -> Vec<&'a str> {
+    let of_it = samples.iter().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        rest.starts_with([' ', '{']).then_some(rest)
+    });
+    let label = |pair: &'a str| pair.trim_start_matches('{').split('=').next().unwrap_or("");
+    of_it.flat_map(|rest| rest.split(' ').next().unwrap_or("").split(',').map(label)).collect()
+}
+
+/// The labels of each `by (...)`.
+fn groupings(expr: &str) -> Vec<&str> {
+    let lists = expr.split("by (").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    lists.flat_map(|list| list.split(',')).map(str::trim).collect()
+}
+
+/// The names in `{{...}}`.
+fn in_braces(legend: &str) -> Vec<&str> {
+    legend.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0)).collect()
 }

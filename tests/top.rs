@@ -154,6 +154,34 @@ fn a_scheduler_is_shown_from_its_start_to_its_end_and_again() {
     });
 }
 
+/// The picture has the screen's words, columns and rows; numbers may be others.
+#[test]
+fn the_picture_in_the_readme_is_true() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats");
+    let _played = Played::start(&path);
+    let terminal = Terminal::start(&["top", "--socket", path.to_str().unwrap()]);
+    let screen = terminal.shows(&[" 900k ", "every 1 s"]);
+    let readme = include_str!("../README.md");
+    let (_, picture) = readme.split_once("fills the screen, of 80 columns and more:\n\n").unwrap();
+    let picture: Vec<_> = picture.lines().map_while(|line| line.strip_prefix("    ")).collect();
+    let drawn: Vec<_> = screen.lines().filter(|line| !line.trim().is_empty()).collect();
+    let head = |lines: &[&str]| lines.iter().find(|it| it.contains("DOM")).map(|it| it.to_string());
+    assert_eq!(head(&picture), head(&drawn), "the columns are others");
+    let form = |lines: &[&str]| lines.iter().map(|line| without_numbers(line)).collect::<Vec<_>>();
+    assert_eq!(form(&picture), form(&drawn), "{screen}");
+}
+
+/// The words of a line, with `#` for each number.
+fn without_numbers(line: &str) -> String {
+    let is_number = |c: char| c.is_ascii_digit() || ".:k-".contains(c);
+    let word = |word: &str| match word.starts_with(|c: char| c.is_ascii_digit()) {
+        true if word.chars().all(is_number) => "#".to_owned(),
+        _ => word.to_owned(),
+    };
+    line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn keys_sort_pause_and_end() {
     let folder = tempfile::tempdir().unwrap();

@@ -32,6 +32,7 @@ tests! {
     the_programs_of_scx_are_answered: 90 s on L3X2 ANY_KERNEL;
     two_readers_have_their_own_intervals: 90 s on L3X2;
     readers_that_misbehave_are_refused: 120 s on L3X2;
+    readers_wake_no_domain_thread: 90 s on L3X2;
     monitor_prints_what_a_scheduler_says: 180 s on L3X2;
     metrics_follow_the_scheduler: 180 s on L3X2;
     patience_is_as_long_as_timers_are_late: 240 s on L3X2;
@@ -363,6 +364,39 @@ pub fn readers_that_misbehave_are_refused(_: &Machine) -> Result<()> {
     stats.lines.drain(..lines);
     ensure!(stats.sum("decided")? > 100, "the domains decide no more");
     scheduler.stop_with(Signal::SIGTERM)
+}
+
+/// Readers are the main thread's work. On an idle machine a domain thread sleeps, so if it made a system
+/// call for a request it would be switched in for it, and sleep again.
+pub fn readers_wake_no_domain_thread(_: &Machine) -> Result<()> {
+    const REQUESTS: u64 = 400;
+    let scheduler = Scheduler::start(&[])?;
+    wait_until("the socket is there", LONG, || Reader::connect().is_ok())?;
+    let threads = scheduler.domain_threads()?;
+    let slept = || -> Result<Vec<u64>> {
+        let times = |thread: &process::Thread| {
+            Ok(process::status(thread.tid, "voluntary_ctxt_switches")?.parse()?)
+        };
+        threads.iter().map(times).collect()
+    };
+    let grew = |before: &[u64]| -> Result<Vec<u64>> {
+        Ok(slept()?.iter().zip(before).map(|(now, then)| now - then).collect())
+    };
+    let (mut often, mut seldom) = (Reader::connect()?, Reader::connect()?);
+    let before = slept()?;
+    for _ in 0..REQUESTS {
+        often.stats()?;
+    }
+    let with_reader = grew(&before)?;
+    seldom.stats()?;
+    // The measure shows what a domain thread does.
+    let before = slept()?;
+    load::hackbench(2, 200, LONG)?;
+    let with_load = grew(&before)?;
+    println!("slept {with_reader:?} times in {REQUESTS} requests, {with_load:?} under load");
+    ensure!(with_reader.iter().all(|&times| times < REQUESTS / 2), "{with_reader:?}");
+    ensure!(with_load.iter().sum::<u64>() > REQUESTS, "{with_load:?}");
+    scheduler.stop()
 }
 
 /// `--monitor` waits for a scheduler, prints its lines in either form, and goes on with the next.
