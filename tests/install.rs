@@ -80,9 +80,9 @@ fn a_relative_prefix_is_refused() {
 /// What `make deb` calls the package is the version of the program.
 #[test]
 fn the_package_has_the_programs_version() {
-    let changelog = include_str!("../debian/changelog");
+    let changelog = include_str!("../debian/changelog.in");
     let expected = format!("scx-manyland ({}) ", env!("CARGO_PKG_VERSION"));
-    assert!(changelog.starts_with(&expected), "debian/changelog does not begin with {expected}");
+    assert!(changelog.starts_with(&expected), "debian/changelog.in does not begin with {expected}");
 }
 
 /// The service that is installed starts the program that is installed.
