@@ -84,7 +84,7 @@ impl Writer {
             )?;
         }
         for domain in &line.domains {
-            let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+            let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), in_short);
             let of = &domain.statistics;
             writeln!(
                 text,
@@ -110,5 +110,21 @@ impl Writer {
             ""
         )?;
         Ok(())
+    }
+}
+
+/// Microseconds without digits that say nothing: a latency is known to within a quarter.
+fn in_short(us: f64) -> String {
+    if us < 100.0 { us.to_string() } else { format!("{us:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_times_have_no_fractions() {
+        let shown = [0.5, 12.5, 99.9, 100.4, 25_165.8].map(in_short);
+        assert_eq!(shown, ["0.5", "12.5", "99.9", "100", "25166"]);
     }
 }
