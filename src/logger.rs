@@ -17,7 +17,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The environment variable by which systemd says that standard error is its journal.
-pub const JOURNAL: &str = "JOURNAL_STREAM";
+const JOURNAL: &str = "JOURNAL_STREAM";
 
 thread_local! {
     static SILENT: Cell<bool> = const { Cell::new(false) };
@@ -84,18 +84,23 @@ pub fn left_out() -> u64 {
 
 /// The start of a line that says a failure, for the journal.
 pub fn failure_prefix() -> &'static str {
-    if *TO_JOURNAL { "<3>" } else { "" }
+    if *TO_JOURNAL { journal_prefix(Level::Error) } else { "" }
 }
 
-/// Each line with its level as syslog(3) numbers it.
+/// A level as syslog(3) numbers it.
+fn journal_prefix(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+/// Each line with its level.
 fn for_journal(level: Level, text: &str) -> String {
-    let number = match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    };
-    text.lines().map(|line| format!("<{number}>{line}\n")).collect()
+    let prefix = journal_prefix(level);
+    text.lines().map(|line| format!("{prefix}{line}\n")).collect()
 }
 
 /// The first line has the time and the level before it.

@@ -260,6 +260,8 @@ impl Crew {
 pub const DUMP_BEGINS: &str = "the kernel's dump:";
 /// See [`DUMP_BEGINS`].
 pub const DUMP_ENDS: &str = "end of the kernel's dump";
+/// How a message begins that says why the kernel has dumped.
+pub const HAS_ENDED: &str = "the kernel has ended the scheduler";
 
 /// Why the main thread stopped waiting.
 enum Reason {
@@ -283,7 +285,7 @@ fn dedicated_of(domain: &Domain, dedicated: &CpuSet) -> Option<CpuId> {
 fn outcome(reason: Reason, exit: Option<Exit>, faults: u64) -> Result<Ended> {
     match (reason, exit) {
         (_, Some(Exit::Failed(why))) => {
-            bail!("the kernel has ended the scheduler: {why}; its own scheduler is back")
+            bail!("{HAS_ENDED}: {why}; its own scheduler is back")
         }
         (Reason::Asked, Some(Exit::Evicted(_))) => Ok(Ended::Asked),
         (_, Some(Exit::Evicted(why))) => Ok(Ended::Evicted(why)),

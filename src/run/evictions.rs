@@ -3,6 +3,7 @@
 //!
 //! Invariant: a run attaches again as often as [`LIMITS`] allows at most, and says why each time.
 
+use crate::run::crew::HAS_ENDED;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ impl Evictions {
     /// If that has happened too often, with the reason.
     pub fn note(&mut self, why: &str) -> Result<()> {
         self.note_at(Instant::now(), why)?;
-        log::warn!("the kernel has ended the scheduler: {why}; attaching again");
+        log::warn!("{HAS_ENDED}: {why}; attaching again");
         Ok(())
     }
 
@@ -30,8 +31,8 @@ impl Evictions {
             let within = Duration::from_secs(seconds);
             if self.0.iter().filter(|&&then| now - then < within).count() == most {
                 bail!(
-                    "the kernel has ended the scheduler {} times within one {name}, now because of \
-                     this: {why}; its own scheduler is back",
+                    "{HAS_ENDED} {} times within one {name}, now because of this: {why}; its own \
+                     scheduler is back",
                     most + 1
                 );
             }

@@ -5,7 +5,7 @@
 //! exit code 2 where the command line is at fault and 1 for anything else.
 
 pub use crate::kernel::options::in_short;
-pub use crate::run::crew::{DUMP_BEGINS, DUMP_ENDS};
+pub use crate::run::crew::{DUMP_BEGINS, DUMP_ENDS, HAS_ENDED};
 
 use crate::abi::statistics;
 use crate::kernel::options::{InvalidOption, LogLevel, Seconds};
@@ -153,8 +153,13 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A text without line breaks, indentation and other white space but single spaces.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn complain(name: &str, message: &str) {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     // Without a stderr the exit code is all there is to say.
-    let _ = writeln!(io::stderr(), "{}{name}: {line}", logger::failure_prefix());
+    let prefix = logger::failure_prefix();
+    let _ = writeln!(io::stderr(), "{prefix}{name}: {}", one_line(message));
 }

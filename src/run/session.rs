@@ -161,23 +161,8 @@ fn attach(
         log::warn!("{line}");
     }
 
-    if attachment == Attachment::First && probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
-        log::warn!(
-            "this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a sched_ext \
-             scheduler is attached; use Linux 7.3 or newer, or turn SMT off"
-        );
-    }
-    if attachment == Attachment::First && !alloc::may_lock() {
-        log::warn!(
-            "a sandbox forbids to lock memory: where memory is short the kernel may evict the \
-             scheduler's, and tasks run undecided meanwhile"
-        );
-    }
-    if attachment == Attachment::First && probe::is_preempt_rt() {
-        log::warn!(
-            "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \
-             is a real-time task's work"
-        );
+    if attachment == Attachment::First {
+        warn_of_surroundings()?;
     }
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
@@ -193,6 +178,32 @@ fn attach(
     // The panic of a thread says more than the errors that follow from it.
     crew.dismiss()?;
     ended
+}
+
+/// Warns of what this kernel or a sandbox makes worse than elsewhere.
+///
+/// # Errors
+/// If the kernel's BTF cannot be read.
+fn warn_of_surroundings() -> Result<()> {
+    if probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
+        log::warn!(
+            "this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a sched_ext \
+             scheduler is attached; use Linux 7.3 or newer, or turn SMT off"
+        );
+    }
+    if !alloc::may_lock() {
+        log::warn!(
+            "a sandbox forbids to lock memory: where memory is short the kernel may evict the \
+             scheduler's, and tasks run undecided meanwhile"
+        );
+    }
+    if probe::is_preempt_rt() {
+        log::warn!(
+            "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \
+             is a real-time task's work"
+        );
+    }
+    Ok(())
 }
 
 /// Chooses which kind of core goes first, and reports it where the machine has more than one kind.

@@ -106,7 +106,7 @@ impl MetricsArgs {
 
     fn serve(&self, address: SocketAddr) -> Result<()> {
         // Before anything is said: the process that answers cannot say it on the same line.
-        user(&self.user)?;
+        let user = user(&self.user)?;
         let listener = TcpListener::bind(address)
             .map_err(|error| anyhow!("cannot listen at {address}: {}", hint(&error)))?;
         log::info!("metrics are at http://{}/metrics", listener.local_addr()?);
@@ -116,7 +116,7 @@ impl MetricsArgs {
             let was_connected = client.is_some();
             // SAFETY: this process has one thread, so the child may do all that its parent may.
             match unsafe { fork() }.context("cannot start the process that answers")? {
-                ForkResult::Child => self.answer(parent, &listener, client),
+                ForkResult::Child => answer(&user, parent, &listener, client),
                 ForkResult::Parent { child } => {
                     drop(client);
                     client = self.watch(child, was_connected)?;
@@ -144,32 +144,32 @@ impl MetricsArgs {
             }
         }
     }
+}
 
-    /// The life of the process that answers: until its scheduler is gone.
-    fn answer(&self, parent: Pid, listener: &TcpListener, mut client: Option<Client>) -> ! {
-        let mut serve = || -> Result<()> {
-            become_user(&self.user)?;
-            prctl::set_pdeathsig(Signal::SIGKILL)?;
-            ensure!(getppid() == parent, "the process that started it is gone");
-            let mut is_lost = false;
-            while !is_lost && is_asked(listener, client.as_ref())? {
-                serve::answer_one(listener, || {
-                    let (page, lost) = page(client.as_mut());
-                    is_lost = lost;
-                    page
-                })?;
-            }
-            Ok(())
-        };
-        let code = match serve() {
-            Ok(()) => 0,
-            Err(error) => {
-                log::error!("{error:#}");
-                1
-            }
-        };
-        std::process::exit(code)
-    }
+/// The life of the process that answers: until its scheduler is gone.
+fn answer(user: &User, parent: Pid, listener: &TcpListener, mut client: Option<Client>) -> ! {
+    let mut serve = || -> Result<()> {
+        become_user(user)?;
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        ensure!(getppid() == parent, "the process that started it is gone");
+        let mut is_lost = false;
+        while !is_lost && is_asked(listener, client.as_ref())? {
+            serve::answer_one(listener, || {
+                let (page, lost) = page(client.as_mut());
+                is_lost = lost;
+                page
+            })?;
+        }
+        Ok(())
+    };
+    let code = match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("{error:#}");
+            1
+        }
+    };
+    std::process::exit(code)
 }
 
 /// Waits for a reader. Whether one came before the scheduler went.
@@ -219,12 +219,11 @@ fn hint(error: &io::Error) -> String {
 }
 
 /// Becomes a user without rights, if this process is root.
-fn become_user(name: &str) -> Result<()> {
+fn become_user(user: &User) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let user = user(name)?;
-    let failed = || format!("cannot become {name}");
+    let failed = || format!("cannot become {}", user.name);
     nix::unistd::setgroups(&[]).with_context(failed)?;
     nix::unistd::setgid(user.gid).with_context(failed)?;
     nix::unistd::setuid(user.uid).with_context(failed)?;

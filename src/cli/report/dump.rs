@@ -5,7 +5,7 @@
 //! Invariant: no text of a user's choice gets through. What precedes `[PID]` is left out, except for
 //! what the kernel itself writes there, and the names of the kernel's threads and of this program's.
 
-use scx_manyland::run::program::{DUMP_BEGINS, DUMP_ENDS};
+use scx_manyland::run::program::{DUMP_BEGINS, DUMP_ENDS, HAS_ENDED};
 
 /// How the names begin that are no user's. Of what follows only a number is kept.
 const KNOWN: [&str; 10] = [
@@ -26,7 +26,7 @@ pub fn last(log: &str) -> Vec<String> {
     let Some((_, rest)) = log.rsplit_once(DUMP_BEGINS) else { return Vec::new() };
     let (dump, after) = rest.split_once(DUMP_ENDS).unwrap_or((rest, ""));
     // The next message says why the scheduler ended.
-    let why = after.lines().find(|line| line.contains("the kernel has ended the scheduler"));
+    let why = after.lines().find(|line| line.contains(HAS_ENDED));
     let lines = dump.trim_matches('\n').lines().chain(why);
     lines.map(without_names).collect()
 }

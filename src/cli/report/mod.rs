@@ -229,7 +229,7 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+    program::one_line(&format!("{error:#}"))
 }
 
 /// An error that says the same.
