@@ -1,24 +1,16 @@
 //! What the program says: the form of its messages, and one line for whatever a newcomer may type
 //! wrongly, with what to do next.
 
+mod typed;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+use typed::{complaint, manyland};
 
-fn manyland(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_scx_manyland"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    manyland(args).output().unwrap()
-}
-
-/// Each failure is one line, with the exit code 2 where the command line is at fault and 1 for
-/// anything else, and says these words.
+/// Each failure is one line, and says these words.
 #[test]
 fn whatever_is_typed_wrongly_is_one_line_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,12 +56,7 @@ fn whatever_is_typed_wrongly_is_one_line_with_what_to_do() {
         ),
     ];
     for (args, code, words) in cases {
-        let output = run(args);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(text.starts_with("scx_manyland: ") && text.ends_with('\n'), "{args:?}: {text}");
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        let text = complaint(args, code);
         for word in words {
             assert!(text.contains(word), "{args:?}: no {word:?} in {text}");
         }
@@ -83,9 +70,7 @@ fn a_machine_that_cannot_schedule_says_what_it_lacks() {
         return;
     }
     for args in [&[][..], &["bench"], &["--policy", "fifo", "-v"]] {
-        let output = run(args);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{args:?}: {text}");
+        let text = complaint(args, 1);
         let next = ["use Linux 6.16 or newer", "start it with sudo"];
         assert!(next.iter().any(|next| text.contains(next)), "{args:?}: {text}");
     }

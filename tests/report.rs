@@ -2,6 +2,7 @@
 //! and nothing of this machine's names.
 
 mod played;
+mod typed;
 
 use played::Played;
 use std::fs;
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn report(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_scx_manyland")).arg("report").args(args).output().unwrap()
+    typed::run(&[&["report"], args].concat())
 }
 
 /// The report that is printed with these arguments.
@@ -23,11 +24,7 @@ fn printed(args: &[&str]) -> String {
 /// The one line that it fails with.
 #[track_caller]
 fn complaint(args: &[&str]) -> String {
-    let output = report(args);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
-    assert!(output.stdout.is_empty());
-    text
+    typed::complaint(&[&["report"], args].concat(), 1)
 }
 
 /// The value of a line.

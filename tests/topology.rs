@@ -1,32 +1,19 @@
 //! `scx_manyland topology`, as a user types it.
 
+mod typed;
+
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn manyland(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_scx_manyland")).args(args).output().unwrap()
-}
+use std::process::{Command, Stdio};
+use typed::{complaint, manyland, run};
 
 /// The output of a command that must succeed and say nothing else.
 fn stdout(args: &[&str]) -> String {
-    let output = manyland(args);
+    let output = run(args);
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), complaint.as_str()), (Some(0), ""), "{args:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// The one line that a command must fail with.
-#[track_caller]
-fn complaint(args: &[&str], code: i32) -> String {
-    let output = manyland(args);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    assert!(text.starts_with("scx_manyland: ") && text.ends_with('\n'), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text
 }
 
 fn json(args: &[&str]) -> Value {
@@ -194,7 +181,7 @@ fn no_damage_to_a_file_does_harm() {
         damaged[at] ^= 1 << (at % 7);
         let path = scratch_file("damaged.xml", &damaged);
         let args = ["topology", "--input", path.to_str().unwrap()];
-        if manyland(&args).status.code() != Some(0) {
+        if run(&args).status.code() != Some(0) {
             complaint(&args, 1);
         }
     }
@@ -222,19 +209,15 @@ fn limits_are_told() {
 
 #[test]
 fn another_machine_is_not_taken_for_this_one() {
-    let output = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
-        .arg("topology")
-        .env("HWLOC_SYNTHETIC", "PU:64")
-        .output()
-        .unwrap();
+    let output = manyland(&["topology"]).env("HWLOC_SYNTHETIC", "PU:64").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("unset HWLOC_*"));
 }
 
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
-        .args(["topology", "--synthetic", "Core:512 PU:2", "--domain", "core"])
+    let args = ["topology", "--synthetic", "Core:512 PU:2", "--domain", "core"];
+    let mut child = manyland(&args)
         .args(["--format", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

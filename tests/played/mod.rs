@@ -72,14 +72,6 @@ fn answer(stream: UnixStream) {
             cpus: vec!["0-3".to_owned(), "4-7".to_owned()],
             options: serde_json::json!({ "slice_us": 4321 }),
         };
-        let mut output = Vec::new();
-        if request.contains("options") {
-            respond(&mut output, 0, &about.options);
-            if (&stream).write_all(&output).is_err() {
-                return;
-            }
-            continue;
-        }
         let latencies = vec![latency; 2];
         let reply = Reply {
             about: &about,
@@ -88,7 +80,12 @@ fn answer(stream: UnixStream) {
             thread_us: &[times * 125_000; 2],
             latencies: Some(&latencies),
         };
-        respond(&mut output, 0, &reply);
+        let mut output = Vec::new();
+        if request.contains("options") {
+            respond(&mut output, 0, &about.options);
+        } else {
+            respond(&mut output, 0, &reply);
+        }
         if (&stream).write_all(&output).is_err() {
             return;
         }
