@@ -105,11 +105,17 @@ static u64 wake_flags_for(struct domain_ctx *domc)
 	return BPF_RB_NO_WAKEUP;
 }
 
-/* Whether the thread of `domc` was called and has slept on for its patience: it is stopped. */
-static bool is_stopped(struct domain_ctx *domc, u64 now)
+/* Whether the thread of `domc` was called and has slept on for `most_ns`. */
+static bool sleeps_on_for(struct domain_ctx *domc, u64 now, u64 most_ns)
 {
 	return domc->state == THREAD_ASLEEP && !READ_ONCE(domc->sleeping) &&
-	       (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
+	       (s64)(now - domc->called_ns) > (s64)most_ns;
+}
+
+/* Whether it has done so for its patience: it is stopped. */
+static bool is_stopped(struct domain_ctx *domc, u64 now)
+{
+	return sleeps_on_for(domc, now, READ_ONCE(domc->patience_ns));
 }
 
 /* Publishes for the thread of domain `d` how many tasks READY holds. */
@@ -143,17 +149,22 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 }
 
 /*
- * Whether the thread is not running although its patience has passed: since its last call and,
- * unless it sleeps, since it was parked or preempted.
+ * Whether the thread has not been running for `most_ns`: since its last call and, unless it sleeps,
+ * since it was parked or preempted.
  */
-static bool is_away(struct domain_ctx *domc, u64 now)
+static bool is_away_for(struct domain_ctx *domc, u64 now, u64 most_ns)
 {
 	if (domc->state == THREAD_RUNNING)
 		return false;
-	if (domc->state != THREAD_ASLEEP &&
-	    (s64)(now - domc->state_since_ns) <= (s64)READ_ONCE(domc->patience_ns))
+	if (domc->state != THREAD_ASLEEP && (s64)(now - domc->state_since_ns) <= (s64)most_ns)
 		return false;
-	return (s64)(now - domc->called_ns) > (s64)READ_ONCE(domc->patience_ns);
+	return (s64)(now - domc->called_ns) > (s64)most_ns;
+}
+
+/* Whether the thread is not running although its patience has passed. */
+static bool is_away(struct domain_ctx *domc, u64 now)
+{
+	return is_away_for(domc, now, READ_ONCE(domc->patience_ns));
 }
 
 /*

@@ -30,11 +30,9 @@ static bool is_behind(struct domain_ctx *domc, u64 now)
 {
 	u32 state = domc->state;
 
-	if (is_stopped(domc, now))
-		return true;
 	if (strict)
-		return false;
-	return READ_ONCE(domc->unnotified) ||
+		return sleeps_on_for(domc, now, STALL_NS);
+	return is_stopped(domc, now) || READ_ONCE(domc->unnotified) ||
 	       ((state == THREAD_PARKED || state == THREAD_PREEMPTED) &&
 		(s64)(now - domc->state_since_ns) > (s64)READ_ONCE(domc->patience_ns));
 }

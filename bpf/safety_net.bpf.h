@@ -26,21 +26,26 @@
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
-/* Whether waiting tasks run without a decision. */
+/*
+ * Whether waiting tasks run without a decision: nothing has been ready for too long, or the thread
+ * sleeps on although it was called. The latter does not end when a task is ready without it: a
+ * thread of the kernel, or a starved one.
+ */
 static bool net_is_open(struct domain_ctx *domc, u64 now)
 {
-	s64 starved, most = READ_ONCE(domc->patience_ns);
+	u64 most = READ_ONCE(domc->patience_ns);
 
 	if (!domc->starved_since_ns)
 		domc->starved_since_ns = now;
-	starved = now - domc->starved_since_ns;
-	/* It sleeps, and has left no decisions that a CPU is about to carry out. */
-	if (!strict && domc->state == THREAD_ASLEEP && is_away(domc, now) && !is_undrained(domc))
+	if (strict || most > STALL_NS)
+		most = STALL_NS;
+	/* It has left no decisions that a CPU is about to carry out. */
+	if (domc->state == THREAD_ASLEEP && is_away_for(domc, now, most) && !is_undrained(domc))
 		return true;
 	/* A running thread soon finishes its round, unless it is broken. */
 	if (domc->state == THREAD_RUNNING)
-		most *= WORK_PATIENCES;
-	return starved > (strict || most > (s64)STALL_NS ? (s64)STALL_NS : most);
+		most = most * WORK_PATIENCES < STALL_NS ? most * WORK_PATIENCES : STALL_NS;
+	return (s64)(now - domc->starved_since_ns) > (s64)most;
 }
 
 /* Runs from one of two sorted queues, the one that is further behind first. */

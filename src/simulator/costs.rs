@@ -8,8 +8,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
 
-/// The largest possible cost: a second.
-const MOST_NS: u64 = 1_000_000_000;
+/// The largest possible cost: ten seconds.
+const MOST_NS: u64 = 10_000_000_000;
 
 macro_rules! costs {
     ($($(#[doc = $doc:literal])+ $name:ident = $default:literal,)+) => {
@@ -111,7 +111,7 @@ impl Costs {
     /// ```
     ///
     /// # Errors
-    /// If there is no such cost, or its value is not a number from 1 to 1,000,000,000.
+    /// If there is no such cost, or its value is not a number from 1 to 10,000,000,000.
     pub fn set(&mut self, text: &str) -> Result<()> {
         let Some((name, value)) = text.split_once('=') else {
             bail!("{text:?} is no cost: it must be NAME=NANOSECONDS");
