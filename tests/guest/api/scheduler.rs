@@ -29,6 +29,10 @@ const RUN_LIMIT: Duration = Duration::from_secs(30);
 /// Options that make it print statistics that [`Scheduler::stats`] can read, every second.
 pub const STATS: [&str; 4] = ["--stats", "1", "--stats-format", "json"];
 
+/// The same with a patience that covers a host which lets a guest's CPU wait. For tests that ask whether
+/// user space decides, and not how fast a domain thread comes.
+pub const PATIENT: [&str; 6] = ["--stats", "1", "--stats-format", "json", "--patience-us", "20000"];
+
 /// A running scheduler; killed when dropped.
 #[derive(Debug)]
 pub struct Scheduler {

@@ -3,7 +3,7 @@
 
 use crate::api::confine::Cpuset;
 use crate::api::load::{self, Hog};
-use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, PROGRAM, STATS, Scheduler};
 use crate::api::storm::{Kind, Storm};
 use crate::api::{cpus, process, wait_until};
 use crate::machine::Machine;
@@ -27,14 +27,10 @@ tests! {
 
 const LONG: Duration = Duration::from_secs(100);
 
-/// With a patience that covers a host which lets a guest's CPU wait: how fast a domain thread comes is
-/// not what is asked here.
-const PATIENT: [&str; 6] = ["--stats", "1", "--stats-format", "json", "--patience-us", "20000"];
-
 /// In a namespace of process numbers BPF knows the domain threads: they decide.
 pub fn a_pid_namespace_hides_no_domain_thread(_: &Machine) -> Result<()> {
     let mut command = role::command("pid-namespace");
-    let scheduler = Scheduler::spawn(command.arg(PROGRAM).args(STATS))?;
+    let scheduler = Scheduler::spawn(command.arg(PROGRAM).args(PATIENT))?;
     load::hackbench(4, 100, LONG)?;
     let stats = scheduler.await_stats(1)?;
     let (percent, activations) = (stats.percent_decided()?, stats.sum("activations")?);

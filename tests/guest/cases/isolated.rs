@@ -3,7 +3,7 @@
 
 use crate::api::load::{self, Hog};
 use crate::api::policies::{TERRIBLE, Wish};
-use crate::api::scheduler::{PROGRAM, STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, PROGRAM, STATS, Scheduler};
 use crate::api::{cpus, process, wait_until};
 use crate::cases::confined::has_domains;
 use crate::machine::Machine;
@@ -108,7 +108,7 @@ pub fn isolated_cpus_are_left_alone(_: &Machine) -> Result<()> {
 /// Made and dissolved while the scheduler is attached, a partition leaves the domains and comes back,
 /// and user space decides on what is left.
 pub fn a_partition_that_comes_and_goes_is_left_alone(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::start(&[&STATS[..], &["--patience-us", "20000"]].concat())?;
+    let scheduler = Scheduler::start(&PATIENT)?;
     let all = scheduler.domains()?;
     let isolated = Isolated::make()?;
     let mut rest = all.clone();

@@ -3,7 +3,7 @@
 use crate::api::load::{self, Hog, Probe};
 use crate::api::policies::{GROUP, TERRIBLE, URGENT, Wish};
 use crate::api::process;
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, STATS, Scheduler};
 use crate::api::{cpus, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
@@ -45,7 +45,7 @@ fn cpu(number: u32) -> CpuSet {
 /// The example that the documentation begins with decides for what waits, and takes the options of
 /// the command line.
 pub fn the_shortest_policy_decides(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::spawn(Command::new("/bin/fifo").args(STATS))?;
+    let scheduler = Scheduler::spawn(Command::new("/bin/fifo").args(PATIENT))?;
     load::hackbench(2, 200, LONG)?;
     let share = scheduler.await_stats(2)?.percent_decided()?;
     println!("{share:.1} % decided");

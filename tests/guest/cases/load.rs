@@ -1,7 +1,7 @@
 //! RULE 2: under load, user space decides.
 
 use crate::api::load;
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, Scheduler};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Result, ensure};
@@ -15,7 +15,7 @@ tests! {
 /// Under hackbench at least 95 % of the tasks that found no idle CPU run by a decision, and no page
 /// fault is taken.
 pub fn hackbench_runs_by_decisions(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::start(&STATS)?;
+    let scheduler = Scheduler::start(&PATIENT)?;
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
         load::hackbench(2, 100, Duration::from_secs(60))?;

@@ -1,7 +1,7 @@
 //! What the options promise.
 
 use crate::api::load::{self, Hog};
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, STATS, Scheduler};
 use crate::api::{cpus, process, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
@@ -21,14 +21,10 @@ tests! {
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU. With
-/// a patience that covers a host which lets a guest's CPU wait: how fast a domain thread comes is
-/// not what is asked here.
+/// Under each policy user space decides for at least 95 % of the tasks that found no idle CPU.
 pub fn each_policy_decides(_: &Machine) -> Result<()> {
     for policy in ["vruntime", "deadline", "fifo"] {
-        let scheduler = Scheduler::start(
-            &[&STATS[..], &["--policy", policy, "--patience-us", "20000"]].concat(),
-        )?;
+        let scheduler = Scheduler::start(&[&PATIENT[..], &["--policy", policy]].concat())?;
         load::hackbench(2, 200, LONG)?;
         let share = scheduler.await_stats(2)?.percent_decided()?;
         println!("{policy}: {share:.1} % decided");

@@ -1,7 +1,7 @@
 //! When a task gives way, and to which others.
 
 use crate::api::load::Hog;
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{PATIENT, STATS, Scheduler};
 use crate::api::wait_until;
 use crate::api::{cpus, process};
 use crate::machine::Machine;
@@ -59,7 +59,7 @@ pub fn yields_let_a_worker_run(_: &Machine) -> Result<()> {
 /// than half of a CPU. CPUs wait for the domain thread for as long as a host may stop one of them.
 pub fn yields_are_decided(_: &Machine) -> Result<()> {
     const TIME: Duration = Duration::from_secs(6);
-    let scheduler = Scheduler::start(&[&STATS[..], &["--patience-us", "20000"]].concat())?;
+    let scheduler = Scheduler::start(&PATIENT)?;
     let cpus = CpuSet::from_iter([CpuId(0), CpuId(1)]);
     let yielders = (0..8).map(|_| Hog::yielding_on(&cpus, TIME)).collect::<Result<Vec<_>>>()?;
     let worker = Hog::on(&cpus, LONG)?;
