@@ -100,7 +100,7 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Attaches, lets the threads begin, and waits for the end.
+    /// Lets the threads begin, attaches, and waits for the end.
     pub(super) fn serve(
         &mut self,
         builder: &Builder,
@@ -115,6 +115,11 @@ impl Crew {
         let seams = self.seams(domains, &loaded)?;
         settle_memory()?;
 
+        // They sleep until the first notice. Once the scheduler is attached, this thread may have to
+        // wait for a decision itself.
+        for (thread, seam) in self.threads.iter().zip(seams) {
+            thread.go(seam)?;
+        }
         let attached = loaded.attach(domains, dedicated, preferences)?;
         // From here on the kernel asks for a restart when CPUs come or go. A change between reading
         // the machine and attaching is only visible in this count.
@@ -126,9 +131,6 @@ impl Crew {
                 Some(Exit::Ordered) => Ok(Ended::Asked),
                 _ => Ok(Ended::MachineChanged),
             };
-        }
-        for (thread, seam) in self.threads.iter().zip(seams) {
-            thread.go(seam)?;
         }
         let mut socket = StatisticsSocket::open(Path::new(socket::PATH), about(builder, domains));
         let mut printing = Printing::new(options, domains.len())?;
