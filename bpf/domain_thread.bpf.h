@@ -105,11 +105,19 @@ static u64 wake_flags_for(struct domain_ctx *domc)
 	return BPF_RB_NO_WAKEUP;
 }
 
+/* Whether the last call of the thread was more than `most_ns` ago. Before the first one it begins. */
+static bool was_called_before(struct domain_ctx *domc, u64 now, u64 most_ns)
+{
+	u64 called = READ_ONCE(domc->called_ns);
+
+	return called && (s64)(now - called) > (s64)most_ns;
+}
+
 /* Whether the thread of `domc` was called and has slept on for `most_ns`. */
 static bool sleeps_on_for(struct domain_ctx *domc, u64 now, u64 most_ns)
 {
 	return domc->state == THREAD_ASLEEP && !READ_ONCE(domc->sleeping) &&
-	       (s64)(now - domc->called_ns) > (s64)most_ns;
+	       was_called_before(domc, now, most_ns);
 }
 
 /* Whether it has done so for its patience: it is stopped. */
@@ -158,7 +166,7 @@ static bool is_away_for(struct domain_ctx *domc, u64 now, u64 most_ns)
 		return false;
 	if (domc->state != THREAD_ASLEEP && (s64)(now - domc->state_since_ns) <= (s64)most_ns)
 		return false;
-	return (s64)(now - domc->called_ns) > (s64)most_ns;
+	return was_called_before(domc, now, most_ns);
 }
 
 /* Whether the thread is not running although its patience has passed. */

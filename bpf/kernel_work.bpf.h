@@ -3,7 +3,7 @@
  * The threads of the kernel that are not bound to a CPU: RCU's, those of unbound workqueues. User
  * space decides for them as for other tasks, but others wait for what they do without knowing it.
  * So one that wakes up does not wait behind a crowd, nor for a domain thread that is behind: it is
- * ready at once, before all other ready tasks, and counts as undecided (`late`).
+ * ready at once, before all other ready tasks, and is counted apart (`kernel_work`).
  *
  * That holds for 1/KERNEL_SHARE of a CPU's time for each of them. What it used while no other task
  * wanted the CPU does not count. One that has used more waits as other tasks do.
@@ -102,7 +102,7 @@ static __always_inline void serve_kernel(struct task_struct *p, struct task_ctx 
 {
 	u64 dsq = bound_to >= 0 ? DSQ_OWN | bound_to : DSQ_READY | queue;
 
-	count(&domc->counts.late);
+	count(&domc->counts.kernel_work);
 	taskc->policy_vtime = kernel_vtime(domc, dsq, bound_to);
 	make_ready_at_once(p, taskc, domc, d, queue, bound_to, slice_min_ns, enq_flags);
 	taskc->policy_vtime = policy_vtime_of(d, queue, bound_to);
