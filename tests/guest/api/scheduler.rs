@@ -31,7 +31,8 @@ pub const STATS: [&str; 4] = ["--stats", "1", "--stats-format", "json"];
 
 /// The same with a patience that covers a host which lets a guest's CPU wait. For tests that ask whether
 /// user space decides, and not how fast a domain thread comes.
-pub const PATIENT: [&str; 6] = ["--stats", "1", "--stats-format", "json", "--patience-us", "20000"];
+pub const PATIENT: [&str; 6] =
+    ["--stats", "1", "--stats-format", "json", "--patience-us", "100000"];
 
 /// A running scheduler; killed when dropped.
 #[derive(Debug)]
