@@ -200,18 +200,26 @@ static bool is_at_hand(struct domain_ctx *domc, u64 now)
 #define STEPS_TO_DECIDE 8
 
 /*
- * How far this heartbeat, or recent ones, came after their time. In a guest with more CPUs than its
- * host gives it, each step from a wake-up to a decision is delayed by as much. A thread that needs
- * no longer than that is in time.
+ * How far two heartbeats, this or recent ones, came after their time. In a guest with more CPUs than
+ * its host gives it, each step from a wake-up to a decision is delayed by as much. A thread that
+ * needs no longer than that is in time. A single heartbeat after its time was held up by something
+ * that is over: by the firmware, a console, or other timers of its CPU.
  */
 static u64 lateness(struct heartbeat *h)
 {
-	u64 now = bpf_ktime_get_ns(), lateness_ns = DECAYED(h->lateness_ns);
+	u64 now = bpf_ktime_get_ns(), late_ns = 0;
 
-	if (before(h->due_ns + lateness_ns, now))
-		lateness_ns = now - h->due_ns < LATENESS_MAX_NS ? now - h->due_ns : LATENESS_MAX_NS;
-	h->lateness_ns = lateness_ns;
-	return lateness_ns;
+	if (before(h->due_ns, now))
+		late_ns = now - h->due_ns < LATENESS_MAX_NS ? now - h->due_ns : LATENESS_MAX_NS;
+	h->lateness_ns = DECAYED(h->lateness_ns);
+	h->once_ns = DECAYED(h->once_ns);
+	if (late_ns > h->once_ns) {
+		h->lateness_ns = h->once_ns;
+		h->once_ns = late_ns;
+	} else if (late_ns > h->lateness_ns) {
+		h->lateness_ns = late_ns;
+	}
+	return h->lateness_ns;
 }
 
 /* The domain thread is switched in. */

@@ -298,7 +298,8 @@ GLOBAL bool has_idle_class;
 struct heartbeat {
 	struct bpf_timer timer;
 	u64 due_ns; /* when it should come next */
-	u64 lateness_ns; /* the lateness of the last heartbeats: lateness() (domain_thread.bpf.h) */
+	u64 once_ns; /* the greatest lateness of the last heartbeats: lateness() (domain_thread.bpf.h) */
+	u64 lateness_ns; /* the one after that */
 };
 
 struct {

@@ -38,8 +38,9 @@ const MACHINES: [(&str, Granularity); 4] = [
 ];
 
 /// A CPU waits for its thread for a millisecond, the patience. A task that was decided for an idle
-/// CPU stays in OWN of that CPU until the next tick, 4 ms at most, if another task comes before it.
-const IDLE_US: f64 = 5000.0;
+/// CPU stays in OWN of that CPU until the slice of a task ends that came before it: 5 ms, and the tick
+/// after that, 8 ms in all.
+const IDLE_US: f64 = 8500.0;
 
 fn seeds(sample: u64) -> Range<u64> {
     let Ok(text) = std::env::var("INTERLEAVED_SEEDS") else { return 0..sample };

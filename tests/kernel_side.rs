@@ -155,17 +155,37 @@ fn patience_grows_with_the_lateness_of_timers() {
         setup.costs.set("decide=600000").unwrap();
         run(
             "L3Cache:1 Core:4 PU:1",
-            r#""t": {"instance": 12, "delay": 300000, "run": 200, "sleep": 300}"#,
+            r#""t": {"instance": 12, "delay": 500000, "run": 200, "sleep": 300}"#,
             &setup,
         )
         .late()
     };
-    // The first heartbeat, after 0.2 s, comes before the tasks.
+    // The first two heartbeats, after 0.2 and 0.4 s, come before the tasks.
     let (prompt, lazy) = (late(1000), late(2_000_000));
     assert!(
         prompt > 1000 && lazy * 10 < prompt,
         "{prompt} late with prompt timers, {lazy} with late ones"
     );
+}
+
+/// One timer that comes 100 ms late is a pause of the machine, and no CPU waits longer for a decision after it.
+#[test]
+fn patience_does_not_grow_with_one_late_timer() {
+    let late = |once_ns: u64| {
+        let scheduler = Builder::from(PolicyKind::Fifo).with(|options| options.patience_us = 100);
+        let mut setup = Setup { scheduler, ..setup(3.0) };
+        setup.costs.set(&format!("timer_once={once_ns}")).unwrap();
+        setup.costs.set("decide=600000").unwrap();
+        run(
+            "L3Cache:1 Core:4 PU:1",
+            r#""t": {"instance": 12, "delay": 750000, "run": 200, "sleep": 300}"#,
+            &setup,
+        )
+        .late()
+    };
+    // The late one fires after 0.7 s, before the tasks.
+    let (never, once) = (late(1), late(100_000_000));
+    assert!(once * 10 > never * 9, "{never} late with prompt timers, {once} if one is late");
 }
 
 /// What the safety net runs moves the policy's virtual time on by a millisecond of a CPU's time at a time.

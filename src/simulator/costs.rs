@@ -95,6 +95,8 @@ costs! {
     move_node = 10000,
     /// The time by which the timer of the BPF side is overdue, which tells it how slow the machine is.
     timer = 1000,
+    /// The time by which one of its timers, the third, is overdue besides, as after a pause of the firmware.
+    timer_once = 1,
     /// Time between two ticks, at which slices end (CONFIG_HZ=250).
     tick = 4000000,
 }

@@ -432,7 +432,9 @@ const BUSY: i32 = -16;
 impl Kernel {
     /// The timer fires after `ns`, and after the time by which timers are overdue.
     fn start_timer(&mut self, ns: u64) {
-        let at_ns = self.at() + ns + self.costs.timer;
+        self.timer.started += 1;
+        let once_ns = if self.timer.started == 3 { self.costs.timer_once } else { 0 };
+        let at_ns = self.at() + ns + self.costs.timer + once_ns;
         self.events.at(at_ns, crate::simulator::events::Event::Timer);
     }
 }

@@ -18,6 +18,10 @@ const PAUSES: u8 = 4;
 const PAUSE_NS: u64 = 1000;
 const LONG_PAUSES: u8 = 16;
 const LONG_PAUSE_NS: u64 = 30_000;
+/// In every third seed the host of a guest stops CPUs besides: at one call in this number, for up to
+/// [`HOST_PAUSE_NS`], far longer than the gap of idle.bpf.h.
+const HOST_PAUSES: u8 = 128;
+const HOST_PAUSE_NS: u64 = 1_000_000;
 /// How long a CPU waits until it checks again what another one does.
 const SPIN_NS: u64 = 100;
 
@@ -42,6 +46,8 @@ pub struct Context {
 /// The paths that overlap.
 pub struct Interleaving {
     random: fastrand::Rng,
+    /// Whether there is a host that stops CPUs.
+    in_guest: bool,
     /// The path that runs, and how it pauses.
     pub path: usize,
     pub yielder: *const Yielder<(), Pause>,
@@ -58,6 +64,7 @@ impl Interleaving {
     pub fn new(seed: u64, cpus: usize) -> Interleaving {
         Interleaving {
             random: fastrand::Rng::with_seed(seed ^ 0x1eaf),
+            in_guest: seed.is_multiple_of(3),
             path: 0,
             yielder: std::ptr::null(),
             busy: vec![false; cpus],
@@ -102,9 +109,12 @@ impl K {
         if interleaving.random.u8(0..PAUSES) > 0 {
             return;
         }
-        let most_ns = match interleaving.random.u8(0..LONG_PAUSES) {
-            0 => LONG_PAUSE_NS,
-            _ => PAUSE_NS,
+        let most_ns = if interleaving.in_guest && interleaving.random.u8(0..HOST_PAUSES) == 0 {
+            HOST_PAUSE_NS
+        } else if interleaving.random.u8(0..LONG_PAUSES) == 0 {
+            LONG_PAUSE_NS
+        } else {
+            PAUSE_NS
         };
         let delay_ns = interleaving.random.u64(0..most_ns);
         self.suspend(Pause::Until(self.at() + delay_ns));

@@ -121,6 +121,8 @@ struct Timer {
     /// The address of the value that it is in.
     value: usize,
     callback: usize,
+    /// How often it was started.
+    started: u64,
 }
 
 /// The kernel.
