@@ -39,8 +39,10 @@ enum limits {
  * as `abi::NAME`.
  */
 
-/* The weight of a task of nice 0; weights go from 1 to 10,000. */
+/* The weight of a task of nice 0; a task's own weight and a group's go from 1 to 10,000. */
 static const u32 WEIGHT_NICE_0 = 100;
+/* The largest effective weight of a task: a group of one task may outweigh one of thousands. */
+static const u32 WEIGHT_MAX = 1000000;
 
 /* The longest slice that a decision may ask for. */
 static const u64 SLICE_MAX_NS = 1000000000;
@@ -160,7 +162,7 @@ struct notice {
 	u64 used_ns;
 	u64 burst_ns; /* CPU time since it last slept */
 	u64 switches; /* voluntary context switches since it was created */
-	u32 weight; /* 1 to 10,000; 100 is nice 0 */
+	u32 weight; /* its effective weight: 1 to WEIGHT_MAX; 100 is nice 0 in the root group */
 	u16 flags; /* enum notice_flags */
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
@@ -407,6 +409,8 @@ struct group {
 	u32 weight; /* cpu.weight: 1 to 10,000 */
 	u32 idle; /* 1: cpu.idle */
 	u32 tasks; /* tasks in it, not in groups below */
+	u64 share; /* of the machine, that its own runnable tasks are due; 2^32: all of it */
+	u64 factor; /* their effective weights over their own ones, times 2^16; 0: not known yet */
 	u64 quota_ns; /* cpu.max; 0: no limit */
 	u64 period_ns;
 	u64 burst_ns;

@@ -49,10 +49,10 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 	    !may_run_in(p, from_domc->move_to))
 		return;
 	/* The other domain must have less load with the task than this one has now. */
-	more = (u64)p->scx.weight * CAPACITY_ONE / to_domc->capacity;
+	more = (u64)taskc->weight * CAPACITY_ONE / to_domc->capacity;
 	if (from_domc->load <= to_domc->load + more)
 		return;
-	less = (u64)p->scx.weight * CAPACITY_ONE / from_domc->capacity;
+	less = (u64)taskc->weight * CAPACITY_ONE / from_domc->capacity;
 	from_domc->moves--;
 	from_domc->load -= less < from_domc->load ? less : from_domc->load;
 	to_domc->load += more;
@@ -67,8 +67,10 @@ static __noinline u64 weight_of(u64 dsq)
 {
 	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
 	struct bpf_iter_scx_dsq it;
+	struct task_ctx *taskc;
 	struct task_struct *p;
 	u64 sum = 0;
+	u32 weight;
 
 	if (length <= 0)
 		return 0;
@@ -78,7 +80,12 @@ static __noinline u64 weight_of(u64 dsq)
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
-			sum += p->scx.weight;
+			weight = p->scx.weight;
+			taskc = group_state.used ? task_ctx(p) : NULL;
+			/* Once: one instruction cannot read from both. */
+			if (taskc)
+				weight = READ_ONCE(taskc->weight);
+			sum += weight;
 			seen = i + 1;
 		}
 	}

@@ -208,6 +208,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	taskc->decided_by = d->domain;
 	taskc->slice_ns = d->slice_ns;
 	taskc->spent_ns = 0;
+	taskc->kept = 0;
 	taskc->policy_vtime = d->vtime;
 	taskc->policy_vtime_used_ns = taskc->used_ns;
 	taskc->vtime_rate = d->vtime_rate;
@@ -215,7 +216,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		domc->keeps_vtime = 1;
 	taskc->stands = d->flags & DECISION_STANDS && d->vtime_rate ? standing : 0;
 	if (taskc->stands) {
-		taskc->stands_weight = p->scx.weight;
+		taskc->stands_weight = taskc->weight;
 		taskc->stands_max_lag = d->max_lag;
 		taskc->stands_since_ns = scx_bpf_now();
 	}

@@ -117,7 +117,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 		return false;
 	}
 	grant(prev, taskc, taskc->slice_ns);
-	publish_run(taskc, cpuc, prev->scx.weight, false);
+	publish_run(taskc, cpuc, false);
 	count(&domc->counts.extended);
 	return true;
 }
@@ -213,6 +213,8 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 			return true;
 	}
 	now = scx_bpf_now();
+	if (shares_are_due(now))
+		compute_shares(now);
 	if (run_due_thread(cpuc, domc, d, now) || (has_boosts(cpuc, domc) && run_first(cpu)) ||
 	    run_unnotified(cpu, cpuc, domc, d, now) || goes_on(prev, cpu, cpuc, domc, d))
 		return true;
@@ -269,7 +271,7 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 		scx_bpf_task_set_slice(prev, slice_min_ns);
 	cpuc->gives_way = GIVES_WAY_NOT;
 	if (taskc && cpuc->running)
-		publish_run(taskc, cpuc, prev->scx.weight, taskc->free);
+		publish_run(taskc, cpuc, taskc->free);
 }
 
 /*

@@ -137,6 +137,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 		flags |= NOTICE_WAKEUP;
 	if (bound)
 		flags |= NOTICE_BOUND;
+	weigh(p, taskc);
 	taskc->vtime = limited_vtime_at(taskc, net_vtime_of(d, queue, bound ? cpu : -1), credit);
 	settle_unnotified(taskc);
 	taskc->seq++;
@@ -185,6 +186,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	settle_sent(taskc);
+	count_runnable(p, taskc);
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
 	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
@@ -241,6 +243,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	rest = why >= GIVES_WAY_YIELDS ?
 		       slice_after_giving_way(taskc, d, bound ? d : queue, cpu, why) :
 		       rest_of_slice(taskc, d, enq_flags);
+	if (!rest && why == GIVES_WAY_NOT && keeps_decision(p, taskc, domc, d, enq_flags))
+		rest = taskc->slice_ns;
 	if (rest) {
 		resume(p, taskc, domc, d, queue, bound ? cpu : -1, rest, enq_flags);
 		return;

@@ -43,11 +43,14 @@ struct {
 	__type(value, u32);
 } group_slots SEC(".maps");
 
-GLOBAL u32 nr_groups; /* groups, the root included */
-GLOBAL u32 nr_folded; /* cgroups without a slot */
-GLOBAL u32 nr_outliving; /* tasks of free slots, when the program `gauge` last ran */
-GLOBAL u32 free_slot; /* the first of the list of free slots; 0: it is empty */
-GLOBAL u32 used_slots; /* slots that have been a group's so far, except that of the root */
+GLOBAL struct group_state {
+	u32 nr; /* groups, the root included */
+	u32 folded; /* cgroups without a slot */
+	u32 outliving; /* tasks of free slots, when the program `gauge` last ran */
+	u32 used; /* 1: a group other than the root has had a task */
+	u32 free_slot; /* the first of the list of free slots; 0: it is empty */
+	u32 used_slots; /* slots that have been a group's so far, except that of the root */
+} group_state;
 
 static struct group *group_at(u32 slot)
 {
@@ -83,12 +86,12 @@ static u32 slot_of(struct cgroup *cgrp)
 static u32 take_slot(void)
 {
 	struct group *group;
-	u32 slot = free_slot;
+	u32 slot = group_state.free_slot;
 
 	if (!slot)
-		return used_slots + 1 < GROUPS_MAX ? ++used_slots : 0;
+		return group_state.used_slots + 1 < GROUPS_MAX ? ++group_state.used_slots : 0;
 	group = group_at(slot);
-	free_slot = group ? group->parent : 0;
+	group_state.free_slot = group ? group->parent : 0;
 	return slot;
 }
 
@@ -96,8 +99,8 @@ static void free_slot_of(struct group *group, u32 slot)
 {
 	group->id = 0;
 	group->generation++;
-	group->parent = free_slot;
-	free_slot = slot;
+	group->parent = group_state.free_slot;
+	group_state.free_slot = slot;
 }
 
 /*
@@ -136,10 +139,12 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 		slot = 0;
 	}
 	if (!group || (above && !slot)) {
-		__sync_fetch_and_add(&nr_folded, 1);
+		__sync_fetch_and_add(&group_state.folded, 1);
 		return 0;
 	}
 	group->parent = above ? slot_of(BPF_CORE_READ(above, cgroup)) : 0;
+	group->factor = 0;
+	group->share = 0;
 	group->level = BPF_CORE_READ(cgrp, level);
 	group->weight = args->weight;
 	group->idle = is_idle_group(cgrp);
@@ -148,7 +153,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	else
 		set_limit(group, 0, NO_QUOTA_US, 0);
 	WRITE_ONCE(group->id, id);
-	__sync_fetch_and_add(&nr_groups, 1);
+	__sync_fetch_and_add(&group_state.nr, 1);
 	return 0;
 }
 
@@ -159,7 +164,7 @@ void BPF_STRUCT_OPS(manyland_cgroup_exit, struct cgroup *cgrp)
 	struct group *group;
 
 	if (!at) {
-		__sync_fetch_and_sub(&nr_folded, 1);
+		__sync_fetch_and_sub(&group_state.folded, 1);
 		return;
 	}
 	slot = *at;
@@ -167,7 +172,7 @@ void BPF_STRUCT_OPS(manyland_cgroup_exit, struct cgroup *cgrp)
 	group = group_at(slot);
 	if (group && slot)
 		free_slot_of(group, slot);
-	__sync_fetch_and_sub(&nr_groups, 1);
+	__sync_fetch_and_sub(&group_state.nr, 1);
 }
 
 /* The group of a cgroup that has a slot of its own, or NULL. */
@@ -213,6 +218,8 @@ static void enter_group(struct task_ctx *taskc, u32 slot)
 	struct group *group = group_at(slot);
 
 	taskc->group = slot;
+	if (slot && !READ_ONCE(group_state.used))
+		WRITE_ONCE(group_state.used, 1);
 	if (group)
 		__sync_fetch_and_add(&group->tasks, 1);
 }
@@ -232,18 +239,6 @@ static struct cgroup *cgroup_of_task(struct task_struct *p)
 	return bpf_core_field_exists(p->sched_task_group) ?
 		       BPF_CORE_READ(p, sched_task_group, css.cgroup) :
 		       NULL;
-}
-
-/* A runnable task is on no queue meanwhile. */
-void BPF_STRUCT_OPS(manyland_cgroup_move, struct task_struct *p, struct cgroup *from,
-		    struct cgroup *to)
-{
-	struct task_ctx *taskc = task_ctx(p);
-
-	if (!taskc)
-		return;
-	leave_group(taskc);
-	enter_group(taskc, slot_of(to));
 }
 
 #endif /* MANYLAND_GROUPS_BPF_H */

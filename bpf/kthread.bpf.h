@@ -38,7 +38,7 @@ static bool is_ahead(struct task_struct *running, struct task_ctx *taskc, u64 us
 {
 	u64 vtime = limited_vtime(taskc, domc, slice_ns);
 
-	vtime += used * WEIGHT_NICE_0 / (running->scx.weight ?: WEIGHT_NICE_0);
+	vtime += by_weight(used, WEIGHT_NICE_0, exact_weight(running, taskc));
 	limit_lag(waking, domc, slice_ns);
 	return before(waking->vtime, vtime);
 }
@@ -122,7 +122,7 @@ static __always_inline void share_cpu(struct task_struct *p, struct task_ctx *ta
 	else if (before(most, vtime))
 		vtime = most;
 	taskc->policy_vtime = vtime;
-	taskc->vtime_rate = VTIME_RATE_ONE / (p->scx.weight ?: WEIGHT_NICE_0) * WEIGHT_NICE_0;
+	taskc->vtime_rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
 	note_own(cpu);
 	make_ready(p, taskc, domc, cpuc->domain, DSQ_OWN | cpu, slice_ns, enq_flags);
 }

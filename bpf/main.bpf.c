@@ -33,7 +33,8 @@
  *   - frequency.bpf.h asks for as much of a CPU's frequency as its tasks need;
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
- *   - groups.bpf.h knows the cgroups, and the group of each task;
+ *   - groups.bpf.h knows the cgroups, and the group of each task; shares.bpf.h computes from
+ *     cpu.weight what each is due;
  *   - part.bpf.h has queues for tasks that may use a part of a domain;
  *   - dump.bpf.h says what the scheduler thought, for the kernel's dump;
  *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
@@ -52,6 +53,7 @@ char _license[] SEC("license") = "GPL";
 
 #include "state.bpf.h"
 #include "groups.bpf.h"
+#include "shares.bpf.h"
 #include "vtime.bpf.h"
 #include "idle.bpf.h"
 #include "part.bpf.h"

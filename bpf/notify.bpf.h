@@ -48,7 +48,7 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->used_ns = taskc->used_ns;
 	m->burst_ns = taskc->burst_ns;
 	m->switches = p->nvcsw;
-	m->weight = p->scx.weight;
+	m->weight = taskc->weight;
 	m->flags = flags | (may_run_anywhere(p) ? NOTICE_ANYWHERE : 0);
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));

@@ -106,7 +106,7 @@ static __always_inline struct overtaker overtaker(struct task_ctx *taskc, struct
  * the virtual time. Global, so that the verifier checks it once.
  */
 __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpuc __arg_nonnull,
-		       u32 weight, bool alone)
+		       bool alone)
 {
 	struct domain_ctx *domc = domain_at(cpuc->domain);
 	u32 rate = taskc->vtime_rate;
@@ -120,7 +120,7 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 		vtime = taskc->run_kind == RUN_DECIDED ? policy_vtime_now(taskc) :
 							 wakeup_vtime(taskc, domc);
 	else
-		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (weight ?: WEIGHT_NICE_0);
+		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
 	cpuc->run_ns = taskc->started_ns;
 	WRITE_ONCE(cpuc->run_rate, rate);
@@ -163,11 +163,11 @@ static u64 protected_run(u64 usual)
 }
 
 /* Publishes its key at the beginning of a run, which may be that of the rest of a slice. */
-static void publish_begin(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
+static void publish_begin(struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
 	cpuc->slice_began_ns = taskc->started_ns - taskc->had_ns;
 	cpuc->protected_ns = protected_run(taskc->usual_ns);
-	publish_run(taskc, cpuc, p->scx.weight, false);
+	publish_run(taskc, cpuc, false);
 }
 
 /*

@@ -36,6 +36,7 @@ OPTION bool strict; /* no safety net, no stealing */
 OPTION bool no_steal; /* domains do not help each other */
 OPTION bool no_freq_scaling; /* frequencies are left at what the kernel chose at attach */
 OPTION bool no_preempt; /* no running task gives way to one that wakes up */
+OPTION u32 nr_shards; /* in which groups count their runnable tasks (shares.bpf.h) */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
 OPTION u32 nr_dump_pieces; /* how much of an exit's dump is kept, by DUMP_PIECE */
 OPTION s32 khugepaged_pid; /* a reclaim thread without a flag of its own; 0: none */
@@ -157,6 +158,9 @@ struct task_ctx {
 	 */
 	u32 waits_on;
 	u32 group; /* the slot of its group (groups.bpf.h) */
+	u32 weight; /* its effective weight as user space knows it (weigh) */
+	u32 counted_weight; /* the weight with which it counts as runnable; 0: it does not */
+	u32 counted_at; /* where: an index of `group_loads` */
 	u16 in_part; /* one more than the part that it is a user of; 0: of none */
 	u32 notified; /* the domain that was notified of it, or should have been */
 	u32 unnotified; /* 1: that domain's ring was full, so no decision will come */
@@ -167,6 +171,7 @@ struct task_ctx {
 	u16 away; /* how many times in a row it ran there */
 	u16 puller; /* the home, not its own, of the task that woke it last */
 	u16 pulls; /* how many times in a row tasks of that home woke it */
+	u8 kept; /* slices that it has got by its last decision, since that (keeps_decision) */
 	u8 fresh; /* it has started another program since it last woke up */
 	u8 free; /* it runs because no other task wanted the CPU */
 	u8 interrupted; /* it has left its CPU for a moment, and goes on there by the same decision */

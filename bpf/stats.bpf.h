@@ -120,12 +120,12 @@ int gauge(void *unused)
 		if (domc)
 			domc->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
 	}
-	bpf_for(i, 1, used_slots + 1) {
+	bpf_for(i, 1, group_state.used_slots + 1) {
 		group = group_at(i);
 		if (group && !group->id)
 			left += group->tasks;
 	}
-	nr_outliving = left;
+	group_state.outliving = left;
 	return 0;
 }
 

@@ -92,9 +92,13 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 }
 
 /* Step 5 of ops.dispatch: nothing here can run, so a task of another domain does. */
-static bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now)
+static __always_inline bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now)
 {
-	return !strict && !no_steal && !cpuc->dedicated && run_from_nearest(d, cpu, now);
+	if (strict || no_steal || cpuc->dedicated)
+		return false;
+	if (group_state.used && is_awaited(cpu, cpuc))
+		return false;
+	return run_from_nearest(d, cpu, now);
 }
 
 #endif /* MANYLAND_STEAL_BPF_H */

@@ -20,6 +20,7 @@
 #include "preempt.bpf.h"
 #include "rest.bpf.h"
 #include "safety_net.bpf.h"
+#include "shares.bpf.h"
 #include "unstored.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
@@ -105,10 +106,13 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->began_ns = taskc->started_ns;
 	taskc->run_slice_ns = p->scx.slice;
 	taskc->rest_ns = 0;
-	cpuc->weight = p->scx.weight;
+	count_runnable(p, taskc);
+	if (!taskc->weight)
+		weigh(p, taskc);
+	cpuc->weight = rounded(exact_weight(p, taskc));
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	if (cpuc->running)
-		publish_begin(p, taskc, cpuc);
+		publish_begin(taskc, cpuc);
 	if (is_idle_class(p))
 		begin_idle_class(scx_bpf_task_cpu(p));
 	taskc->ran_on = scx_bpf_task_cpu(p);
@@ -136,9 +140,10 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (taskc) {
 		keep_rest(taskc, cpuc, runnable);
 		charge(taskc, p, cpuc);
-		if (sleeps)
+		if (sleeps) {
 			end_burst(taskc);
-		else if (!runnable)
+			uncount_runnable(taskc);
+		} else if (!runnable)
 			taskc->interrupted = 1;
 	}
 	if (cpuc) {
@@ -192,6 +197,7 @@ void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
 		return;
 	settle_unnotified(taskc);
 	settle_sent(taskc);
+	uncount_runnable(taskc);
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
 }

@@ -12,6 +12,7 @@
 #ifndef MANYLAND_VTIME_BPF_H
 #define MANYLAND_VTIME_BPF_H
 
+#include "shares.bpf.h"
 #include "state.bpf.h"
 
 /* A CPU adds its time to a virtual time in portions of at least this size. */
@@ -55,21 +56,33 @@ static void note_service(struct cpu_ctx *cpuc, u64 used, bool undecided)
 	*served = 0;
 }
 
+/* CPU time, as that of a task of `weight` which has a share of `exact`, in parts of EXACT_ONE. */
+static u64 by_weight(u64 used, u32 weight, u64 exact)
+{
+	used = used < SERVICE_MAX_NS ? used : SERVICE_MAX_NS;
+	return exact == (u64)weight * EXACT_ONE ? used : used * weight * EXACT_ONE / exact;
+}
+
 /*
  * Charges `p` for what it has used since it was switched in, or since the last call. CPU time that
  * no other task wanted is free. Otherwise the task would have to make up for time on an idle
  * machine as soon as that becomes busy.
+ *
+ * What user space sees as used is in proportion to the weight that it knows. So the rates at which
+ * vtimes grow are right although that weight is not exact (weigh).
  */
 static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx *cpuc)
 {
-	u64 now = scx_bpf_now(), used = now - taskc->started_ns;
+	u64 now = scx_bpf_now(), used = now - taskc->started_ns, weight = exact_weight(p, taskc);
 
 	taskc->started_ns = now;
 	if (!taskc->free)
-		taskc->used_ns += used;
+		taskc->used_ns += by_weight(used, taskc->weight, weight);
+	if (taskc->counted_weight)
+		note_run(taskc, used);
 	taskc->burst_ns += used;
 	taskc->spent_ns += used;
-	taskc->vtime += used * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
+	taskc->vtime += by_weight(used, WEIGHT_NICE_0, weight);
 	if (cpuc && taskc->run_kind != RUN_UNDECIDED)
 		note_service(cpuc, used, false);
 	else if (cpuc && !taskc->free)
@@ -150,7 +163,7 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
 static u64 net_key(struct task_struct *p, struct task_ctx *taskc, u64 credit)
 {
 	u64 burst = taskc->burst_ns > taskc->usual_ns ? taskc->burst_ns : taskc->usual_ns;
-	u64 weight = p->scx.weight > WEIGHT_NICE_0 ? p->scx.weight : WEIGHT_NICE_0;
+	u64 weight = taskc->weight > WEIGHT_NICE_0 ? taskc->weight : WEIGHT_NICE_0;
 
 	return taskc->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
 }

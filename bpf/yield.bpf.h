@@ -136,7 +136,7 @@ static u64 slice_after_giving_way(struct task_ctx *taskc, u32 d, u32 queue, s32 
  */
 static void give_up_net_slice(struct task_struct *p, struct task_ctx *taskc, u64 dsq)
 {
-	u64 most = taskc->vtime + slice_ns * WEIGHT_NICE_0 / (p->scx.weight ?: WEIGHT_NICE_0);
+	u64 most = taskc->vtime + slice_ns * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
 	u64 last = last_vtime(dsq, taskc->vtime);
 
 	taskc->vtime = before(last, most) ? last : most;

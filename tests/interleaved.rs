@@ -30,6 +30,13 @@ const FINITE: (&str, usize, u64) = (
     60 + 720 + 180 + 180 + 90 + 160 + 60 + 40 + 120 + 80,
 );
 
+/// Where some of the tasks are in cgroups, or move between them.
+const IN_GROUPS: [(&str, &str); 3] = [
+    (r#""sleeper": {"#, r#""sleeper": {"taskgroup": "/a", "#),
+    (r#""a": {"cpus": [0, 1]"#, r#""a": {"taskgroup": "/a/b", "cpus": [0, 1]"#),
+    (r#""b": {"cpus": [2, 3]"#, r#""b": {"taskgroup": "/c", "cpus": [2, 3]"#),
+];
+
 const MACHINES: [(&str, Granularity); 4] = [
     ("L3Cache:1 Core:4 PU:1", Granularity::L3),
     ("L3Cache:2 Core:2 PU:1", Granularity::L3),
@@ -70,7 +77,14 @@ fn run(seed: u64) -> Report {
         setup.costs.set("exit=3000000").unwrap();
     }
     let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
-    let workload = Workload::parse(&format!("{{\"tasks\": {{{}}}}}", FINITE.0)).unwrap();
+    let mut tasks = FINITE.0.to_owned();
+    if seed % 2 == 1 {
+        for (from, to) in IN_GROUPS {
+            assert!(tasks.contains(from));
+            tasks = tasks.replace(from, to);
+        }
+    }
+    let workload = Workload::parse(&format!("{{\"tasks\": {{{tasks}}}}}")).unwrap();
     simulate(&machine, &workload, &setup, None).unwrap()
 }
 

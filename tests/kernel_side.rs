@@ -571,3 +571,83 @@ fn a_task_leaves_a_cpu_whose_interruption_is_long() {
     let hog = group(&report, "hog");
     assert!(hog.run_delay_us.max < 250_000.0 && hog.cpu_s > 6.0, "{hog:?}");
 }
+
+/// What the tasks of each cgroup have of a machine, in percent, once they have found their domains.
+/// A cgroup is a path, how many hogs are in it, and what its tasks are due.
+fn had(machine: &str, files: &str, groups: &[(&str, u32, f64)]) -> Vec<f64> {
+    const SETTLED: f64 = 3.0;
+    const MEASURED: f64 = 10.0;
+    let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
+    let hogs = groups.iter().map(|(path, count, _)| {
+        format!(r#""{path}": {{"instance": {count}, "taskgroup": "{path}", "run": 1000}}"#)
+    });
+    let tasks = hogs.collect::<Vec<_>>().join(", ");
+    let text = format!("{{\"global\": {{\"taskgroups\": {{{files}}}}}, \"tasks\": {{{tasks}}}}}");
+    let workload = Workload::parse(&text).unwrap();
+    let run = |seconds| simulate(&machine, &workload, &setup(seconds), None).unwrap();
+    let (before, after) = (run(SETTLED), run(SETTLED + MEASURED));
+    let used = |path| group(&after, path).cpu_s - group(&before, path).cpu_s;
+    let all = after.cpus as f64 * MEASURED;
+    groups.iter().map(|(path, ..)| 100.0 * used(path) / all).collect()
+}
+
+const ONE_L3: &str = "L3Cache:1 Core:4 PU:1";
+const TWO_L3S: &str = "L3Cache:2 Core:2 PU:1";
+const FOUR_L3S: &str = "L3Cache:4 Core:2 PU:1";
+
+/// Machines, the files of cgroups, and the cgroups with their hogs.
+type Hogs<'a> = (&'a [&'a str], &'a str, &'a [(&'a str, u32, f64)]);
+
+const GROUPS_OF_HOGS: [Hogs<'_>; 11] = [
+    (
+        &[ONE_L3, TWO_L3S],
+        r#""/a": {"cpu.weight": 900}, "/b": {}"#,
+        &[("/a", 4, 90.0), ("/b", 4, 10.0)],
+    ),
+    (&[FOUR_L3S], r#""/a": {"cpu.weight": 900}"#, &[("/a", 8, 90.0), ("/b", 8, 10.0)]),
+    (&[ONE_L3, TWO_L3S], "", &[("/a", 12, 50.0), ("/b", 3, 50.0)]),
+    (&[FOUR_L3S], "", &[("/a", 24, 50.0), ("/b", 6, 50.0)]),
+    (
+        &[ONE_L3, TWO_L3S],
+        r#""/p/y": {"cpu.weight": 300}"#,
+        &[("/p/x", 4, 12.5), ("/p/y", 4, 37.5), ("/q", 4, 50.0)],
+    ),
+    (
+        &[FOUR_L3S],
+        r#""/p/y": {"cpu.weight": 300}"#,
+        &[("/p/x", 8, 12.5), ("/p/y", 8, 37.5), ("/q", 8, 50.0)],
+    ),
+    (
+        &[ONE_L3, TWO_L3S, FOUR_L3S],
+        r#""/a": {"cpu.weight": 200}"#,
+        &[("/a", 40, 50.0), ("/b", 4, 25.0), ("/c", 200, 25.0)],
+    ),
+    (&[ONE_L3, TWO_L3S], r#""/a": {"cpu.idle": 1}"#, &[("/a", 4, 0.3), ("/b", 4, 99.7)]),
+    (&[FOUR_L3S], r#""/a": {"cpu.idle": 1}"#, &[("/a", 8, 0.3), ("/b", 8, 99.7)]),
+    // One task can use one CPU.
+    (
+        &[ONE_L3, TWO_L3S],
+        r#""/a": {"cpu.weight": 10000}"#,
+        &[("/a", 1, 25.0), ("/b", 8, 37.5), ("/c", 2, 37.5)],
+    ),
+    // The tasks of the root compete with groups, each by its own weight.
+    (&[ONE_L3, TWO_L3S], "", &[("/", 4, 80.0), ("/a", 4, 20.0)]),
+];
+
+/// 3 points of the machine, as the kernel's own scheduler has it.
+#[test]
+fn groups_of_hogs_have_what_they_are_due() {
+    let mut faults = Vec::new();
+    for (machines, files, groups) in GROUPS_OF_HOGS {
+        for machine in machines {
+            let had = had(machine, files, groups);
+            println!("{machine} {files} {groups:?}: {had:.1?}");
+            for ((path, _, due), had) in groups.iter().zip(&had) {
+                if (had - due).abs() >= 3.0 {
+                    faults.push(format!("{machine} {files} {path}: {had:.1} %, not {due}"));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}

@@ -338,9 +338,9 @@ impl Attached<'_> {
         // SAFETY: BPF writes the numbers while they are read, so each is read once, as it is.
         unsafe {
             GroupCounts {
-                all: std::ptr::read_volatile(&raw const bss.nr_groups),
-                folded: std::ptr::read_volatile(&raw const bss.nr_folded),
-                outliving: std::ptr::read_volatile(&raw const bss.nr_outliving),
+                all: std::ptr::read_volatile(&raw const bss.group_state.nr),
+                folded: std::ptr::read_volatile(&raw const bss.group_state.folded),
+                outliving: std::ptr::read_volatile(&raw const bss.group_state.outliving),
             }
         }
     }
@@ -412,6 +412,7 @@ macro_rules! write_options {
         $data.no_steal = options.no_steal;
         $data.no_preempt = options.no_preempt;
         $data.partial = options.partial;
+        $data.nr_shards = $crate::kernel::load::shards(domains);
         $data.no_freq_scaling = options.no_freq_scaling;
         let offered = $crate::kernel::load::offered_cpus(domains, options);
         $data.nr_offered_cpus = u32::try_from(offered)?;
@@ -425,6 +426,11 @@ macro_rules! write_options {
     }};
 }
 pub(crate) use write_options;
+
+/// In how many shards groups count their runnable tasks: one for each domain, unless there are many.
+pub(crate) fn shards(domains: &Domains) -> u32 {
+    domains.len().min(32) as u32
+}
 
 /// Whether a task that is alone on a CPU may leave it for a better core
 /// (`bpf/core_upgrade.bpf.h`), by the options of these names. The scheduler then needs
@@ -564,6 +570,7 @@ fn set_sizes(
     maps.masks.set_max_entries(count + 1)?;
     maps.cpus.set_max_entries(nr_cpus)?;
     maps.exit_dump.set_max_entries(dump_pieces.max(1))?;
+    maps.group_loads.set_max_entries(shards(domains) * abi::limits_GROUPS_MAX)?;
     let steps = preferences.all_steps().count();
     maps.preferences.set_max_entries(u32::try_from(steps.max(1))?)?;
     maps.set_masks.set_max_entries(u32::try_from(preferences.set_count().max(1))?)?;

@@ -132,6 +132,14 @@ fn lacks_core_scheduling_fix(btf: &Btf<'_>) -> bool {
     has_member(btf, "task_struct", "core_cookie") && !has_member(btf, "rq", "core_pick_in_flight")
 }
 
+/// Whether cgroups with the CPU controller are in use, and the kernel does not tell a sched_ext
+/// scheduler when one becomes idle (cpu.idle).
+pub fn misses_idle_cgroups(btf: &Btf<'_>) -> bool {
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control");
+    let in_use = controllers.is_ok_and(|list| list.split_whitespace().any(|name| name == "cpu"));
+    in_use && !has_member(btf, "sched_ext_ops", "cgroup_set_idle")
+}
+
 /// Whether a struct of the kernel has a member.
 pub fn has_member(btf: &Btf<'_>, structure: &str, member: &str) -> bool {
     let found = btf.type_by_name::<types::Struct<'_>>(structure);

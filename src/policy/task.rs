@@ -24,8 +24,10 @@ pub struct Task {
     pub comm: [u8; 16],
     /// The cgroup it is in.
     pub cgroup: CgroupId,
-    /// Its share of the CPU, in proportion to the weights of others: 1 to 10,000, 100
-    /// ([`DEFAULT_WEIGHT`]) for nice 0.
+    /// Its share of the CPU, in proportion to the weights of others: 100 ([`DEFAULT_WEIGHT`]) for
+    /// nice 0, 1 to 10,000 where there are no cgroups, up to 1,000,000 where there are. It is an
+    /// effective weight then: its own one, times what makes those of all tasks of its group add up
+    /// to the group's share (`docs/cgroups.md`).
     pub weight: u32,
     /// The CPU it ran on last.
     pub prev_cpu: CpuId,
@@ -36,7 +38,8 @@ pub struct Task {
     pub vtime: Option<u64>,
     /// When it became runnable; [`Context::waited`] tells how long ago that is.
     pub runnable_at_ns: u64,
-    /// New CPU time (nanoseconds), without what it used while no other task wanted the CPU.
+    /// New CPU time (nanoseconds), without what it used while no other task wanted the CPU. In
+    /// cgroups the weight may not be exact, and this is larger or smaller by as much.
     pub used_ns: u64,
     /// CPU time it used since it last slept (nanoseconds).
     pub burst_ns: u64,

@@ -197,6 +197,12 @@ fn warn_of_surroundings() -> Result<()> {
              scheduler's, and tasks run undecided meanwhile"
         );
     }
+    if probe::misses_idle_cgroups(&probe::vmlinux()?) {
+        log::info!(
+            "this kernel does not tell of changes of cpu.idle: cgroups that are idle now remain so \
+             until the scheduler attaches again; Linux 6.19 tells"
+        );
+    }
     if probe::is_preempt_rt() {
         log::warn!(
             "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \

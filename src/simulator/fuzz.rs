@@ -108,6 +108,7 @@ impl Bytes<'_> {
 
     fn workload(&mut self, cpus: &CpuSet) -> Workload {
         Workload {
+            cgroups: Vec::new(),
             groups: (0..self.count(4)).map(|number| self.group(number, cpus)).collect(),
             duration: None,
             mutexes: 0,
@@ -137,6 +138,7 @@ impl Bytes<'_> {
             _ => Priority::Nice(0),
         };
         Phase {
+            cgroup: None,
             loops: Loops::Times(self.count(4).into()),
             cpus: self.cpus(cpus),
             priority: Some(priority),

@@ -7,7 +7,6 @@ use super::native::{
     self, cgroup, cgroup_subsys_state, css_set, kernfs_node, scx_cgroup_init_args, task_group,
 };
 use super::{K, Kernel};
-#[cfg(test)]
 use crate::simulator::TaskId;
 use std::collections::HashMap;
 use std::ptr::null_mut;
@@ -91,7 +90,6 @@ impl K {
     }
 
     /// A new cgroup.
-    #[cfg(test)]
     pub fn create_group(mut self, parent: GroupId, weight: u32) -> GroupId {
         let id = self.groups.add(Some(parent), weight);
         self.introduce(id);
@@ -138,12 +136,25 @@ impl K {
         });
     }
 
+    /// A cgroup becomes idle, or is so no longer.
+    pub fn set_group_idle(mut self, id: GroupId, idle: bool) {
+        let cgroup = self.cgroup(id);
+        self.call(|ops| {
+            let set_idle = ops.cgroup_set_idle.expect("bpf/main.bpf.c has it");
+            // SAFETY: as in call(); the cgroup outlives the callback.
+            unsafe { set_idle(cgroup, idle) }
+        });
+    }
+
     /// A task moves to another cgroup.
-    #[cfg(test)]
     pub fn move_to_group(mut self, id: TaskId, to: GroupId) {
+        if self.task(id).group == to {
+            return;
+        }
         let runs = self.take_aside(id);
         let (set, controller) = self.groups.of_tasks(to);
         let p = self.pointer(id);
+        self.task_mut(id).group = to;
         let to = self.cgroup(to);
         let c = &mut self.task_mut(id).c;
         // SAFETY: a task always has a controller, whose cgroup it names.

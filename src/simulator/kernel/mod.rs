@@ -47,7 +47,8 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::load::{
-    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, upgrades_cores, write_options,
+    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, shards, upgrades_cores,
+    write_options,
 };
 use crate::kernel::options::RunOptions;
 use crate::topology::preference::Preferences;
@@ -109,6 +110,9 @@ struct Maps {
     set_masks: Shared<native::domain_mask>,
     parts: Shared<native::part>,
     groups: Shared<abi::group>,
+    group_loads: Shared<native::group_load>,
+    group_sums: Shared<native::group_sum>,
+    active_groups: Shared<native::active_word>,
     /// A ring is known by the address of its entry.
     notice_rings: Shared<u64>,
     decision_rings: Shared<u64>,
@@ -210,6 +214,7 @@ impl Kernel {
             flags |= native::SCX_OPS_ENQ_LAST;
         }
         let steps = preferences.all_steps().count();
+        let slots = abi::limits_GROUPS_MAX as usize;
         // SAFETY: the values of all maps are made of integers and of pointers that may be null.
         let mut maps = unsafe {
             Box::new(Maps {
@@ -220,7 +225,10 @@ impl Kernel {
                 preferences: Shared::zeroed(steps.max(1)),
                 set_masks: Shared::zeroed(preferences.set_count().max(1)),
                 parts: Shared::zeroed(abi::limits_PARTS_MAX as usize),
-                groups: Shared::zeroed(abi::limits_GROUPS_MAX as usize),
+                groups: Shared::zeroed(slots),
+                group_loads: Shared::zeroed(shards(domains) as usize * slots),
+                group_sums: Shared::zeroed(slots),
+                active_groups: Shared::zeroed(slots / 64),
                 notice_rings: Shared::zeroed(domains.len()),
                 decision_rings: Shared::zeroed(domains.len()),
                 heartbeats: Shared::zeroed(1),
@@ -309,6 +317,9 @@ impl Kernel {
             (native::SIM_SET_MASKS, maps.set_masks.map()),
             (native::SIM_PARTS, maps.parts.map()),
             (native::SIM_GROUPS, maps.groups.map()),
+            (native::SIM_GROUP_LOADS, maps.group_loads.map()),
+            (native::SIM_GROUP_SUMS, maps.group_sums.map()),
+            (native::SIM_ACTIVE_GROUPS, maps.active_groups.map()),
             (native::SIM_NOTICE_RINGS, maps.notice_rings.map()),
             (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
             (native::SIM_HEARTBEATS, maps.heartbeats.map()),
@@ -440,6 +451,8 @@ impl Kernel {
             assert_eq!((domc.tasks, domc.unnotified), (0, 0), "domain {domain}");
         }
         let threads = self.channels.len() as u32;
+        let loads = self.maps.group_loads.0.iter();
+        assert_eq!(loads.fold(0, |sum, it| sum | it.load), 0, "groups count tasks as runnable");
         assert_eq!(self.tasks_in_groups(), threads, "groups have tasks that have ended");
         assert!(self.maps.cpus.0.iter().all(|cpu| cpu.own_sent == 0), "tasks are on their way");
     }
@@ -575,6 +588,8 @@ impl K {
     /// If bpf/ refuses.
     pub fn attach(mut self, domains: &Domains) -> Result<()> {
         self.enter_thread();
+        // SAFETY: no callback runs, and the machine that this thread had before is gone.
+        unsafe { native::sim_begin() };
         for domain in domains.iter() {
             let mut domc = self.memory.domain(domain.id.index());
             // SAFETY: no other reference to the memory exists.

@@ -36,6 +36,7 @@ pub struct Task {
     pub migration_disabled: bool,
     /// Its real-time priority; 0: sched_ext schedules it.
     pub real_time: u8,
+    pub group: GroupId,
     /// Whether it is still there.
     pub alive: bool,
     storage: Vec<u64>,
@@ -94,6 +95,7 @@ impl Task {
             leaves_cpu_ns: 0,
             migration_disabled: false,
             real_time: 0,
+            group: birth.group,
             alive: true,
             storage: Vec::new(),
         })));

@@ -23,7 +23,7 @@ mod tracing;
 
 use super::events::Event;
 use super::kernel::frequency::Frequency;
-use super::kernel::groups::ROOT;
+use super::kernel::groups::{GroupId, ROOT};
 use super::kernel::hostile::Hostility;
 use super::kernel::interleave::Interleaving;
 use super::kernel::schedule::Leaving;
@@ -76,6 +76,8 @@ pub struct Machine<'a> {
     /// The number of waits on a queue, each of which is a flow in the trace.
     flows: u64,
     meetings: Meetings,
+    /// The kernel's numbers of the workload's cgroups.
+    cgroups: Vec<GroupId>,
     pub(super) measures: Measures,
     trace: Option<Trace>,
     idleness: Option<Idleness>,
@@ -142,6 +144,12 @@ impl<'a> Machine<'a> {
         let alive = tasks.len() - domains.len();
 
         kernel.attach(domains)?;
+        let mut cgroups: Vec<GroupId> = Vec::new();
+        for cgroup in &workload.cgroups {
+            let parent = cgroup.parent.map_or(ROOT, |number| cgroups[number]);
+            cgroups.push(kernel.create_group(parent, cgroup.weight));
+            kernel.set_group_idle(cgroups[cgroups.len() - 1], cgroup.idle);
+        }
         for (domain, id) in domains.iter().zip((0..).map(TaskId)) {
             let cpus = match domain.cpus.intersection(&dedicated).first() {
                 Some(cpu) => [cpu].into_iter().collect(),
@@ -175,6 +183,7 @@ impl<'a> Machine<'a> {
             flows: 0,
             measures: Measures::new(domains.len(), workload.groups.len()),
             meetings: Meetings::new(workload),
+            cgroups,
             tasks,
             kernel,
             trace,

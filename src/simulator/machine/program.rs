@@ -9,7 +9,7 @@ use super::{Leaving, M};
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
 use crate::simulator::events::Event;
-use crate::simulator::kernel::groups::ROOT;
+use crate::simulator::kernel::groups::{GroupId, ROOT};
 use crate::simulator::kernel::native;
 use crate::simulator::kernel::task::Birth;
 use crate::simulator::kernel::wakeup::Wake;
@@ -91,7 +91,7 @@ impl<'a> M<'a> {
     pub(super) fn start(self, task: TaskId) -> Result<()> {
         let cpu = self.kernel.online.first().expect("a machine has a CPU");
         self.begin_interrupt(cpu);
-        self.create(task, cpu)?;
+        self.create(task, cpu, ROOT)?;
         let next = TaskId(task.0 + 1);
         let initial =
             self.workload.groups.iter().map(|group| u64::from(group.instances)).sum::<u64>();
@@ -103,8 +103,8 @@ impl<'a> M<'a> {
         Ok(())
     }
 
-    /// Creates a task on a CPU; what runs there is its parent.
-    fn create(mut self, task: TaskId, cpu: CpuId) -> Result<()> {
+    /// Creates a task on a CPU; what runs there is its parent, which is in a cgroup.
+    fn create(mut self, task: TaskId, cpu: CpuId, parent: GroupId) -> Result<()> {
         let group = self.tasks[task.index()].group;
         let phase = &self.workload.groups[group].phases[0];
         let online = self.kernel.online;
@@ -114,7 +114,7 @@ impl<'a> M<'a> {
         let name = &self.workload.groups[group].name;
         let flags = if self.kernel_threads[group] { native::PF_KTHREAD as u32 } else { 0 };
         let real_time = phase.priority.map_or(0, Priority::real_time);
-        let group = ROOT;
+        let group = phase.cgroup.map_or(parent, |number| self.cgroups[number]);
         let birth = Birth { flags, name, cpu, cpus: &cpus, weight, real_time, group };
         self.kernel.create(task, &birth, None)?;
         self.kernel.task_mut(task).c.policy = phase.priority.map_or(0, Priority::class);
@@ -164,7 +164,7 @@ impl<'a> M<'a> {
         &self.workload.groups[t.group].phases[t.program.phase]
     }
 
-    /// Sets the CPUs and the priority of a phase. True if the task may remain on its CPU.
+    /// Sets the CPUs, the cgroup and the priority of a phase. True if the task may remain on its CPU.
     fn enter_phase(mut self, task: TaskId) -> bool {
         let (cpus, priority) = (self.phase(task).cpus, self.phase(task).priority);
         let online = self.kernel.online;
@@ -181,6 +181,9 @@ impl<'a> M<'a> {
             return true;
         }
         let weight = t.weight;
+        if let Some(number) = self.phase(task).cgroup {
+            self.kernel.move_to_group(task, self.cgroups[number]);
+        }
         self.kernel.set_weight(task, weight);
         if let Some(priority) = priority {
             self.kernel.set_class(task, priority.real_time());
@@ -455,6 +458,7 @@ impl<'a> M<'a> {
         let child = TaskId(self.tasks.len() as u32);
         self.tasks.push(SimTask::unborn(group));
         self.alive += 1;
-        self.create(child, self.kernel.task(parent).cpu())
+        let parent = self.kernel.task(parent);
+        self.create(child, parent.cpu(), parent.group)
     }
 }

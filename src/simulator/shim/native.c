@@ -24,9 +24,19 @@ __attribute__((constructor)) static void number_maps(void)
 	NUMBER(set_masks, SIM_SET_MASKS);
 	NUMBER(parts, SIM_PARTS);
 	NUMBER(groups, SIM_GROUPS);
+	NUMBER(group_loads, SIM_GROUP_LOADS);
+	NUMBER(group_sums, SIM_GROUP_SUMS);
+	NUMBER(active_groups, SIM_ACTIVE_GROUPS);
 	NUMBER(notice_rings, SIM_NOTICE_RINGS);
 	NUMBER(decision_rings, SIM_DECISION_RINGS);
 	NUMBER(heartbeats, SIM_HEARTBEATS);
+}
+
+void sim_begin(void)
+{
+	any_away = 0;
+	group_state = (struct group_state){};
+	shares = (struct share_state){};
 }
 
 void sim_enter(const struct sim_options *options, const struct sim_map *maps, u32 kernel)

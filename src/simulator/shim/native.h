@@ -10,6 +10,7 @@
 
 #include <scx/common.bpf.h>
 #include <scx/compat.bpf.h>
+#include "shares.bpf.h"
 #include "state.bpf.h"
 #include "sim_options.h"
 
@@ -17,6 +18,9 @@ extern const struct sched_ext_ops manyland_ops;
 
 /* Makes this thread run the machine with these options and maps. */
 void sim_enter(const struct sim_options *options, const struct sim_map *maps, u32 kernel);
+
+/* Another machine is about to attach on this thread. */
+void sim_begin(void);
 
 /* The program by which a domain thread makes itself known. */
 int mark_thread(struct thread_mark *mark);

@@ -26,6 +26,8 @@ pub const MAX_TASKS: i64 = 1_000_000;
 pub struct Workload {
     /// The kinds of task, as the file lists them.
     pub groups: Vec<Group>,
+    /// Its cgroups, parents first. The root is none of them.
+    pub cgroups: Vec<Cgroup>,
     /// The time it runs; `None`: until all tasks have ended.
     pub duration: Option<Duration>,
     /// How many mutexes its steps name.
@@ -57,6 +59,19 @@ pub struct Group {
     pub own_timers: usize,
 }
 
+/// A cgroup with the CPU controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its path, which begins with a slash.
+    pub path: String,
+    /// The number of its parent; `None`: the root.
+    pub parent: Option<usize>,
+    /// cpu.weight.
+    pub weight: u32,
+    /// cpu.idle.
+    pub idle: bool,
+}
+
 /// How often a task repeats a phase or all phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loops {
@@ -75,6 +90,8 @@ pub struct Phase {
     pub cpus: Option<CpuSet>,
     /// The task's share of the CPU from here on; `None`: no change.
     pub priority: Option<Priority>,
+    /// The number of the cgroup that the task is in from here on; `None`: no change.
+    pub cgroup: Option<usize>,
     /// What the task does.
     pub steps: Vec<Step>,
 }

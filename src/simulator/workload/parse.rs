@@ -10,7 +10,9 @@
 //! which say how rt-app itself measures and logs.
 
 use super::json::{self, Node};
-use super::{Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload};
+use super::{
+    Cgroup, Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload,
+};
 use crate::cpuset::MAX_CPUS;
 use crate::ids::CpuId;
 use anyhow::{Result, bail};
@@ -44,15 +46,8 @@ const NO_EFFECT: [&str; 13] = [
 const UNKNOWN_COST: [&str; 3] = ["memrun", "mem", "iorun"];
 
 /// Properties of tasks for other scheduling classes or other parts of the kernel.
-const NOT_OURS: [&str; 7] = [
-    "dl-runtime",
-    "dl-period",
-    "dl-deadline",
-    "util_min",
-    "util_max",
-    "membind_nodes",
-    "taskgroup",
-];
+const NOT_OURS: [&str; 6] =
+    ["dl-runtime", "dl-period", "dl-deadline", "util_min", "util_max", "membind_nodes"];
 
 /// Names in a file, and their numbers.
 #[derive(Default)]
@@ -73,6 +68,30 @@ struct Resources {
     timers: Names,
     barriers: Names,
     barrier_users: Vec<u32>,
+    cgroups: Vec<Cgroup>,
+}
+
+impl Resources {
+    /// The number of a cgroup, by its path. It and those above begin to be with the first mention.
+    fn cgroup(&mut self, node: &Node<'_>, path: &str) -> Result<Option<usize>> {
+        let mut parent = None;
+        if !path.starts_with('/') {
+            bail!(node.error("the path of a cgroup begins with /"));
+        }
+        for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+            let path = &path[..end];
+            if path.len() < 2 || path.ends_with('/') {
+                continue;
+            }
+            let known = self.cgroups.iter().position(|it| it.path == path);
+            parent = Some(known.unwrap_or_else(|| {
+                let (path, weight) = (path.to_owned(), crate::policy::DEFAULT_WEIGHT);
+                self.cgroups.push(Cgroup { path, parent, weight, idle: false });
+                self.cgroups.len() - 1
+            }));
+        }
+        Ok(parent)
+    }
 }
 
 /// What the parser knows while it reads the steps of a task.
@@ -99,8 +118,8 @@ pub fn workload(text: &str) -> Result<Workload> {
         }
     }
     let Some(tasks) = tasks else { bail!("there is no object \"tasks\"") };
-    let duration = global.map(|node| read_global(&node)).transpose()?.flatten();
     let mut resources = Resources::default();
+    let duration = global.map(|node| read_global(&node, &mut resources)).transpose()?.flatten();
     let entries = tasks.entries()?;
     let mut numbers = HashMap::new();
     for (number, (name, node)) in entries.iter().enumerate() {
@@ -130,11 +149,12 @@ pub fn workload(text: &str) -> Result<Workload> {
         semaphores: resources.semaphores.0.len(),
         timers: resources.timers.0.len(),
         barriers: resources.barrier_users,
+        cgroups: resources.cgroups,
     })
 }
 
 /// The run time of the tasks, from the object "global".
-fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
+fn read_global(global: &Node<'_>, resources: &mut Resources) -> Result<Option<Duration>> {
     let mut duration = None;
     for (key, node) in global.entries()? {
         match key {
@@ -151,11 +171,30 @@ fn read_global(global: &Node<'_>) -> Result<Option<Duration>> {
                     bail!(node.error("priority inheritance is not simulated"));
                 }
             }
+            "taskgroups" => read_cgroups(&node, resources)?,
             _ if NO_EFFECT.contains(&key) => (),
             _ => bail!(node.error("unknown key")),
         }
     }
     Ok(duration)
+}
+
+/// The cgroups whose files do not have the values of new ones.
+fn read_cgroups(groups: &Node<'_>, resources: &mut Resources) -> Result<()> {
+    for (path, files) in groups.entries()? {
+        let Some(number) = resources.cgroup(&files, path)? else {
+            bail!(files.error("the root has no such files"));
+        };
+        for (file, node) in files.entries()? {
+            let cgroup = &mut resources.cgroups[number];
+            match file {
+                "cpu.weight" => cgroup.weight = node.integer(1..=10_000)? as u32,
+                "cpu.idle" => cgroup.idle = node.integer(0..=1)? == 1,
+                _ => bail!(node.error("unknown key")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The scheduling classes that are simulated.
@@ -237,6 +276,7 @@ fn read_phases(reader: &mut TaskReader<'_>, phases: &Node<'_>, task: &Phase) -> 
         read.push(Phase {
             loops,
             cpus: phase.cpus.or(task.cpus),
+            cgroup: phase.cgroup.or(task.cgroup),
             priority: phase.priority.or(inherited),
             ..phase
         });
@@ -268,13 +308,19 @@ fn event_of(key: &str) -> &str {
 impl TaskReader<'_> {
     /// The steps and properties of a task or a phase.
     fn phase(&mut self, of: &Node<'_>, entries: Vec<(&str, Node<'_>)>) -> Result<Phase> {
-        let mut phase =
-            Phase { loops: Loops::Times(1), cpus: None, priority: None, steps: Vec::new() };
+        let mut phase = Phase {
+            loops: Loops::Times(1),
+            cpus: None,
+            priority: None,
+            cgroup: None,
+            steps: Vec::new(),
+        };
         let (mut priority, mut class) = (None, None);
         for (key, node) in entries {
             match key {
                 "cpus" => phase.cpus = Some(read_cpus(&node)?),
                 "priority" => priority = Some(node),
+                "taskgroup" => phase.cgroup = self.resources.cgroup(&node, node.string()?)?,
                 "policy" => class = Some(read_policy(&node)?),
                 _ if NOT_OURS.contains(&key) => bail!(node.error("this key is not simulated")),
                 _ => self.events(key, &node, &mut phase.steps)?,

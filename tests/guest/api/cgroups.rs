@@ -5,7 +5,8 @@ use super::wait_until;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -65,4 +66,18 @@ impl Drop for Cgroup {
         let is_empty = || fs::remove_dir(&self.path).is_ok();
         let _ = wait_until("a cgroup is empty", Duration::from_secs(10), is_empty);
     }
+}
+/// The CPU time of hogs over some time, for each list of hogs in percent of one CPU.
+pub fn shares(groups: &[&[Hog]], time: Duration) -> Result<Vec<f64>> {
+    let used = || -> Result<Vec<Duration>> {
+        let of = |hogs: &&[Hog]| hogs.iter().map(Hog::run_time).sum::<Result<Duration>>();
+        groups.iter().map(of).collect()
+    };
+    let (before, start) = (used()?, Instant::now());
+    thread::sleep(time);
+    let (after, elapsed) = (used()?, start.elapsed());
+    let percent = |(after, before): (&Duration, &Duration)| {
+        100.0 * (*after - *before).as_secs_f64() / elapsed.as_secs_f64()
+    };
+    Ok(after.iter().zip(&before).map(percent).collect())
 }
