@@ -81,7 +81,7 @@ static __noinline u64 weight_of(u64 dsq)
 			if (!p)
 				break;
 			weight = p->scx.weight;
-			taskc = group_state.used ? task_ctx(p) : NULL;
+			taskc = groups_are_used() ? task_ctx(p) : NULL;
 			/* Once: one instruction cannot read from both. */
 			if (taskc)
 				weight = READ_ONCE(taskc->weight);

@@ -243,7 +243,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	rest = why >= GIVES_WAY_YIELDS ?
 		       slice_after_giving_way(taskc, d, bound ? d : queue, cpu, why) :
 		       rest_of_slice(taskc, d, enq_flags);
-	if (!rest && why == GIVES_WAY_NOT && keeps_decision(p, taskc, domc, d, enq_flags))
+	if (groups_are_used() && !rest && why == GIVES_WAY_NOT &&
+	    keeps_decision(p, taskc, domc, d, enq_flags))
 		rest = taskc->slice_ns;
 	if (rest) {
 		resume(p, taskc, domc, d, queue, bound ? cpu : -1, rest, enq_flags);

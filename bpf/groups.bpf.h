@@ -52,6 +52,15 @@ GLOBAL struct group_state {
 	u32 used_slots; /* slots that have been a group's so far, except that of the root */
 } group_state;
 
+/*
+ * Whether a group other than the root has had a task. If not, a task's effective weight is its own
+ * one, and each path asks this once.
+ */
+static bool groups_are_used(void)
+{
+	return READ_ONCE(group_state.used);
+}
+
 static struct group *group_at(u32 slot)
 {
 	return bpf_map_lookup_elem(&groups, &slot);
@@ -218,7 +227,7 @@ static void enter_group(struct task_ctx *taskc, u32 slot)
 	struct group *group = group_at(slot);
 
 	taskc->group = slot;
-	if (slot && !READ_ONCE(group_state.used))
+	if (slot && !groups_are_used())
 		WRITE_ONCE(group_state.used, 1);
 	if (group)
 		__sync_fetch_and_add(&group->tasks, 1);

@@ -192,7 +192,7 @@ __weak int count_in_group(struct task_ctx *taskc __arg_nonnull, u32 weight)
 
 static void count_runnable(struct task_struct *p, struct task_ctx *taskc)
 {
-	if (READ_ONCE(group_state.used) && taskc->counted_weight != p->scx.weight)
+	if (groups_are_used() && taskc->counted_weight != p->scx.weight)
 		count_in_group(taskc, p->scx.weight);
 }
 
@@ -221,8 +221,7 @@ static u64 exact_weight(struct task_struct *p, struct task_ctx *taskc)
 {
 	u32 own = p->scx.weight ?: WEIGHT_NICE_0;
 
-	return READ_ONCE(group_state.used) ? weight_in_group(own, taskc->group) :
-					     (u64)own * EXACT_ONE;
+	return groups_are_used() ? weight_in_group(own, taskc->group) : (u64)own * EXACT_ONE;
 }
 
 /* An effective weight as an integer. */
@@ -232,12 +231,26 @@ static u32 rounded(u64 exact)
 	return exact < 1 ? 1 : exact > WEIGHT_MAX ? WEIGHT_MAX : exact;
 }
 
+/* The same as an integer. */
+static u32 effective_weight(struct task_struct *p, struct task_ctx *taskc)
+{
+	return groups_are_used() ? rounded(weight_in_group(p->scx.weight, taskc->group)) :
+				   p->scx.weight;
+}
+
 /* Whether the weight that user space knows of the task is right within an eighth. */
-static bool weight_holds(struct task_ctx *taskc, u64 exact)
+static bool is_near(struct task_ctx *taskc, u64 exact)
 {
 	u64 known = (u64)taskc->weight * EXACT_ONE;
 
 	return exact <= known + known / 8 && exact + known / 8 >= known;
+}
+
+/* Whether user space need not know another weight of the task. */
+static bool weight_holds(struct task_struct *p, struct task_ctx *taskc)
+{
+	return groups_are_used() ? is_near(taskc, weight_in_group(p->scx.weight, taskc->group)) :
+				   taskc->weight == p->scx.weight;
 }
 
 /*
@@ -250,8 +263,6 @@ __weak int weigh_by(struct task_ctx *taskc __arg_nonnull, u64 exact)
 	u64 since = taskc->used_ns - taskc->carried.used_ns, then = taskc->weight;
 	u32 weight = rounded(exact);
 
-	if (weight == then || (READ_ONCE(group_state.used) && weight_holds(taskc, exact)))
-		return 0;
 	if (then && since < SINCE_MAX_NS) {
 		taskc->policy_vtime_used_ns += since * weight / then - since;
 		taskc->used_ns = taskc->carried.used_ns + since * weight / then;
@@ -262,7 +273,8 @@ __weak int weigh_by(struct task_ctx *taskc __arg_nonnull, u64 exact)
 
 static void weigh(struct task_struct *p, struct task_ctx *taskc)
 {
-	weigh_by(taskc, exact_weight(p, taskc));
+	if (!weight_holds(p, taskc))
+		weigh_by(taskc, exact_weight(p, taskc));
 }
 
 static u64 weight_of_group(struct group *group)
@@ -534,8 +546,8 @@ __weak int compute_shares(u64 now)
 
 static bool shares_are_due(u64 now)
 {
-	return READ_ONCE(group_state.used) && (READ_ONCE(shares.phase) != SHARES_DONE ||
-					       now - READ_ONCE(shares.at_ns) >= SHARES_NS);
+	return groups_are_used() && (READ_ONCE(shares.phase) != SHARES_DONE ||
+				     now - READ_ONCE(shares.at_ns) >= SHARES_NS);
 }
 
 /* A runnable task is on no queue meanwhile. */

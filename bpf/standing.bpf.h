@@ -27,8 +27,7 @@ static bool stands(struct task_struct *p, struct task_ctx *taskc, struct domain_
 	u64 now = scx_bpf_now();
 
 	return taskc->stands && !strict && taskc->decided_by == d &&
-	       taskc->stands_weight == taskc->weight &&
-	       weight_holds(taskc, exact_weight(p, taskc)) &&
+	       taskc->stands_weight == taskc->weight && weight_holds(p, taskc) &&
 	       (s64)(now - taskc->stands_since_ns) < (s64)STANDING_NS && !is_stopped(domc, now);
 }
 
@@ -154,7 +153,7 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 }
 
 /*
- * Whether `p`, whose decided slice has ended, is ready for another one by the same decision, at the
+ * While groups are used: whether `p`, whose decided slice has ended, is ready for another one by the same decision, at the
  * key that this gives it now. A CPU that asks at the same tick would otherwise find only lighter
  * tasks ready, whose keys are far ahead, and virtual time would advance to these. So it is for
  * tasks of more than average weight, KEPT_MAX times in a row.
@@ -162,10 +161,9 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 static bool keeps_decision(struct task_struct *p, struct task_ctx *taskc, struct domain_ctx *domc,
 			   u32 d, u64 enq_flags)
 {
-	if (!READ_ONCE(group_state.used) || strict || enq_flags & SCX_ENQ_WAKEUP ||
-	    taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate || taskc->decided_by != d ||
-	    taskc->vtime_rate >= VTIME_RATE_ONE || taskc->kept >= KEPT_MAX ||
-	    !scx_bpf_task_running(p) || is_stopped(domc, scx_bpf_now()))
+	if (strict || enq_flags & SCX_ENQ_WAKEUP || taskc->run_kind != RUN_DECIDED ||
+	    !taskc->vtime_rate || taskc->decided_by != d || taskc->vtime_rate >= VTIME_RATE_ONE ||
+	    taskc->kept >= KEPT_MAX || !scx_bpf_task_running(p) || is_stopped(domc, scx_bpf_now()))
 		return false;
 	taskc->kept++;
 	count(&domc->counts.extended);

@@ -96,7 +96,7 @@ static __always_inline bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d
 {
 	if (strict || no_steal || cpuc->dedicated)
 		return false;
-	if (group_state.used && is_awaited(cpu, cpuc))
+	if (groups_are_used() && is_awaited(cpu, cpuc))
 		return false;
 	return run_from_nearest(d, cpu, now);
 }

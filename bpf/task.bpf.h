@@ -107,9 +107,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->run_slice_ns = p->scx.slice;
 	taskc->rest_ns = 0;
 	count_runnable(p, taskc);
-	if (!taskc->weight)
-		weigh(p, taskc);
-	cpuc->weight = rounded(exact_weight(p, taskc));
+	cpuc->weight = effective_weight(p, taskc);
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	if (cpuc->running)
 		publish_begin(taskc, cpuc);
@@ -183,6 +181,7 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 	if (!taskc)
 		return;
 	taskc->usual_ns = slice_ns;
+	weigh(p, taskc);
 	domc = domain_at(taskc->home);
 	if (domc)
 		taskc->vtime = domc->net_vtime;

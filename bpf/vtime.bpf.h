@@ -64,25 +64,42 @@ static u64 by_weight(u64 used, u32 weight, u64 exact)
 }
 
 /*
+ * Charges a task for `used` where groups are used. What user space sees as used is in proportion to
+ * the weight that it knows. So the rates at which vtimes grow are right although that weight is not
+ * exact (weigh). Global, so that the verifier checks it once.
+ */
+__weak int charge_in_group(struct task_ctx *taskc __arg_nonnull, u32 own, u64 used)
+{
+	u64 weight = weight_in_group(own, taskc->group);
+
+	if (!taskc->free)
+		taskc->used_ns += by_weight(used, taskc->weight, weight);
+	taskc->vtime += by_weight(used, WEIGHT_NICE_0, weight);
+	if (taskc->counted_weight)
+		note_run(taskc, used);
+	return 0;
+}
+
+/*
  * Charges `p` for what it has used since it was switched in, or since the last call. CPU time that
  * no other task wanted is free. Otherwise the task would have to make up for time on an idle
  * machine as soon as that becomes busy.
- *
- * What user space sees as used is in proportion to the weight that it knows. So the rates at which
- * vtimes grow are right although that weight is not exact (weigh).
  */
 static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx *cpuc)
 {
-	u64 now = scx_bpf_now(), used = now - taskc->started_ns, weight = exact_weight(p, taskc);
+	u64 now = scx_bpf_now(), used = now - taskc->started_ns;
+	u32 weight = p->scx.weight ?: WEIGHT_NICE_0;
 
 	taskc->started_ns = now;
-	if (!taskc->free)
-		taskc->used_ns += by_weight(used, taskc->weight, weight);
-	if (taskc->counted_weight)
-		note_run(taskc, used);
 	taskc->burst_ns += used;
 	taskc->spent_ns += used;
-	taskc->vtime += by_weight(used, WEIGHT_NICE_0, weight);
+	if (groups_are_used()) {
+		charge_in_group(taskc, weight, used);
+	} else {
+		taskc->vtime += used * WEIGHT_NICE_0 / weight;
+		if (!taskc->free)
+			taskc->used_ns += used;
+	}
 	if (cpuc && taskc->run_kind != RUN_UNDECIDED)
 		note_service(cpuc, used, false);
 	else if (cpuc && !taskc->free)
