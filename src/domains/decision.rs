@@ -52,7 +52,7 @@ impl<S: Seam> Scheduler<S> {
     /// The flag of decisions whose tasks running ones may give way to.
     #[inline]
     fn overtaking_flag(&self) -> u32 {
-        match self.policy.wakeups_preempt() {
+        match self.wakeups_preempt {
             true => abi::decision_flags_DECISION_OVERTAKES,
             false => 0,
         }
@@ -62,9 +62,7 @@ impl<S: Seam> Scheduler<S> {
     #[inline]
     fn standing_flag(&self, choice: &Choice) -> u32 {
         match choice.max_lag {
-            Some(_) if !choice.preempt && !self.policy.decides_late() => {
-                abi::decision_flags_DECISION_STANDS
-            }
+            Some(_) if !choice.preempt && !self.decides_late => abi::decision_flags_DECISION_STANDS,
             _ => 0,
         }
     }

@@ -41,6 +41,9 @@ pub enum Left {
 pub struct Scheduler<S> {
     pub(super) seam: S,
     pub(super) policy: Box<dyn Policy>,
+    /// [`Policy::decides_late`] and [`Policy::wakeups_preempt`], which never change.
+    pub(super) decides_late: bool,
+    pub(super) wakeups_preempt: bool,
     /// What the policy sees.
     pub(super) context: Context,
     pub(super) placement: Placement,
@@ -70,6 +73,8 @@ impl<S: Seam> Scheduler<S> {
     ) -> Self {
         Self {
             seam,
+            decides_late: policy.decides_late(),
+            wakeups_preempt: policy.wakeups_preempt(),
             policy,
             context: Context::new(domain.id, usable),
             placement: Placement::new(domain, places),
@@ -153,7 +158,7 @@ impl<S: Seam> Scheduler<S> {
         if may_give_away {
             self.give_away();
         }
-        if self.policy.decides_late() {
+        if self.decides_late {
             let idle = self.placement.idle_count();
             self.decide_up_to(self.lookahead.budget(self.context.ready, idle));
             self.lookahead.note(self.context.ready);

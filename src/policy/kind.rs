@@ -98,6 +98,10 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
         (**self).decides_late()
     }
 
+    fn wakeups_preempt(&self) -> bool {
+        (**self).wakeups_preempt()
+    }
+
     fn virtual_time(&self) -> u64 {
         (**self).virtual_time()
     }
@@ -121,6 +125,35 @@ mod tests {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         assert_eq!(PolicyKind::default(), PolicyKind::ALL[0]);
+    }
+
+    /// Policies are boxed, and a user's may be boxed already.
+    #[test]
+    fn a_boxed_policy_says_what_it_says_unboxed() {
+        struct Late;
+        impl Policy for Late {
+            fn enqueue(&mut self, _: Task, _: &Context) {}
+            fn next(&mut self, _: &Context) -> Option<Choice> {
+                None
+            }
+            fn waiting(&self) -> usize {
+                7
+            }
+            fn decides_late(&self) -> bool {
+                true
+            }
+            fn wakeups_preempt(&self) -> bool {
+                true
+            }
+            fn virtual_time(&self) -> u64 {
+                8
+            }
+        }
+        let asked = |policy: &dyn Policy| {
+            let says = (policy.decides_late(), policy.wakeups_preempt());
+            (says, policy.waiting(), policy.virtual_time())
+        };
+        assert_eq!(asked(&Box::new(Late)), asked(&Late));
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub trait Policy: Send {
 
     /// Whether the policy wants to choose at the last moment: the thread then asks for no more
     /// tasks than the CPUs will start soon. Otherwise it asks for everything that waits, and the
-    /// kernel's side keeps the ready tasks sorted by [`Choice::key`].
+    /// kernel's side keeps the ready tasks sorted by [`Choice::key`]. Asked once.
     fn decides_late(&self) -> bool {
         false
     }
@@ -126,7 +126,7 @@ pub trait Policy: Send {
     /// A policy says so if its keys tell who needs the CPU more at any moment, not only when a slice
     /// ends: `vruntime` and `deadline` do, `fifo` does not. What gives way keeps the rest of its
     /// slice. It does so after a protected run, for tasks that run briefly, and as often as a budget
-    /// allows; with `--no-preempt` it never does.
+    /// allows; with `--no-preempt` it never does. Asked once.
     fn wakeups_preempt(&self) -> bool {
         false
     }
