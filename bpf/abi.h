@@ -80,6 +80,8 @@ static const u64 PROTECTED_MAX_NS = 500000;
 static const u64 HURRY_NS = 1000000;
 /* and within this time not for those of tasks that a message made wake up. */
 static const u64 HURRY_MESSAGE_NS = 4000000;
+/* With as many waiting tasks for each CPU timers end slices that are shorter than a tick. */
+static const u32 SHORT_SLICES_PER_CPU = 1000;
 /* How much later its key must be at least, besides what the woken task usually runs for. */
 static const u64 PREEMPTION_MARGIN_NS = 250000;
 /* The tasks of a CPU give way once in this time on average, */
@@ -397,7 +399,9 @@ struct cpu_ctx {
 	u64 slice_began_ns; /* when its slice would have begun, had it run without a break */
 	u64 protected_ns; /* how long it runs at least before it gives way */
 	u64 preemptions_ns; /* the CPU's budget is used up until about this time */
+	u64 slice_ends_ns; /* when its slice ends, if that is shorter than a tick; or 0 (slice_end.bpf.h) */
 	u32 run_rate; /* how its key grows, as a vtime rate; 0: nothing that may give way runs */
+	u32 short_ns; /* slices that are shorter than this end by its alarm; 0: all end at ticks */
 } __attribute__((aligned(64)));
 
 /* A cgroup that has the CPU controller. Written by BPF (groups.bpf.h). */

@@ -117,6 +117,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 		return false;
 	}
 	grant(prev, taskc, taskc->slice_ns);
+	begin_slice(taskc, cpuc, cpu);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.extended);
 	return true;
@@ -231,6 +232,21 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 }
 
 /*
+ * A task has had the CPU of `cpuc` for itself, so it is not behind virtual time. What it is behind
+ * counts as used. Otherwise it would go before tasks that wake up until it has used as much again.
+ */
+static void forfeit_lag(struct task_ctx *taskc, struct cpu_ctx *cpuc)
+{
+	u64 now, vtime = policy_vtime_now(taskc);
+
+	if (!taskc->vtime_rate || taskc->decided_by != cpuc->domain)
+		return;
+	now = cpuc->runs_bound ? cpuc->bound.policy_vtime : virtual_time_of(taskc, cpuc->domain);
+	if (before(vtime, now))
+		taskc->used_ns += (now - vtime) * VTIME_RATE_ONE / taskc->vtime_rate;
+}
+
+/*
  * There is no other task to run. The running one goes on, or leaves for a better core and keeps the
  * CPU until then.
  */
@@ -259,6 +275,8 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	 */
 	if (taskc) {
 		charge(taskc, prev, cpuc);
+		if (taskc->free && cpuc)
+			forfeit_lag(taskc, cpuc);
 		grant(prev, taskc, slice_ns);
 		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
 	} else {

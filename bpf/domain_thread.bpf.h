@@ -33,7 +33,7 @@ static bool thread_overtakes(struct domain_ctx *domc, u32 d, s32 cpu)
 {
 	struct overtaker it = urgent_overtaker(domc);
 
-	if (!READ_ONCE(domc->urgent) || !cut_here(d, cpu, &it))
+	if (!is_hurried(domc, scx_bpf_now()) || !cut_here(d, cpu, &it))
 		return false;
 	count(&domc->counts.hurried);
 	return true;
@@ -145,7 +145,7 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 	if (domc->state != THREAD_PARKED)
 		return false;
 	parked = now - domc->state_since_ns;
-	if (READ_ONCE(domc->urgent) &&
+	if (is_hurried(domc, now) &&
 	    (READ_ONCE(domc->hurried) || (s64)parked >= (s64)PROTECTED_MAX_NS))
 		return true;
 	if ((s64)parked < (s64)most_ns)
@@ -266,9 +266,11 @@ static s32 select_cpu_for_thread(struct task_struct *p, struct task_ctx *taskc, 
 		return cpu;
 	}
 	cpu = no_preempt ? -1 : choose_idle_class_in(p, taskc->home);
-	if (cpu < 0 && domc && READ_ONCE(domc->urgent)) {
+	if (cpu < 0 && domc && is_hurried(domc, scx_bpf_now())) {
 		it = urgent_overtaker(domc);
 		cpu = cpu_to_preempt(p, taskc->home, bpf_get_smp_processor_id(), prev_cpu, &it);
+		if (cpu < 0 && it.later_ns)
+			set_alarm(nr_cpus + taskc->home, it.later_ns);
 	}
 	return cpu >= 0 ? cpu : prev_cpu;
 }

@@ -111,6 +111,32 @@ static void serve_domains(u64 lateness_ns)
 	}
 }
 
+/*
+ * Whether slices that are shorter than a tick end on `cpu` in time, as was asked for. In a crowd so large
+ * that tasks would wait for longer than the kernel allows they do so unasked.
+ */
+static bool has_short_slices(s32 cpu, struct cpu_ctx *cpuc)
+{
+	struct domain_ctx *domc = domain_at(cpuc->domain);
+	u32 bound = scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) + scx_bpf_dsq_nr_queued(DSQ_OWN | cpu);
+
+	return short_slices || bound >= SHORT_SLICES_PER_CPU ||
+	       (domc && READ_ONCE(domc->nr_queued) / SHORT_SLICES_PER_CPU >= domc->nr_cpus);
+}
+
+/* The time between two ticks, from the kernel's count of them since the last heartbeat. */
+static u32 measure_tick(struct heartbeat *h)
+{
+	u64 ticks = bpf_jiffies64(), now = bpf_ktime_get_ns(), passed = ticks - h->ticks,
+	    tick_ns = 0;
+
+	if (h->ticks && passed)
+		tick_ns = (now - h->ticks_at_ns) / passed;
+	h->ticks = ticks;
+	h->ticks_at_ns = now;
+	return tick_ns;
+}
+
 /* No task waits bound to the CPU of `cpuc`: those that come are level with the domain. */
 static void level_bound(struct cpu_ctx *cpuc)
 {
@@ -123,12 +149,15 @@ static void level_bound(struct cpu_ctx *cpuc)
 /*
  * Boosts the starved tasks of each CPU's queues. Ready ones leave a CPU that does not ask for work.
  */
-static void serve_cpus(void)
+static void serve_cpus(u32 tick_ns)
 {
 	struct cpu_ctx *cpuc;
 	u32 boosts, i;
 
 	bpf_for(i, 0, nr_cpus) {
+		cpuc = cpu_at(i);
+		if (cpuc)
+			cpuc->short_ns = has_short_slices(i, cpuc) ? tick_ns : 0;
 		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
 		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
 			rescue(i);
@@ -175,7 +204,7 @@ static int heartbeat(void *map, u32 *key, struct heartbeat *h)
 		balance_loads();
 		evacuate_domains();
 	}
-	serve_cpus();
+	serve_cpus(measure_tick(h));
 	lower_idle_frequencies();
 	start_timer(h);
 	return 0;

@@ -59,6 +59,7 @@ char _license[] SEC("license") = "GPL";
 #include "part.bpf.h"
 #include "crowd.bpf.h"
 #include "rest.bpf.h"
+#include "alarm.bpf.h"
 #include "preempt.bpf.h"
 #include "idle_class.bpf.h"
 #include "core_kinds.bpf.h"
@@ -72,6 +73,7 @@ char _license[] SEC("license") = "GPL";
 #include "unstored.bpf.h"
 #include "yield.bpf.h"
 #include "kthread.bpf.h"
+#include "slice_end.bpf.h"
 #include "kernel_work.bpf.h"
 #include "notify.bpf.h"
 #include "decisions.bpf.h"
@@ -127,6 +129,9 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 			return err;
 	}
 	err = create_set_masks();
+	if (err)
+		return err;
+	err = create_alarms();
 	if (err)
 		return err;
 	begin_frequencies();

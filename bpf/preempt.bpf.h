@@ -30,6 +30,7 @@
 #ifndef MANYLAND_PREEMPT_BPF_H
 #define MANYLAND_PREEMPT_BPF_H
 
+#include "alarm.bpf.h"
 #include "crowd.bpf.h"
 #include "idle.bpf.h"
 #include "rest.bpf.h"
@@ -42,6 +43,8 @@ struct overtaker {
 	u64 protected_ns; /* and which has run for this time */
 	u64 price_ns; /* what that costs of the budget of its CPU */
 	s32 cpu; /* the CPU found so far, or negative */
+	s32 later_cpu; /* without one: the CPU whose task will give way first, or negative */
+	u64 later_ns; /* and when */
 };
 
 /* What the key of a task that is lighter than nice 0 counts as later, by its vtime rate. */
@@ -50,50 +53,64 @@ static u64 late_by(u32 rate)
 	return rate > VTIME_RATE_ONE ? slice_ns * (rate - VTIME_RATE_ONE) / VTIME_RATE_ONE : 0;
 }
 
-/* The policy's virtual time for a task whose home is `domc`: that of its crowd, if it is of one. */
-static u64 virtual_time_of(struct task_ctx *taskc, struct domain_ctx *domc)
+/* The policy's virtual time for a task of domain `d`: that of its crowd, if it is of one. */
+static u64 virtual_time_of(struct task_ctx *taskc, u32 d)
 {
-	struct part *part = taskc->in_part ? part_at(taskc->in_part - 1) : NULL;
-
-	return part ? part->crowd.policy_vtime : domc->policy_vtime;
+	return policy_vtime_of(d, taskc->in_part ? nr_domains + taskc->in_part - 1 : d, -1);
 }
 
 /*
- * The key of a task as it wakes up: that of its last decision, moved on by what it has used, and
- * its maximum lag before the virtual time at most.
+ * How far virtual time would have come since `since_ns` if the tasks that wait in the domain and one
+ * on each CPU had shared its CPUs all the time. In fact it stands still while each CPU has one task,
+ * since what these use costs no other task anything.
  */
-static u64 wakeup_vtime(struct task_ctx *taskc, struct domain_ctx *domc)
+static u64 vtime_passed(struct domain_ctx *domc, u64 since_ns)
 {
-	u64 earliest = virtual_time_of(taskc, domc) - taskc->stands_max_lag;
+	u64 cpus = domc->nr_cpus ?: 1;
+
+	return (scx_bpf_now() - since_ns) * cpus / (cpus + READ_ONCE(domc->nr_queued));
+}
+
+/*
+ * The key of a task as it wakes up: that of its last decision, moved on by what it has used. It is its
+ * maximum lag before the virtual time at most. A task that is ahead of virtual time pays for that by
+ * its sleep: without this it would be ahead of tasks that have a CPU each for ever.
+ */
+static u64 wakeup_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
+{
+	u64 now = virtual_time_of(taskc, d), earliest = now - taskc->stands_max_lag;
 	u64 vtime = policy_vtime_now(taskc);
 
+	if (before(now, vtime)) {
+		vtime -= vtime_passed(domc, taskc->started_ns);
+		return before(vtime, now) ? now : vtime;
+	}
 	return before(vtime, earliest) ? earliest : vtime;
 }
 
 /*
- * That key for the comparison with a running task. Virtual time stands still while each CPU has one
- * task, since what these use costs no other task anything. A task that sleeps between its runs would
- * be ahead of it in the end. What it is ahead is over after as much sleep.
+ * That key for the comparison with a running task, where sleep makes up for the time in which virtual
+ * time stood still.
  */
-static u64 overtaking_vtime(struct task_ctx *taskc, struct domain_ctx *domc)
+static u64 overtaking_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
-	u64 vtime = wakeup_vtime(taskc, domc), now = domc->policy_vtime;
-	u64 slept = scx_bpf_now() - taskc->started_ns;
+	u64 earliest = virtual_time_of(taskc, d) - taskc->stands_max_lag;
+	u64 vtime = policy_vtime_now(taskc) - vtime_passed(domc, taskc->started_ns);
 
-	if (!before(now, vtime))
-		return vtime;
-	return before(now, vtime - slept) ? vtime - slept : now;
+	return before(vtime, earliest) ? earliest : vtime;
 }
 
-static __always_inline struct overtaker overtaker(struct task_ctx *taskc, struct domain_ctx *domc)
+static __always_inline struct overtaker overtaker(struct task_ctx *taskc, struct domain_ctx *domc,
+						  u32 d)
 {
 	u64 usual = taskc->usual_ns * taskc->vtime_rate / VTIME_RATE_ONE;
 	struct overtaker it = {
 		.price_ns = taskc->by_message ? MESSAGE_NS : PREEMPTION_NS,
 		.cpu = -1,
+		.later_cpu = -1,
 	};
 
-	it.vtime = overtaking_vtime(taskc, domc) + usual + PREEMPTION_MARGIN_NS;
+	it.vtime = overtaking_vtime(taskc, domc, d) + usual + PREEMPTION_MARGIN_NS;
 	it.protected_ns = taskc->usual_ns < PROTECTED_MIN_NS ? PROTECTED_MIN_NS :
 			  taskc->usual_ns > PROTECTED_MAX_NS ? PROTECTED_MAX_NS :
 							       taskc->usual_ns;
@@ -118,7 +135,7 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 	vtime = now;
 	if (rate && taskc->decided_by == cpuc->domain)
 		vtime = taskc->run_kind == RUN_DECIDED ? policy_vtime_now(taskc) :
-							 wakeup_vtime(taskc, domc);
+							 wakeup_vtime(taskc, domc, cpuc->domain);
 	else
 		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
@@ -162,41 +179,78 @@ static u64 protected_run(u64 usual)
 	return 2 * usual > PROTECTED_MAX_NS ? 2 * usual : PROTECTED_MAX_NS;
 }
 
+/* It has a slice. If that ends before the next tick may come, its CPU's alarm ends it (slice_end.bpf.h). */
+static void begin_slice(struct task_ctx *taskc, struct cpu_ctx *cpuc, s32 cpu)
+{
+	cpuc->slice_ends_ns = 0;
+	if (taskc->run_slice_ns >= cpuc->short_ns || taskc->usual_ns < taskc->run_slice_ns)
+		return;
+	cpuc->slice_ends_ns = taskc->started_ns + taskc->run_slice_ns;
+	set_alarm(cpu, cpuc->slice_ends_ns);
+}
+
 /* Publishes its key at the beginning of a run, which may be that of the rest of a slice. */
-static void publish_begin(struct task_ctx *taskc, struct cpu_ctx *cpuc)
+static void publish_begin(struct task_ctx *taskc, struct cpu_ctx *cpuc, s32 cpu)
 {
 	cpuc->slice_began_ns = taskc->started_ns - taskc->had_ns;
 	cpuc->protected_ns = protected_run(taskc->usual_ns);
+	begin_slice(taskc, cpuc, cpu);
 	publish_run(taskc, cpuc, false);
+}
+
+/* Notes when the task on the CPU of `cpuc` will give way, unless that soon sleeps. */
+static void note_later(struct cpu_ctx *cpuc, struct overtaker *to, u64 at_ns)
+{
+	if (cpuc->protected_ns <= PROTECTED_MIN_NS &&
+	    (!to->later_ns || before(at_ns, to->later_ns)))
+		to->later_ns = at_ns;
 }
 
 /*
  * Whether the task on the CPU of `cpuc` gives way. If so, the next CPU that is compared has to have
- * a task that comes later still.
+ * a task that comes later still. If not, `to` has the time when it will.
  */
 __weak bool would_give_way(struct cpu_ctx *cpuc __arg_nonnull, struct overtaker *to __arg_nonnull)
 {
+	u64 vtime, at_ns, affords_ns, passes_ns, now = scx_bpf_now();
+	u64 protected_ns = cpuc->protected_ns;
 	u32 rate = READ_ONCE(cpuc->run_rate);
-	u64 now = scx_bpf_now(), had = now - cpuc->slice_began_ns, vtime;
 
-	if (!rate || (s64)had < (s64)to->protected_ns || (s64)had < (s64)cpuc->protected_ns ||
-	    (s64)(cpuc->preemptions_ns + to->price_ns - now) >
-		    (s64)(PREEMPTION_NS * PREEMPTIONS_MAX))
+	if (!rate)
 		return false;
+	if (protected_ns < to->protected_ns)
+		protected_ns = to->protected_ns;
+	at_ns = cpuc->slice_began_ns + protected_ns;
+	affords_ns = cpuc->preemptions_ns + to->price_ns - PREEMPTION_NS * PREEMPTIONS_MAX;
+	if (before(at_ns, affords_ns))
+		at_ns = affords_ns;
 	vtime = cpuc->run_vtime + (now - cpuc->run_ns) * rate / VTIME_RATE_ONE;
-	if (!before(to->vtime, vtime))
+	if (!before(to->vtime, vtime)) {
+		passes_ns = now + 1 + (to->vtime - vtime) * VTIME_RATE_ONE / rate;
+		if (before(at_ns, passes_ns))
+			at_ns = passes_ns;
+	}
+	if (before(now, at_ns)) {
+		note_later(cpuc, to, at_ns);
 		return false;
+	}
 	to->vtime = vtime;
 	return true;
 }
 
+/* `p` may be NULL, for the thread of the domain. */
 static void compare(struct overtaker *to, struct task_struct *p, u32 d, s32 cpu)
 {
 	struct cpu_ctx *cpuc = cpu_at(cpu);
+	u64 later_ns = to->later_ns;
 
-	if (cpuc && cpuc->domain == d && !cpuc->dedicated &&
-	    bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && would_give_way(cpuc, to))
+	if (!cpuc || cpuc->domain != d || cpuc->dedicated ||
+	    (p && !bpf_cpumask_test_cpu(cpu, p->cpus_ptr)))
+		return;
+	if (would_give_way(cpuc, to))
 		to->cpu = cpu;
+	else if (to->later_ns != later_ns)
+		to->later_cpu = cpu;
 }
 
 /*
@@ -217,8 +271,8 @@ static s32 cpu_to_preempt(struct task_struct *p, u32 d, s32 near, s32 other, str
 		compare(to, p, d, other);
 	if (to->cpu >= 0)
 		return to->cpu;
-	compare(to, p, d, bpf_cpumask_any_and_distribute(mask, p->cpus_ptr));
-	compare(to, p, d, bpf_cpumask_any_and_distribute(mask, p->cpus_ptr));
+	compare(to, p, d, bpf_cpumask_any_and_distribute(mask, p ? p->cpus_ptr : mask));
+	compare(to, p, d, bpf_cpumask_any_and_distribute(mask, p ? p->cpus_ptr : mask));
 	return to->cpu;
 }
 
@@ -295,13 +349,13 @@ static void cut_elsewhere(s32 cpu)
 }
 
 /*
- * Whether a task may give way to the thread of `domc`. If the thread has begun to run a moment ago, its
- * CPUs ask for work so often that it will soon run again, and then decides for many at once.
+ * Whether a task gives way to the thread of `domc`, which an urgent notice waits for. If the thread has
+ * begun to run a moment ago, its CPUs ask for work so often that it may soon run again, and then
+ * decides for many at once.
  */
-static bool may_hurry(struct task_ctx *taskc, struct domain_ctx *domc)
+static bool is_hurried(struct domain_ctx *domc, u64 now)
 {
-	return (s64)(scx_bpf_now() - domc->activated_ns) >=
-	       (s64)(taskc->by_message ? HURRY_MESSAGE_NS : HURRY_NS);
+	return READ_ONCE(domc->urgent) && (s64)(now - domc->activated_ns) >= (s64)HURRY_NS;
 }
 
 /*
@@ -310,17 +364,21 @@ static bool may_hurry(struct task_ctx *taskc, struct domain_ctx *domc)
  */
 static bool is_urgent(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
+	u64 ran_ns = scx_bpf_now() - domc->activated_ns;
 	struct overtaker it;
 
-	if (no_preempt || !taskc->overtakes || taskc->decided_by != d || !may_hurry(taskc, domc) ||
-	    others_come_first(domc, d, wakeup_vtime(taskc, domc)))
+	if (no_preempt || !taskc->overtakes || taskc->decided_by != d ||
+	    (taskc->by_message && (s64)ran_ns < (s64)HURRY_MESSAGE_NS) ||
+	    others_come_first(domc, d, wakeup_vtime(taskc, domc, d)))
 		return false;
-	it = overtaker(taskc, domc);
+	it = overtaker(taskc, domc, d);
 	if (!domc->urgent || before(it.vtime, domc->urgent_vtime)) {
 		domc->urgent_vtime = it.vtime;
 		domc->urgent_protected_ns = it.protected_ns;
 	}
 	WRITE_ONCE(domc->urgent, 1);
+	if ((s64)ran_ns < (s64)HURRY_NS)
+		set_alarm(nr_cpus + d, domc->activated_ns + HURRY_NS);
 	return true;
 }
 
@@ -331,6 +389,7 @@ static __always_inline struct overtaker urgent_overtaker(struct domain_ctx *domc
 		.protected_ns = domc->urgent_protected_ns,
 		.price_ns = PREEMPTION_NS,
 		.cpu = -1,
+		.later_cpu = -1,
 	};
 
 	return it;
@@ -338,15 +397,18 @@ static __always_inline struct overtaker urgent_overtaker(struct domain_ctx *domc
 
 /*
  * The thread of domain `d` is parked, and the notice of `p` is urgent: a running task gives way to
- * the thread. `p` is on the run queue of `cpu`.
+ * the thread, at once or as soon as one may. `p` is on the run queue of `cpu`; it is NULL later.
  */
 static void hurry(struct task_struct *p, struct domain_ctx *domc, u32 d, s32 cpu)
 {
 	struct overtaker it = urgent_overtaker(domc);
 
 	cpu = cpu_to_preempt(p, d, bpf_get_smp_processor_id(), cpu, &it);
-	if (cpu < 0)
+	if (cpu < 0) {
+		if (it.later_ns)
+			set_alarm(nr_cpus + d, it.later_ns);
 		return;
+	}
 	count(&domc->counts.hurried);
 	WRITE_ONCE(domc->hurried, 1);
 	cut_elsewhere(cpu);

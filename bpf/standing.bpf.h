@@ -106,10 +106,15 @@ static s32 cpu_to_overtake(struct task_struct *p, struct task_ctx *taskc, s32 pr
 	    (taskc->by_message && message_waits(domc, taskc->home)) ||
 	    !stands(p, taskc, domc, taskc->home))
 		return -1;
-	it = overtaker(taskc, domc);
+	it = overtaker(taskc, domc, taskc->home);
 	cpu = cpu_to_preempt(p, taskc->home, prev_cpu, bpf_get_smp_processor_id(), &it);
-	if (cpu < 0 || others_come_first(domc, taskc->home, wakeup_vtime(taskc, domc)))
+	if ((cpu < 0 && it.later_cpu < 0) ||
+	    others_come_first(domc, taskc->home, wakeup_vtime(taskc, domc, taskc->home)))
 		return -1;
+	if (cpu < 0) {
+		set_alarm(it.later_cpu, it.later_ns);
+		return -1;
+	}
 	taskc->goes_before = GOES_BEFORE_LATER;
 	return cpu;
 }
@@ -124,7 +129,7 @@ static bool overtake(struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32
 
 	if (taskc->goes_before != GOES_BEFORE_LATER)
 		return false;
-	it = overtaker(taskc, domc);
+	it = overtaker(taskc, domc, d);
 	taskc->goes_before = GOES_BEFORE_NONE;
 	if (!cut_here(d, cpu, &it))
 		return false;
@@ -144,7 +149,7 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 	bool overtakes = overtake(taskc, domc, d, cpu);
 
 	taskc->stands--;
-	taskc->policy_vtime = wakeup_vtime(taskc, domc);
+	taskc->policy_vtime = wakeup_vtime(taskc, domc, d);
 	count(&domc->counts.standing);
 	make_ready(p, taskc, domc, d, overtakes ? DSQ_OVERTAKES | d : DSQ_READY | queue,
 		   taskc->slice_ns, enq_flags);

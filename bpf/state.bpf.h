@@ -35,6 +35,7 @@ OPTION u32 standing; /* for how many of a task's next wake-ups a decision may st
 OPTION bool strict; /* no safety net, no stealing */
 OPTION bool no_steal; /* domains do not help each other */
 OPTION bool no_freq_scaling; /* frequencies are left at what the kernel chose at attach */
+OPTION bool short_slices; /* timers end slices that are shorter than a tick (slice_end.bpf.h) */
 OPTION bool no_preempt; /* no running task gives way to one that wakes up */
 OPTION u32 nr_shards; /* in which groups count their runnable tasks (shares.bpf.h) */
 OPTION bool partial; /* only tasks that chose SCHED_EXT are ours */
@@ -305,6 +306,8 @@ struct heartbeat {
 	u64 due_ns; /* when it should come next */
 	u64 once_ns; /* the greatest lateness of the last heartbeats: lateness() (domain_thread.bpf.h) */
 	u64 lateness_ns; /* the one after that */
+	u64 ticks; /* how many ticks the kernel had counted at the last one */
+	u64 ticks_at_ns; /* when that was */
 };
 
 struct {
@@ -313,6 +316,20 @@ struct {
 	__type(key, u32);
 	__type(value, struct heartbeat);
 } heartbeats SEC(".maps");
+
+/* A timer for what cannot wait for a tick (alarm.bpf.h). */
+struct slice_alarm {
+	struct bpf_timer timer;
+	u64 due_ns; /* when it rings; 0: it is not set */
+};
+
+/* Those of the CPUs first, then those of the domains. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct slice_alarm);
+} alarms SEC(".maps");
 
 static struct task_ctx *task_ctx(struct task_struct *p)
 {

@@ -68,6 +68,65 @@ fn a_woken_task_goes_before_hogs_at_once() {
     }
 }
 
+/// Next to tasks that make the domain threads run at all times, so that a thread has often just run.
+#[test]
+fn a_woken_task_waits_for_no_tick_next_to_others() {
+    for hogs in [4, 8, 16] {
+        let tasks = format!(
+            r#""hog": {{"instance": {hogs}, "run": 20000}},
+            "other": {{"instance": 2, "run": 30, "sleep": 5000}},
+            "probe": {{"run": 250, "sleep": 10000}}"#
+        );
+        let report = run(FOUR, &tasks, &setup(PolicyKind::Vruntime, 20.0));
+        for name in ["other", "probe"] {
+            let delay = &group(&report, name).run_delay_us;
+            assert!(delay.p99 < 0.5 * TICK_US && delay.mean < 80.0, "{name}, {hogs}: {delay:?}");
+        }
+    }
+}
+
+/// By a timer, as slices end at ticks otherwise.
+#[test]
+fn slices_shorter_than_a_tick_end_in_time() {
+    let tasks = r#""hog": {"instance": 4, "run": 20000}"#;
+    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 5.0);
+    let scheduler = scheduler.with(|options| {
+        options.slice_us = 1000;
+        options.slice_min_us = Some(500);
+    });
+    let runs = runs(tasks, &Setup { scheduler, length, ..Setup::default() });
+    // The length of a tick is known after two heartbeats.
+    let runs = runs.iter().filter(|run| run.0.starts_with("hog") && run.1 > 500_000.0);
+    let lengths = runs.map(|(_, from, to)| to - from).collect::<Vec<_>>();
+    let longest = lengths.iter().copied().fold(0.0, f64::max);
+    assert!(lengths.len() > 4500 && longest < 1100.0, "{} runs, {longest} us", lengths.len());
+}
+
+/// Where slices are longer than a tick, or short ones were not asked for, no timer ends one.
+#[test]
+fn other_slices_end_at_ticks() {
+    let tasks = r#""hog": {"instance": 4, "run": 20000}"#;
+    for slice_min_us in [None, Some(5000)] {
+        let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 5.0);
+        let scheduler = scheduler.with(|options| options.slice_min_us = slice_min_us);
+        let report = run(ONE, tasks, &Setup { scheduler, length, ..Setup::default() });
+        let ended: u64 = report.domains.iter().map(|domain| domain.counts.ended).sum();
+        assert!(ended == 0 && report.switches < 2000, "{slice_min_us:?}: {report:?}");
+    }
+}
+
+/// With thousands of tasks a CPU, slices of a tick would make each wait half a minute, when the kernel
+/// ends the scheduler.
+#[test]
+fn in_a_very_large_crowd_slices_are_short() {
+    let tasks = r#""hog": {"instance": 3000, "run": 20000}"#;
+    for machine in [ONE, "L3Cache:1 Core:2 PU:1"] {
+        let report = run(machine, tasks, &setup(PolicyKind::Vruntime, 5.0));
+        // Of 0.5 ms. A tick for each would be 250 on a CPU in a second.
+        assert!(report.switches > 6000, "{machine}: {}", report.switches);
+    }
+}
+
 /// New tasks have no decision that stands, and tasks that compute have no short runs.
 #[test]
 fn work_of_sched_idle_gives_way_to_all_that_wakes_up() {

@@ -411,6 +411,7 @@ macro_rules! write_options {
         $data.strict = options.strict;
         $data.no_steal = options.no_steal;
         $data.no_preempt = options.no_preempt;
+        $data.short_slices = options.slice_min_us.is_some();
         $data.partial = options.partial;
         $data.nr_shards = $crate::kernel::load::shards(domains);
         $data.no_freq_scaling = options.no_freq_scaling;
@@ -425,6 +426,7 @@ macro_rules! write_options {
         $data.nr_sets = u32::try_from(preferences.set_count())?;
     }};
 }
+#[cfg(feature = "simulator")]
 pub(crate) use write_options;
 
 /// In how many shards groups count their runnable tasks: one for each domain, unless there are many.
@@ -569,6 +571,7 @@ fn set_sizes(
     // The last one is that of all domains.
     maps.masks.set_max_entries(count + 1)?;
     maps.cpus.set_max_entries(nr_cpus)?;
+    maps.alarms.set_max_entries(nr_cpus + count)?;
     maps.exit_dump.set_max_entries(dump_pieces.max(1))?;
     maps.group_loads.set_max_entries(shards(domains) * abi::limits_GROUPS_MAX)?;
     let steps = preferences.all_steps().count();

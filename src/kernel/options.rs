@@ -53,7 +53,8 @@ pub struct RunOptions {
     /// How long a task may run while none waits, in microseconds (100 to 1000000)
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = number::<u64>(100..=1_000_000))]
     pub slice_us: u64,
-    /// The shortest time a task may run while many wait, in microseconds (10 to the slice)
+    /// The shortest time a task may run while many wait, in microseconds (10 to the slice). If it is
+    /// given, timers end slices that are shorter than a tick; otherwise these end at the next tick
     /// [default: 500, or the slice if that is shorter]
     #[arg(long, value_name = "N", value_parser = number::<u64>(10..=1_000_000))]
     pub slice_min_us: Option<u64>,

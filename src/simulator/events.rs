@@ -24,8 +24,8 @@ pub enum Event {
     HandedOver { task: TaskId, cpu: CpuId },
     /// A domain thread is woken by what a CPU has done.
     ThreadWake { domain: DomainId, cpu: CpuId },
-    /// The timer of the BPF side fires.
-    Timer,
+    /// A timer of the BPF side fires on a CPU; void if it was started anew.
+    Timer { cpu: CpuId, number: usize, started: u64 },
     /// A path through the kernel that has paused goes on.
     Resume(usize),
     /// The machine is checked for CPUs that are idle while tasks wait.

@@ -12,10 +12,11 @@ use super::native::{
 };
 use super::rings::Notices;
 use super::task::{On, Task};
-use super::{Happening, K, Kernel};
+use super::{Happening, K, Kernel, Timer};
 use crate::abi;
 use crate::ids::CpuId;
 use crate::simulator::TaskId;
+use crate::simulator::events::Event;
 use std::ffi::{c_long, c_void};
 use std::ptr::{NonNull, null_mut};
 
@@ -245,20 +246,21 @@ calls! {
         with(|kernel| kernel.rq_clock_ns)
     }
 
+    fn sim_jiffies() -> u64 {
+        with(|kernel| kernel.at() / kernel.costs.tick)
+    }
+
     fn sim_ktime() -> u64 {
         with(|kernel| kernel.at())
     }
 
     fn sim_timer_set_callback(timer: *mut bpf_timer, callback: *const c_void) -> c_long {
-        with(|kernel| {
-            kernel.timer.value = timer.expose_provenance();
-            kernel.timer.callback = callback.expose_provenance();
-        });
+        with(|kernel| kernel.add_timer(timer.expose_provenance(), callback.expose_provenance()));
         0
     }
 
-    fn sim_timer_start(_timer: *mut bpf_timer, ns: u64) -> c_long {
-        with(|kernel| kernel.start_timer(ns));
+    fn sim_timer_start(timer: *mut bpf_timer, ns: u64) -> c_long {
+        with(|kernel| kernel.start_timer(timer.addr(), ns));
         0
     }
 
@@ -430,12 +432,22 @@ calls! {
 const BUSY: i32 = -16;
 
 impl Kernel {
-    /// The timer fires after `ns`, and after the time by which timers are overdue.
-    fn start_timer(&mut self, ns: u64) {
-        self.timer.started += 1;
-        let once_ns = if self.timer.started == 3 { self.costs.timer_once } else { 0 };
+    /// A new timer, which is the first field of the value at an address.
+    fn add_timer(&mut self, value: usize, callback: usize) {
+        let at = self.timers.partition_point(|timer| timer.value < value);
+        self.timers.insert(at, Timer { value, callback, started: 0 });
+    }
+
+    /// The timer fires on this CPU after `ns`, and after the time by which timers are overdue.
+    fn start_timer(&mut self, value: usize, ns: u64) {
+        let found = self.timers.binary_search_by_key(&value, |timer| timer.value);
+        let number = found.expect("bpf/ has named a function for the timer");
+        self.timers[number].started += 1;
+        let started = self.timers[number].started;
+        let is_heartbeat = self.maps.heartbeats.0.as_ptr().addr() == value;
+        let once_ns = if is_heartbeat && started == 3 { self.costs.timer_once } else { 0 };
         let at_ns = self.at() + ns + self.costs.timer + once_ns;
-        self.events.at(at_ns, crate::simulator::events::Event::Timer);
+        self.events.at(at_ns, Event::Timer { cpu: self.here, number, started });
     }
 }
 

@@ -100,6 +100,15 @@ impl<T> Shared<T> {
     }
 }
 
+impl Maps {
+    /// The index of the value at an address in the map that has timers.
+    fn timer_index(&self, value: usize) -> u32 {
+        let first = self.alarms.0.as_ptr().addr();
+        let index = value.wrapping_sub(first) / size_of::<native::slice_alarm>();
+        if value >= first && index < self.alarms.0.len() { index as u32 } else { 0 }
+    }
+}
+
 /// The memory of the maps.
 struct Maps {
     domains: Shared<abi::domain_ctx>,
@@ -117,15 +126,15 @@ struct Maps {
     notice_rings: Shared<u64>,
     decision_rings: Shared<u64>,
     heartbeats: Shared<native::heartbeat>,
+    alarms: Shared<native::slice_alarm>,
 }
 
-/// The timer of bpf/.
-#[derive(Default)]
+/// A timer of bpf/.
 struct Timer {
-    /// The address of the value that it is in.
+    /// The address of the value that it is in, of which it is the first field.
     value: usize,
     callback: usize,
-    /// How often it was started.
+    /// How often it was started: an event of an earlier time is void.
     started: u64,
 }
 
@@ -159,7 +168,7 @@ pub struct Kernel {
     next_publication_ns: u64,
     /// The task whose ops.select_cpu or ops.enqueue may insert it.
     inserting: Option<TaskId>,
-    timer: Timer,
+    timers: Vec<Timer>,
     flags: u64,
     /// Calls of the scheduler's callbacks, and decisions carried out.
     pub scheduling_events: u64,
@@ -232,6 +241,7 @@ impl Kernel {
                 notice_rings: Shared::zeroed(domains.len()),
                 decision_rings: Shared::zeroed(domains.len()),
                 heartbeats: Shared::zeroed(1),
+                alarms: Shared::zeroed(count + domains.len()),
             })
         };
         for (domain, value) in domains.iter().zip(&mut maps.neighbours.0) {
@@ -290,7 +300,7 @@ impl Kernel {
             unpublished: Vec::new(),
             next_publication_ns: u64::MAX,
             inserting: None,
-            timer: Timer::default(),
+            timers: Vec::new(),
             flags,
             scheduling_events: 0,
             walked: 0,
@@ -323,6 +333,7 @@ impl Kernel {
             (native::SIM_NOTICE_RINGS, maps.notice_rings.map()),
             (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
             (native::SIM_HEARTBEATS, maps.heartbeats.map()),
+            (native::SIM_ALARMS, maps.alarms.map()),
         ];
         debug_assert!(all.len() == native::SIM_MAPS as usize);
         debug_assert!((0..).zip(&all).all(|(number, (of, _))| number == *of));
@@ -684,11 +695,16 @@ impl K {
         });
     }
 
-    /// The timer of bpf/ fires.
-    pub fn fire_timer(self) {
-        let (callback, value) = (self.timer.callback, self.timer.value);
-        assert!(callback != 0 && value != 0, "bpf/ has set its timer");
-        let mut key = 0;
+    /// Whether a timer of bpf/ was started anew since its start of this number.
+    pub fn is_restarted(&self, timer: usize, started: u64) -> bool {
+        self.timers[timer].started != started
+    }
+
+    /// A timer of bpf/ fires.
+    pub fn fire_timer(self, number: usize) {
+        let timer = &self.timers[number];
+        let (callback, value) = (timer.callback, timer.value);
+        let mut key = self.maps.timer_index(value);
         self.call(|_| {
             type Callback =
                 extern "C" fn(*mut std::ffi::c_void, *mut u32, *mut std::ffi::c_void) -> i32;

@@ -296,7 +296,7 @@ impl M<'_> {
             Event::Kicked(cpu) => self.kicked(cpu),
             Event::HandedOver { task, cpu } => self.handed_over(task, cpu),
             Event::ThreadWake { domain, cpu } => self.wake_thread(domain, cpu),
-            Event::Timer => self.timer(),
+            Event::Timer { cpu, number, started } => self.timer(cpu, number, started),
             Event::Inspect => {
                 // It is on no CPU. One that is in a path has not unlocked its run queue yet.
                 self.inspect();
@@ -308,11 +308,13 @@ impl M<'_> {
         Ok(())
     }
 
-    /// The timer of the kernel's side interrupts the first CPU.
-    fn timer(self) {
-        let cpu = self.kernel.online.first().expect("a machine has a CPU");
+    /// A timer of the kernel's side interrupts a CPU.
+    fn timer(self, cpu: CpuId, number: usize, started: u64) {
+        if self.kernel.is_restarted(number, started) {
+            return;
+        }
         self.begin_interrupt(cpu);
-        self.kernel.fire_timer();
+        self.kernel.fire_timer(number);
         self.end_interrupt(cpu);
     }
 

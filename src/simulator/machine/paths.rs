@@ -44,11 +44,12 @@ impl M<'_> {
     /// The CPU on which an event happens.
     fn cpu_of(self, event: Event) -> Option<CpuId> {
         match event {
-            Event::Start(_) | Event::Timer => self.kernel.online.first(),
+            Event::Start(_) => self.kernel.online.first(),
             Event::Alarm(task) => Some(self.kernel.task(task).cpu()),
             Event::Due { cpu, .. }
             | Event::Kicked(cpu)
             | Event::HandedOver { cpu, .. }
+            | Event::Timer { cpu, .. }
             | Event::ThreadWake { cpu, .. } => Some(cpu),
             Event::Inspect | Event::Resume(_) => None,
         }

@@ -30,6 +30,7 @@ __attribute__((constructor)) static void number_maps(void)
 	NUMBER(notice_rings, SIM_NOTICE_RINGS);
 	NUMBER(decision_rings, SIM_DECISION_RINGS);
 	NUMBER(heartbeats, SIM_HEARTBEATS);
+	NUMBER(alarms, SIM_ALARMS);
 }
 
 void sim_begin(void)

@@ -284,6 +284,7 @@ enum sim_map_number {
 	SIM_NOTICE_RINGS,
 	SIM_DECISION_RINGS,
 	SIM_HEARTBEATS,
+	SIM_ALARMS,
 	SIM_MAPS,
 };
 
@@ -404,6 +405,8 @@ u64 sim_now(void);
 u64 sim_ktime(void);
 #define scx_bpf_now sim_now
 #define bpf_ktime_get_ns sim_ktime
+u64 sim_jiffies(void);
+#define bpf_jiffies64 sim_jiffies
 long sim_timer_set_callback(struct bpf_timer *timer, void *callback);
 long sim_timer_start(struct bpf_timer *timer, u64 ns);
 #define bpf_timer_init(timer, map, clock) ((void)(timer))
