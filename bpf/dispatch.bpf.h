@@ -221,7 +221,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 		return true;
 	if (run_decided(cpu, cpuc, domc, d) || /* 2 */
 	    run_parked_thread(domc, d) || /* 3 */
-	    run_by_safety_net(cpu, cpuc, domc, d, now) || /* 4 */
+	    run_by_safety_net(cpu, cpuc, domc, now, prev) || /* 4 */
 	    (READ_ONCE(any_away) && run_away_thread(cpu, true)) ||
 	    run_from_others(cpu, cpuc, d, now)) /* 5 */
 		return true;
@@ -301,7 +301,7 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 static bool run_for_sibling(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d)
 {
 	return run_decided(cpu, cpuc, domc, d) || run_parked_thread(domc, d) ||
-	       run_by_safety_net(cpu, cpuc, domc, d, scx_bpf_now());
+	       run_by_safety_net(cpu, cpuc, domc, scx_bpf_now(), NULL);
 }
 
 void BPF_STRUCT_OPS(manyland_dispatch, s32 cpu, struct task_struct *prev)

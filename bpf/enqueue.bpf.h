@@ -151,7 +151,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 		count(&domc->counts.queued);
 	else
 		note_unnotified(taskc, domc);
-	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_key(p, taskc, credit), enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, slice_ns, net_key(taskc, taskc->vtime, credit), enq_flags);
 	kick_if_idle(cpu);
 	if (urgent && domc->state == THREAD_PARKED && is_hurried(domc, taskc->runnable_ns))
 		hurry(p, domc, d, cpu);

@@ -21,8 +21,10 @@
 #ifndef MANYLAND_SAFETY_NET_BPF_H
 #define MANYLAND_SAFETY_NET_BPF_H
 
+#include "crowd.bpf.h"
 #include "domain_thread.bpf.h"
 #include "part.bpf.h"
+#include "rest.bpf.h"
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
 
@@ -219,12 +221,67 @@ __weak u32 feed_starved(u64 waiting, u64 ready, u64 last_vtime)
 	return boosts;
 }
 
+/*
+ * Whether the running task, its slice used up, comes before all that wait for this CPU: it then goes
+ * on, as goes_on() has it by a policy's keys. It is not in the queue when the next one is chosen, so
+ * without this two tasks on a CPU would alternate whatever their weights.
+ *
+ * Global, so that the verifier checks it once.
+ */
+__weak bool comes_before_waiting(struct task_ctx *taskc __arg_nonnull,
+				 struct cpu_ctx *cpuc __arg_nonnull, u32 cpu)
+{
+	struct domain_ctx *domc = domain_at(cpuc->domain);
+	u32 d = cpuc->domain, part = part_in(taskc, d);
+	u32 queue = part == NO_PART ? d : nr_domains + part;
+	u64 vtime, credit, key;
+
+	if (!domc)
+		return false;
+	vtime = net_vtime_of(d, queue, cpuc->runs_bound ? (s32)cpu : -1);
+	credit = sleepers_credit(domc);
+	key = net_key(taskc, limited_vtime_at(taskc, vtime, credit), credit);
+	if (head_is_before(DSQ_BOUND | cpu, key))
+		return false;
+	if (cpuc->dedicated)
+		return true;
+	part = READ_ONCE(domc->parts) ? part_with_tasks(d, cpu, DSQ_WAITING) : NO_PART;
+	return !head_is_before(DSQ_WAITING | d, key) &&
+	       (part == NO_PART || !head_is_before(DSQ_WAITING | (nr_domains + part), key));
+}
+
+/* The running task goes on undecided, as the first of those that wait. */
+static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
+			      struct domain_ctx *domc)
+{
+	struct task_ctx *taskc;
+
+	if (!prev || cpuc->gives_way || !cpuc->running || !(prev->scx.flags & SCX_TASK_QUEUED) ||
+	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+		return false;
+	taskc = task_ctx(prev);
+	if (!taskc || taskc->is_thread)
+		return false;
+	taskc->free = 0;
+	charge(taskc, prev, cpuc);
+	if (!comes_before_waiting(taskc, cpuc, cpu))
+		return false;
+	taskc->run_kind = RUN_UNDECIDED;
+	if (before(domc->net_vtime, taskc->vtime))
+		domc->net_vtime = taskc->vtime;
+	grant(prev, taskc, net_slice(DSQ_WAITING | cpuc->domain));
+	publish_run(taskc, cpuc, false);
+	count(&domc->counts.late);
+	return true;
+}
+
 /* Step 4 of ops.dispatch: no task is ready, so a waiting one runs if the thread is overdue. */
-static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d,
-			      u64 now)
+static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u64 now,
+			      struct task_struct *prev)
 {
 	if (is_awaited(cpu, cpuc))
-		return net_is_open(domc, now) && run_waiting(cpu, d, cpuc->dedicated);
+		return net_is_open(domc, now) && (goes_on_undecided(prev, cpu, cpuc, domc) ||
+						  run_waiting(cpu, cpuc->domain, cpuc->dedicated));
 	if (cpuc->dedicated)
 		return false;
 	if (domc->starved_since_ns)

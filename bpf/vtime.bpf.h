@@ -144,13 +144,27 @@ static u64 sleepers_credit(struct domain_ctx *domc)
 }
 
 /*
+ * How far a task that had a CPU for itself is ahead of the safety net's virtual time at most:
+ * DEBT_SLICES of its own. For a light one they are long in virtual time: with those of nice 0, no
+ * task would have less than a fifth of another's share.
+ */
+static u64 most_debt(struct task_ctx *taskc)
+{
+	u64 debt = DEBT_SLICES * slice_ns;
+
+	return taskc->weight && taskc->weight < WEIGHT_NICE_0 ?
+		       debt * WEIGHT_NICE_0 / taskc->weight :
+		       debt;
+}
+
+/*
  * The vtime of a task, at a limited distance from `net_vtime`, the safety net's virtual time:
  *   - a task that slept is behind it by the credit at most;
- *   - a task that had a CPU for itself is ahead of it by DEBT_SLICES at most.
+ *   - a task that had a CPU for itself is ahead of it by most_debt().
  */
 static u64 limited_vtime_at(struct task_ctx *taskc, u64 net_vtime, u64 credit)
 {
-	u64 floor = net_vtime - credit, ceiling = net_vtime + DEBT_SLICES * slice_ns;
+	u64 floor = net_vtime - credit, ceiling = net_vtime + most_debt(taskc);
 
 	return before(taskc->vtime, floor)   ? floor :
 	       before(ceiling, taskc->vtime) ? ceiling :
@@ -169,7 +183,7 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
 }
 
 /*
- * The key at which `p` waits for the safety net: its vtime, plus what it will use before it sleeps,
+ * The key at which a task waits for the safety net: its vtime, plus what it will use before it sleeps,
  * as far as that is known. It is a tag of the end of its run rather than of the start, as in WF2Q+
  * and EEVDF.
  *
@@ -177,12 +191,12 @@ static void limit_lag(struct task_ctx *taskc, struct domain_ctx *domc, u64 credi
  * however many woke up before it. What is added is the credit at most, for the reason that limits
  * the credit itself, and for a light task no more than for one of nice 0.
  */
-static u64 net_key(struct task_struct *p, struct task_ctx *taskc, u64 credit)
+static u64 net_key(struct task_ctx *taskc, u64 vtime, u64 credit)
 {
 	u64 burst = taskc->burst_ns > taskc->usual_ns ? taskc->burst_ns : taskc->usual_ns;
 	u64 weight = taskc->weight > WEIGHT_NICE_0 ? taskc->weight : WEIGHT_NICE_0;
 
-	return taskc->vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
+	return vtime + (burst < credit ? burst : credit) * WEIGHT_NICE_0 / weight;
 }
 
 /*

@@ -574,7 +574,7 @@ fn a_task_leaves_a_cpu_whose_interruption_is_long() {
 
 /// What the tasks of each cgroup have of a machine, in percent, once they have found their domains.
 /// A cgroup is a path, how many hogs are in it, and what its tasks are due.
-fn had(machine: &str, files: &str, groups: &[(&str, u32, f64)]) -> Vec<f64> {
+fn had(machine: &str, files: &str, groups: &[(&str, u32, f64)], setup: &Setup) -> Vec<f64> {
     const SETTLED: f64 = 3.0;
     const MEASURED: f64 = 10.0;
     let machine = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
@@ -584,7 +584,10 @@ fn had(machine: &str, files: &str, groups: &[(&str, u32, f64)]) -> Vec<f64> {
     let tasks = hogs.collect::<Vec<_>>().join(", ");
     let text = format!("{{\"global\": {{\"taskgroups\": {{{files}}}}}, \"tasks\": {{{tasks}}}}}");
     let workload = Workload::parse(&text).unwrap();
-    let run = |seconds| simulate(&machine, &workload, &setup(seconds), None).unwrap();
+    let run = |seconds| {
+        let setup = Setup { length: Some(Duration::from_secs_f64(seconds)), ..setup.clone() };
+        simulate(&machine, &workload, &setup, None).unwrap()
+    };
     let (before, after) = (run(SETTLED), run(SETTLED + MEASURED));
     let used = |path| group(&after, path).cpu_s - group(&before, path).cpu_s;
     let all = after.cpus as f64 * MEASURED;
@@ -634,20 +637,33 @@ const GROUPS_OF_HOGS: [Hogs<'_>; 11] = [
     (&[ONE_L3, TWO_L3S], "", &[("/", 4, 80.0), ("/a", 4, 20.0)]),
 ];
 
-/// 3 points of the machine, as the kernel's own scheduler has it.
-#[test]
-fn groups_of_hogs_have_what_they_are_due() {
+fn groups_of_hogs_are_due(setup: &Setup, most: f64, machines_of: &[&str]) {
     let mut faults = Vec::new();
     for (machines, files, groups) in GROUPS_OF_HOGS {
-        for machine in machines {
-            let had = had(machine, files, groups);
+        for machine in machines.iter().filter(|machine| machines_of.contains(machine)) {
+            let had = had(machine, files, groups, setup);
             println!("{machine} {files} {groups:?}: {had:.1?}");
             for ((path, _, due), had) in groups.iter().zip(&had) {
-                if (had - due).abs() >= 3.0 {
+                if (had - due).abs() >= most {
                     faults.push(format!("{machine} {files} {path}: {had:.1} %, not {due}"));
                 }
             }
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// 3 points of the machine, as the kernel's own scheduler has it.
+#[test]
+fn groups_of_hogs_have_what_they_are_due() {
+    groups_of_hogs_are_due(&setup(0.0), 3.0, &[ONE_L3, TWO_L3S, FOUR_L3S]);
+}
+
+/// The safety net keeps the weights too: it runs almost all, where threads need a second to wake up.
+/// Tasks then find their domains more slowly than this runs on four L3s.
+#[test]
+fn groups_of_hogs_have_what_they_are_due_by_the_safety_net() {
+    let mut setup = setup(0.0);
+    setup.costs.set("thread_wake=900000000").unwrap();
+    groups_of_hogs_are_due(&setup, 4.0, &[ONE_L3, TWO_L3S]);
 }
