@@ -47,6 +47,7 @@ GLOBAL struct group_state {
 	u32 nr; /* groups, the root included */
 	u32 folded; /* cgroups without a slot */
 	u32 outliving; /* tasks of free slots, when the program `gauge` last ran */
+	u32 runnable; /* tasks that count as runnable, when it last ran */
 	u32 used; /* 1: a group other than the root has had a task */
 	u32 free_slot; /* the first of the list of free slots; 0: it is empty */
 	u32 used_slots; /* slots that have been a group's so far, except that of the root */

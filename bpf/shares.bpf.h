@@ -307,6 +307,14 @@ __weak u64 load_of_group(u32 slot)
 	return all;
 }
 
+/* How many tasks of a group count as runnable: 0 if it is not active. */
+static u32 runnable_in(u32 slot)
+{
+	struct group_sum *sum = group_sum_at(slot);
+
+	return sum && sum->active ? load_of_group(slot) / LOAD_TASK : 0;
+}
+
 /*
  * The group has had no runnable task for a while. A task that becomes runnable at this moment either
  * finds the group inactive, or is found here.

@@ -97,7 +97,7 @@ int gauge(void *unused)
 	struct cpu_ctx *cpuc;
 	struct group *group;
 	struct part *part;
-	u32 left = 0, i;
+	u32 left = 0, runnable = 0, i;
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -120,12 +120,14 @@ int gauge(void *unused)
 		if (domc)
 			domc->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
 	}
-	bpf_for(i, 1, group_state.used_slots + 1) {
+	bpf_for(i, 0, group_state.used_slots + 1) {
 		group = group_at(i);
-		if (group && !group->id)
+		if (group && i && !group->id)
 			left += group->tasks;
+		runnable += runnable_in(i);
 	}
 	group_state.outliving = left;
+	group_state.runnable = runnable;
 	return 0;
 }
 

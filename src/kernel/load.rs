@@ -296,7 +296,9 @@ pub struct GroupCounts {
     pub all: u32,
     /// Cgroups for which there was no slot.
     pub folded: u32,
-    /// Tasks that have ended after their cgroup was removed, when the gauges were last refreshed.
+    /// Tasks that count as runnable, when the gauges were last refreshed.
+    pub runnable: u32,
+    /// Tasks that have ended after their cgroup was removed, at that time.
     pub outliving: u32,
 }
 
@@ -340,6 +342,7 @@ impl Attached<'_> {
             GroupCounts {
                 all: std::ptr::read_volatile(&raw const bss.group_state.nr),
                 folded: std::ptr::read_volatile(&raw const bss.group_state.folded),
+                runnable: std::ptr::read_volatile(&raw const bss.group_state.runnable),
                 outliving: std::ptr::read_volatile(&raw const bss.group_state.outliving),
             }
         }

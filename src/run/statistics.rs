@@ -119,6 +119,7 @@ impl<'a> Statistics<'a> {
             patience_us: self.domains.first().map_or(0, |it| it.patience_ns() / 1000),
             cgroups: groups.all.into(),
             cgroups_folded: groups.folded.into(),
+            cgroups_runnable: groups.runnable.into(),
             cgroups_outlived: groups.outliving.into(),
         };
         Ok((&self.line, (self.now.at - then.at).as_secs_f64()))

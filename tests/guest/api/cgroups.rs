@@ -47,6 +47,17 @@ impl Cgroup {
         self.set("cgroup.procs", &pid.to_string())
     }
 
+    /// Takes in this thread alone, if the cgroup is a threaded one below that of its process.
+    pub fn take_in_this_thread(&self) -> Result<()> {
+        self.set("cgroup.threads", &nix::unistd::gettid().to_string())
+    }
+
+    /// Lets a process go back to the root.
+    pub fn leave(pid: i32) -> Result<()> {
+        let path = Path::new(ROOT).join("cgroup.procs");
+        fs::write(path, pid.to_string()).with_context(|| format!("{pid} cannot go to the root"))
+    }
+
     /// Hogs that may run anywhere, in this cgroup.
     pub fn hogs(&self, count: usize, limit: Duration) -> Result<Vec<Hog>> {
         let hogs: Vec<Hog> = (0..count).map(|_| Hog::anywhere(limit)).collect::<Result<_>>()?;
@@ -67,6 +78,7 @@ impl Drop for Cgroup {
         let _ = wait_until("a cgroup is empty", Duration::from_secs(10), is_empty);
     }
 }
+
 /// The CPU time of hogs over some time, for each list of hogs in percent of one CPU.
 pub fn shares(groups: &[&[Hog]], time: Duration) -> Result<Vec<f64>> {
     let used = || -> Result<Vec<Duration>> {
