@@ -412,6 +412,7 @@ struct group {
 	u32 generation; /* how many groups have had the slot before */
 	u32 weight; /* cpu.weight: 1 to 10,000 */
 	u32 idle; /* 1: cpu.idle */
+	u32 below_idle; /* 1: it is idle, or a group above it is */
 	u32 tasks; /* tasks in it, not in groups below */
 	u64 share; /* of the machine, that its own runnable tasks are due; 2^32: all of it */
 	u64 factor; /* their effective weights over their own ones, times 2^16; 0: not known yet */

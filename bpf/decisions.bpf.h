@@ -220,7 +220,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		taskc->stands_max_lag = d->max_lag;
 		taskc->stands_since_ns = scx_bpf_now();
 	}
-	taskc->overtakes = d->flags & DECISION_OVERTAKES && d->vtime_rate && !is_idle_class(p);
+	taskc->overtakes =
+		d->flags & DECISION_OVERTAKES && d->vtime_rate && !is_idle_class(p, taskc);
 	taskc->ready_on = transfer.to;
 
 	/*

@@ -158,6 +158,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	group->level = BPF_CORE_READ(cgrp, level);
 	group->weight = args->weight;
 	group->idle = is_idle_group(cgrp);
+	group->below_idle = 0;
 	if (bpf_core_field_exists(args->bw_period_us))
 		set_limit(group, args->bw_period_us, args->bw_quota_us, args->bw_burst_us);
 	else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * CPUs that run tasks of SCHED_IDLE. For all other tasks that wake up they are as good as idle ones,
- * at home first.
+ * CPUs that run tasks of SCHED_IDLE, or of an idle group (cpu.idle). For all other tasks that wake up
+ * they are as good as idle ones, at home first. Below, such tasks are those of SCHED_IDLE.
  *
  * A CPU sets its bit in a mask of its domain while it runs such a task. ops.select_cpu clears the
  * bit of the CPU that it chooses, so that no two tasks choose the same one. ops.enqueue holds the
@@ -12,14 +12,21 @@
 #ifndef MANYLAND_IDLE_CLASS_BPF_H
 #define MANYLAND_IDLE_CLASS_BPF_H
 
+#include "groups.bpf.h"
 #include "preempt.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
 #define SCHED_IDLE 5
 
-static bool is_idle_class(struct task_struct *p)
+/* A task of SCHED_IDLE, or of a group that is idle or is below one that is. */
+static bool is_idle_class(struct task_struct *p, struct task_ctx *taskc)
 {
-	return p->policy == SCHED_IDLE;
+	struct group *group;
+
+	if (p->policy == SCHED_IDLE)
+		return true;
+	group = groups_are_used() ? group_at(taskc->group) : NULL;
+	return group && READ_ONCE(group->below_idle);
 }
 
 /* Makes the mask of a domain. For ops.init. */
@@ -125,7 +132,8 @@ static s32 choose_idle_class(struct task_struct *p, struct task_ctx *taskc, u32 
 	struct cpu_ctx *cpuc = cpu_at(prev_cpu);
 	s32 cpu;
 
-	if (no_preempt || strict || is_idle_class(p) || p->nr_cpus_allowed == 1)
+	if (!has_idle_class || no_preempt || strict || p->nr_cpus_allowed == 1 ||
+	    is_idle_class(p, taskc))
 		return -1;
 	if (cpuc && cpuc->idle_class && cpuc->domain == d &&
 	    bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) && take_off_idle_class(d, prev_cpu))
@@ -142,7 +150,7 @@ static s32 choose_idle_class_outside(struct task_struct *p, struct task_ctx *tas
 {
 	s32 cpu;
 
-	if (!has_idle_class || no_preempt || strict || no_steal || is_idle_class(p))
+	if (!has_idle_class || no_preempt || strict || no_steal || is_idle_class(p, taskc))
 		return -1;
 	cpu = choose_idle_class_elsewhere(p, d);
 	if (cpu >= 0)
@@ -172,8 +180,8 @@ static bool overtakes_idle_class(struct task_struct *p, struct task_ctx *taskc, 
 
 	if (chosen)
 		taskc->goes_before = GOES_BEFORE_NONE;
-	return !strict && !is_idle_class(p) && (chosen || enq_flags & SCX_ENQ_WAKEUP) &&
-	       cut_idle_class(cpu);
+	return has_idle_class && !strict && (chosen || enq_flags & SCX_ENQ_WAKEUP) &&
+	       !is_idle_class(p, taskc) && cut_idle_class(cpu);
 }
 
 #endif /* MANYLAND_IDLE_CLASS_BPF_H */

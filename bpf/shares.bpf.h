@@ -425,11 +425,15 @@ __weak int sum_group(u32 slot)
 	return 0;
 }
 
-/* The share of the machine that the own tasks of a group are due. */
+/*
+ * The share of the machine that the own tasks of a group are due. On the way up it finds whether a
+ * group is idle.
+ */
 static u64 share_of_tasks(struct group *group, struct group_sum *sum, u32 slot)
 {
+	struct group *own = group;
 	u64 share = SHARE_ALL;
-	u32 i;
+	u32 idle = 0, i;
 
 	share = share * (sum->weight * WEIGHT_PARTS / EXACT_ONE) / (sum->sum ?: 1);
 	bpf_for(i, 0, GROUP_LEVELS_MAX) {
@@ -440,10 +444,12 @@ static u64 share_of_tasks(struct group *group, struct group_sum *sum, u32 slot)
 		if (!sum)
 			break;
 		share = share * weight_of_group(group) / (sum->sum ?: 1);
+		idle |= group->idle;
 		group = group_at(slot);
 		if (!group)
 			break;
 	}
+	WRITE_ONCE(own->below_idle, idle);
 	return share < SHARE_ALL ? share : SHARE_ALL;
 }
 

@@ -111,7 +111,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
 	if (cpuc->running)
 		publish_begin(taskc, cpuc, scx_bpf_task_cpu(p));
-	if (is_idle_class(p))
+	if (is_idle_class(p, taskc))
 		begin_idle_class(scx_bpf_task_cpu(p));
 	taskc->ran_on = scx_bpf_task_cpu(p);
 	note_run_domain(p, taskc, cpuc->domain);

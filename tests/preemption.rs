@@ -146,6 +146,27 @@ fn work_of_sched_idle_gives_way_to_all_that_wakes_up() {
     }
 }
 
+/// Tasks below an idle cgroup are as those of SCHED_IDLE, and have all that others leave them.
+#[test]
+fn work_of_an_idle_cgroup_gives_way_to_all_that_wakes_up() {
+    let text = r#"{"global": {"taskgroups": {"/batch": {"cpu.idle": 1}}}, "tasks": {
+        "hog": {"instance": 8, "taskgroup": "/batch/jobs", "run": 20000},
+        "shell": {"loop": 150, "fork": "child", "sem_wait": "end", "run": 200},
+        "child": {"instance": 0, "loop": 1, "run": 3000, "sem_post": "end"},
+        "worker": {"taskgroup": "/web", "run": 4000, "sleep": 7000}}}"#;
+    let machine = Topology::load(&Source::Synthetic(FOUR.to_owned())).unwrap();
+    for policy in PolicyKind::ALL {
+        let setup = setup(policy, 5.0);
+        let report = simulate(&machine, &Workload::parse(text).unwrap(), &setup, None).unwrap();
+        for name in ["child", "worker"] {
+            let delay = &group(&report, name).run_delay_us;
+            assert!(delay.p99 < 100.0, "{policy} {name}: {delay:?}");
+        }
+        let busy: f64 = report.groups.iter().map(|group| group.cpu_s).sum();
+        assert!(busy > 19.0, "{policy}: {busy} s");
+    }
+}
+
 /// A task of SCHED_IDLE goes before none.
 #[test]
 fn work_of_sched_idle_makes_none_give_way() {
