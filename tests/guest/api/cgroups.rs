@@ -1,6 +1,6 @@
 //! Cgroups with the CPU controller.
 
-use super::load::Hog;
+use super::load::{Hackbench, Hog};
 use super::wait_until;
 use anyhow::{Context, Result};
 use std::fs;
@@ -47,22 +47,26 @@ impl Cgroup {
         self.set("cgroup.procs", &pid.to_string())
     }
 
-    /// Takes in this thread alone, if the cgroup is a threaded one below that of its process.
-    pub fn take_in_this_thread(&self) -> Result<()> {
-        self.set("cgroup.threads", &nix::unistd::gettid().to_string())
-    }
-
-    /// Lets a process go back to the root.
-    pub fn leave(pid: i32) -> Result<()> {
-        let path = Path::new(ROOT).join("cgroup.procs");
-        fs::write(path, pid.to_string()).with_context(|| format!("{pid} cannot go to the root"))
-    }
-
     /// Hogs that may run anywhere, in this cgroup.
     pub fn hogs(&self, count: usize, limit: Duration) -> Result<Vec<Hog>> {
         let hogs: Vec<Hog> = (0..count).map(|_| Hog::anywhere(limit)).collect::<Result<_>>()?;
         hogs.iter().try_for_each(|hog| self.take_in(hog.pid()))?;
         Ok(hogs)
+    }
+
+    /// hackbench, in this cgroup from the beginning.
+    pub fn hackbench(&self, groups: u32, limit: Duration) -> Result<Hackbench> {
+        Hackbench::start_in(&self.path, groups, limit)
+    }
+
+    /// The CPU time of all that has run in it and below.
+    pub fn run_time(&self) -> Result<Duration> {
+        let path = self.path.join("cpu.stat");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let usec = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        let usec = usec.and_then(|usec| usec.parse().ok());
+        Ok(Duration::from_micros(usec.with_context(|| format!("no usage in {text:?}"))?))
     }
 
     /// Kills all that is in it and below.

@@ -289,6 +289,20 @@ impl Hackbench {
         Ok(Hackbench { process, limit })
     }
 
+    /// The same from the beginning in the cgroup of a folder.
+    pub fn start_in(folder: &Path, groups: u32, limit: Duration) -> Result<Hackbench> {
+        let command = "echo $$ >$0/cgroup.procs && exec hackbench -g $1 -l 1000000";
+        let process = Command::new("sh")
+            .args(["-c", command])
+            .arg(folder)
+            .arg(groups.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start hackbench in a cgroup")?;
+        Ok(Hackbench { process, limit })
+    }
+
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }

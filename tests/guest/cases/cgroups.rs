@@ -7,15 +7,13 @@ use crate::api::{process, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 tests! {
     groups_come_and_go: 90 s on L3X2 ANY_KERNEL;
     groups_have_their_shares: 240 s on L3X2;
-    no_count_leaks: 180 s on L3X2 ANY_KERNEL;
-    thousands_of_groups: 900 s on SLOW;
+    weights_hold_with_any_domains_and_load: 180 s on L3X2;
 }
 
 const LONG: Duration = Duration::from_secs(120);
@@ -112,126 +110,35 @@ pub fn groups_have_their_shares(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// So many tasks may be runnable while all is quiet: this test, the scheduler, the kernel's own.
-const QUIET: u64 = 8;
-
-/// Waits until the scheduler knows so many cgroups, and nothing of those that were removed.
-fn await_quiet(scheduler: &Scheduler, cgroups: u64) -> Result<()> {
-    let mut last = String::new();
-    let quiet = || {
-        let fields = ["cgroups", "cgroups_runnable", "cgroups_outlived"];
-        let [now, runnable, outlived] = fields.map(|field| gauge(scheduler, field).unwrap_or(999));
-        last = format!("{now} cgroups, {runnable} runnable tasks, {outlived} outlived");
-        now == cgroups && runnable <= QUIET && outlived == 0
-    };
-    let result = wait_until("all counts are those of a quiet machine", LONG, quiet);
-    result.with_context(|| format!("{last}; {cgroups} cgroups are left"))
-}
-
-/// Runs something with two threads of this process in cgroups of their own, one of which computes.
-fn in_threaded_groups(of: &Cgroup, run: impl FnOnce(&[Cgroup; 2]) -> Result<()>) -> Result<()> {
-    let groups = [of.child("one")?, of.child("two")?];
-    for group in &groups {
-        group.set("cgroup.type", "threaded")?;
+/// They hold where one thread serves the machine, or one each core; and for tasks that sleep and wake
+/// up all the time.
+pub fn weights_hold_with_any_domains_and_load(_: &Machine) -> Result<()> {
+    process::renice(0, -20)?;
+    for domain in ["machine", "core"] {
+        let scheduler = Scheduler::start(&["--domain", domain])?;
+        let (heavy, light) = (Cgroup::new("heavy")?, Cgroup::new("light")?);
+        heavy.set("cpu.weight", "900")?;
+        let hogs = [heavy.hogs(4, LONG)?, light.hogs(4, LONG)?];
+        thread::sleep(SETTLING / 2);
+        let had = shares(&[&hogs[0], &hogs[1]], MEASURED / 2)?;
+        println!("--domain {domain}: {had:.0?} % of a CPU for weights of 900 and 100");
+        ensure!(had[0] > 3.0 * had[1], "--domain {domain}: {had:?}");
+        if domain == "core" {
+            drop(hogs);
+            let _benches = [heavy.hackbench(1, LONG)?, light.hackbench(2, LONG)?];
+            thread::sleep(SETTLING / 2);
+            let used = || Ok::<_, anyhow::Error>([heavy.run_time()?, light.run_time()?]);
+            let before = used()?;
+            thread::sleep(MEASURED / 2);
+            let after = used()?;
+            let [heavy, light] = [0, 1].map(|at| (after[at] - before[at]).as_secs_f64());
+            println!("hackbench: {heavy:.1} s and {light:.1} s");
+            ensure!(
+                heavy > 1.5 * light,
+                "hackbench: {heavy:.1} s, with twice the tasks {light:.1} s"
+            );
+        }
+        scheduler.stop()?;
     }
-    of.take_in(std::process::id() as i32)?;
-    let stop = AtomicBool::new(false);
-    let result = thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let entered = groups[0].take_in_this_thread();
-            while !stop.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
-            entered
-        });
-        let result = groups[1].take_in_this_thread().and_then(|()| run(&groups));
-        stop.store(true, Ordering::Relaxed);
-        result.and(other.join().expect("the thread does not panic"))
-    });
-    Cgroup::leave(std::process::id() as i32)?;
-    result
-}
-
-fn attached(scheduler: &Option<Scheduler>) -> Result<&Scheduler> {
-    scheduler.as_ref().context("no scheduler is attached")
-}
-
-/// The scheduler detaches, and attaches again.
-fn restart(scheduler: &mut Option<Scheduler>) -> Result<()> {
-    scheduler.take().context("no scheduler is attached")?.stop()?;
-    *scheduler = Some(Scheduler::start(&STATS)?);
     Ok(())
-}
-
-/// Cgroups thirty levels deep, threads of one process in several, tasks that are frozen, moved and
-/// killed, the controller switched off and on below them, while the scheduler detaches and attaches
-/// under load: no count of it is left when all is quiet.
-pub fn no_count_leaks(_: &Machine) -> Result<()> {
-    process::renice(0, -20)?;
-    let mut scheduler = Some(Scheduler::start(&STATS)?);
-    let before = gauge(attached(&scheduler)?, "cgroups")?;
-    for round in 0..2 {
-        println!("round {round}");
-        let hackbench = Hackbench::start(1, 1_000_000, LONG)?;
-        let mut levels = vec![Cgroup::new("deep")?];
-        for level in 1..30 {
-            let next = levels.last().context("a level")?.child(&format!("level{level}"))?;
-            next.set("cpu.weight", &(100 * level).to_string())?;
-            levels.push(next);
-        }
-        let deepest = levels.last().context("a level")?;
-        let hogs = deepest.hogs(3, LONG)?;
-        wait_until("a task thirty levels down runs", LONG, || {
-            hogs[0].run_time().is_ok_and(|time| time > Duration::from_millis(50))
-        })?;
-        let threaded = Cgroup::new("threaded")?;
-        in_threaded_groups(&threaded, |groups| {
-            groups[0].set("cpu.weight", "400")?;
-            threaded.set("cgroup.subtree_control", "-cpu")?;
-            threaded.set("cgroup.subtree_control", "+cpu")?;
-            groups[0].set("cpu.weight", "300")
-        })?;
-        drop(threaded);
-        println!("the threads are back in the root");
-        levels[15].set("cgroup.freeze", "1")?;
-        levels[3].take_in(hogs[1].pid())?;
-        if round == 1 {
-            restart(&mut scheduler)?;
-        }
-        levels[15].set("cgroup.freeze", "0")?;
-        levels[0].kill()?;
-        drop((hogs, hackbench));
-        while levels.pop().is_some() {}
-        await_quiet(attached(&scheduler)?, before)?;
-    }
-    scheduler.context("no scheduler is attached")?.stop()
-}
-
-/// Five thousand cgroups, of which forty compete: each has its share, and none is left in the end.
-pub fn thousands_of_groups(_: &Machine) -> Result<()> {
-    process::renice(0, -20)?;
-    let scheduler = Scheduler::start(&STATS)?;
-    let before = gauge(&scheduler, "cgroups")?;
-    let parent = Cgroup::new("parent")?;
-    let groups =
-        (0..5000).map(|n| parent.child(&format!("group{n}"))).collect::<Result<Vec<_>>>()?;
-    wait_until("all cgroups are known", LONG, || {
-        gauge(&scheduler, "cgroups").is_ok_and(|now| now == before + 5001)
-    })?;
-    for group in groups.iter().step_by(250) {
-        group.set("cpu.weight", "400")?;
-    }
-    let limit = 3 * LONG;
-    let heavy = groups.iter().step_by(250).map(|group| group.hogs(1, limit));
-    let heavy = heavy.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
-    let light = groups.iter().skip(1).step_by(250).map(|group| group.hogs(1, limit));
-    let light = light.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
-    thread::sleep(SETTLING);
-    let had = shares(&[&heavy, &light], 3 * MEASURED)?;
-    println!("twenty cgroups of weight 400 had {:.0} %, twenty of 100 {:.0} %", had[0], had[1]);
-    ensure!(had[0] > 2.0 * had[1], "{had:?}");
-    ensure!(gauge(&scheduler, "cgroups_folded")? == 0, "a cgroup had no slot");
-    drop((heavy, light, groups, parent));
-    await_quiet(&scheduler, before)?;
-    scheduler.stop()
 }
