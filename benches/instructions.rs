@@ -88,6 +88,8 @@ fn message(number: u64) -> abi::notice {
         flags: (abi::notice_flags_NOTICE_WAKEUP | abi::notice_flags_NOTICE_ANYWHERE) as u16,
         decided_by: 0,
         cgroup: 1,
+        group: 0,
+        unused: 0,
         vtime: 0,
         comm: [0; 16],
         carried: abi::carried { memo: [0; 2], used_ns: 0, switches: 0, at_ns: 1 },

@@ -169,6 +169,8 @@ struct notice {
 	u16 decided_by; /* the domain of the last decision, or NO_DOMAIN */
 	char comm[COMM_LEN];
 	u64 cgroup; /* id of its cgroup in the unified hierarchy; 0: the kernel has no cgroups */
+	u32 group; /* its slot in the map `groups`, of the nearest that has the CPU controller */
+	u32 unused;
 	/*
 	 * The policy's virtual time of the crowd that the task is of (crowd.bpf.h). 0: the domain's
 	 * counts.

@@ -53,6 +53,8 @@ static void fill(struct notice *m, struct task_struct *p, struct task_ctx *taskc
 	m->decided_by = taskc->decided_by;
 	__builtin_memcpy(m->comm, p->comm, sizeof(m->comm));
 	m->cgroup = cgroup_of(p);
+	m->group = taskc->group;
+	m->unused = 0;
 	m->vtime = notice_vtime(taskc, d, flags);
 	m->carried = taskc->carried;
 }

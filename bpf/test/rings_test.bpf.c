@@ -58,6 +58,8 @@ static void fill(struct notice *m, u64 n, u16 flags)
 	for (i = 0; i < COMM_LEN; i++)
 		m->comm[i] = n + i;
 	m->cgroup = n + 10;
+	m->group = n + 12;
+	m->unused = 0;
 	m->vtime = n + 11;
 	for (i = 0; i < MEMO_WORDS; i++)
 		m->carried.memo[i] = n << i;

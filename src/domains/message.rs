@@ -47,6 +47,7 @@ pub(super) fn task(message: &Message<'_>, context: &mut Context) -> Task {
         wakeup: has(notice.flags, abi::notice_flags_NOTICE_WAKEUP),
         memo: carried.memo,
         totals: Totals { used_ns: notice.used_ns, switches: notice.switches },
+        group_slot: notice.group,
     }
 }
 

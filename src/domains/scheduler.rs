@@ -18,7 +18,7 @@ use super::board::Board;
 use super::lookahead::Lookahead;
 use super::message;
 use super::placement::Placement;
-use super::seam::Seam;
+use super::seam::{ReadGroup, Seam};
 use super::sync::Deque;
 use crate::abi;
 use crate::cpuset::CpuSet;
@@ -46,6 +46,8 @@ pub struct Scheduler<S> {
     pub(super) wakeups_preempt: bool,
     /// What the policy sees.
     pub(super) context: Context,
+    /// Reads the groups of tasks, if the policy wants them.
+    read_group: Option<ReadGroup>,
     pub(super) placement: Placement,
     pub(super) lookahead: Lookahead,
     pub(super) board: Arc<Board>,
@@ -71,11 +73,13 @@ impl<S: Seam> Scheduler<S> {
         board: Arc<Board>,
         deque: Deque<Task>,
     ) -> Self {
+        let read_group = policy.wants_groups().then(|| seam.groups());
         Self {
             seam,
             decides_late: policy.decides_late(),
             wakeups_preempt: policy.wakeups_preempt(),
             policy,
+            read_group,
             context: Context::new(domain.id, usable),
             placement: Placement::new(domain, places),
             lookahead: Lookahead::new(usable.len()),
@@ -132,10 +136,15 @@ impl<S: Seam> Scheduler<S> {
 
     /// Hands the task of every message to the policy.
     fn drain(&mut self) {
-        let Self { seam, policy, context, board, .. } = self;
+        let Self { seam, policy, context, board, read_group, .. } = self;
         seam.drain(|message| {
             let mut task = message::task(&message, context);
             context.now_ns = context.now_ns.max(task.runnable_at_ns);
+            if let Some(read) = read_group
+                && let Some(group) = read(task.group_slot)
+            {
+                context.remember_group(task.group_slot, group);
+            }
             if let Some(source) = message::decided_by(&message)
                 && source != context.domain
                 && let Some(time) = board.virtual_time(source)

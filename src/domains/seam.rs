@@ -7,6 +7,7 @@
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::DomainId;
+use crate::policy::Group;
 
 /// A message of the kernel.
 pub enum Message<'a> {
@@ -25,6 +26,9 @@ impl Message<'_> {
         }
     }
 }
+
+/// Tells what the kernel's side knows of the group of a slot, at this moment.
+pub type ReadGroup = Box<dyn Fn(u32) -> Option<Group> + Send>;
 
 /// What a domain thread needs of the machine.
 pub trait Seam {
@@ -61,4 +65,9 @@ pub trait Seam {
     /// How many tasks of the domain were ready or waiting when the kernel's side last counted them.
     /// A hint.
     fn nr_queued(&self) -> usize;
+
+    /// A reader of the groups of tasks. A machine without cgroups knows of none.
+    fn groups(&self) -> ReadGroup {
+        Box::new(|_| None)
+    }
 }

@@ -58,6 +58,8 @@ impl Kept {
             decided_by: self.decided_by,
             comm: [0; 16],
             cgroup: 1,
+            group: 0,
+            unused: 0,
             vtime: 0,
             carried: self.carried,
         }

@@ -9,6 +9,7 @@
 
 use super::dump::{ExitDump, PIECE, pieces};
 use super::exit::Exit;
+use super::groups::SharedGroups;
 use super::probe;
 use super::rings::{DecisionRing, HEADER, NoticeRing};
 use super::shared::SharedDomains;
@@ -66,6 +67,7 @@ fn listen() {
 pub struct Loaded<'obj> {
     skeleton: BpfSkel<'obj>,
     shared: Arc<SharedDomains>,
+    groups: Arc<SharedGroups>,
     dump: ExitDump,
     /// Inner maps: the outer maps hold them too, but descriptors are needed to map them.
     rings: Vec<(MapHandle, MapHandle)>,
@@ -97,8 +99,9 @@ impl<'obj> Loaded<'obj> {
         set_sizes(&mut open, domains, preferences, nr_cpus, pieces(options.exit_dump_len))?;
         let skeleton = open.load().with_context(refusal)?;
         let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
+        let groups = SharedGroups::new(skeleton.maps.groups.as_fd())?;
         let dump = ExitDump::new(skeleton.maps.exit_dump.as_fd(), pieces(options.exit_dump_len))?;
-        let mut loaded = Self { skeleton, shared, dump, rings: Vec::new(), nr_cpus };
+        let mut loaded = Self { skeleton, shared, groups, dump, rings: Vec::new(), nr_cpus };
         loaded.create_rings(domains)?;
         Ok(loaded)
     }
@@ -106,6 +109,11 @@ impl<'obj> Loaded<'obj> {
     /// The memory of the domains.
     pub fn shared(&self) -> &Arc<SharedDomains> {
         &self.shared
+    }
+
+    /// The memory of the groups.
+    pub fn groups(&self) -> &Arc<SharedGroups> {
+        &self.groups
     }
 
     fn create_rings(&mut self, domains: &Domains) -> Result<()> {

@@ -3,7 +3,8 @@
 //! - [`probe`] asks whether this kernel can run the scheduler at all.
 //! - [`load`] loads the BPF side for a list of domains with the [`options`] of a run, and attaches
 //!   it.
-//! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF.
+//! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF,
+//!   [`groups`] that of the cgroups.
 //! - [`seam`] puts both below a domain thread.
 //! - [`exit`] says why the scheduler was detached, and [`dump`] what the kernel knew then.
 //!
@@ -12,6 +13,7 @@
 
 pub mod dump;
 pub mod exit;
+pub mod groups;
 pub mod load;
 pub mod options;
 pub mod probe;

@@ -3,12 +3,12 @@
 //! Invariant: draining, deciding and submitting make no system call. [`BpfSeam::sleep`] makes one,
 //! and a second one when the bell has woken it.
 
+use super::groups::SharedGroups;
 use super::rings::{DecisionRing, NoticeRing};
 use super::shared::SharedDomain;
 use crate::abi;
 use crate::cpuset::CpuSet;
-use crate::domains::seam::Message;
-use crate::domains::seam::Seam;
+use crate::domains::seam::{Message, ReadGroup, Seam};
 use crate::ids::DomainId;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -23,11 +23,12 @@ pub struct BpfSeam {
     bell: Arc<EventFd>,
     others: Arc<[SharedDomain]>,
     bells: Arc<[Arc<EventFd>]>,
+    groups: Arc<SharedGroups>,
 }
 
 impl BpfSeam {
-    /// Puts the parts of domain `id` together: its rings, the memory of all domains, and the bells
-    /// of all domain threads. A write to a bell wakes its thread.
+    /// Puts the parts of domain `id` together: its rings, the memory of all domains, the bells
+    /// of all domain threads, and the memory of the groups. A write to a bell wakes its thread.
     ///
     /// # Panics
     /// If there is no such domain.
@@ -36,10 +37,11 @@ impl BpfSeam {
         (notices, decisions): (NoticeRing, DecisionRing),
         others: Arc<[SharedDomain]>,
         bells: Arc<[Arc<EventFd>]>,
+        groups: Arc<SharedGroups>,
     ) -> Self {
         let shared = others[id.index()].clone();
         let bell = bells[id.index()].clone();
-        Self { notices, decisions, shared, bell, others, bells }
+        Self { notices, decisions, shared, bell, others, bells, groups }
     }
 
     /// Sleeps until a notice arrives or the bell rings.
@@ -119,5 +121,10 @@ impl Seam for BpfSeam {
 
     fn nr_queued(&self) -> usize {
         self.shared.nr_queued()
+    }
+
+    fn groups(&self) -> ReadGroup {
+        let groups = self.groups.clone();
+        Box::new(move |slot| groups.group(slot))
     }
 }

@@ -4,11 +4,12 @@
 //! and nothing in it changes during the call.
 
 use super::affinity::Affinities;
+use super::group::Groups;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
-use crate::policy::{Affinity, Task};
+use crate::policy::{Affinity, Group, Task};
 #[cfg(doc)]
-use crate::policy::{Choice, VtimeRate};
+use crate::policy::{Choice, Policy, VtimeRate};
 use std::time::Duration;
 
 /// A domain as a policy sees it while it enqueues or decides. The tests of a policy make one of
@@ -48,13 +49,16 @@ pub struct Context {
     pub nr_queued: usize,
     /// The CPU sets of tasks that may use some CPUs only.
     affinities: Affinities,
+    /// The groups of tasks.
+    groups: Groups,
 }
 
 impl Context {
     /// A domain that has these CPUs, at time 0, in which no task is ready.
     pub fn new(domain: DomainId, cpus: CpuSet) -> Context {
         let affinities = Affinities::new();
-        Context { domain, cpus, now_ns: 0, ready: 0, vtime: 0, nr_queued: 0, affinities }
+        let groups = Groups::new();
+        Context { domain, cpus, now_ns: 0, ready: 0, vtime: 0, nr_queued: 0, affinities, groups }
     }
 
     /// Domain 0 with the CPUs 0 to `count` - 1, at time 0, in which no task is ready.
@@ -83,6 +87,19 @@ impl Context {
     /// The set replaces another where the table has no room.
     pub fn restrict_to(&mut self, cpus: &CpuSet) -> Affinity {
         self.affinities.remember(cpus.intersection(&self.cpus))
+    }
+
+    /// The cgroup of a task, as it was at the last message of one of its tasks. `None` if the policy
+    /// does not [want it](Policy::wants_groups), if the cgroup is gone, or if the table of cgroups
+    /// had no room for all that have tasks.
+    pub fn group_of(&self, task: &Task) -> Option<&Group> {
+        self.groups.recall(task.group_slot)
+    }
+
+    /// From now on, tasks with this [`Task::group_slot`] are of a cgroup. The domain's scheduler calls
+    /// it; a policy's tests do so too.
+    pub fn remember_group(&mut self, slot: u32, group: Group) {
+        self.groups.remember(slot, group);
     }
 
     /// The set of an [`Affinity::Part`], unless another set has replaced it.

@@ -21,7 +21,8 @@
 //!
 //! - A [`Task`] is what the policy sees of a waiting task: pid, name, cgroup and weight; what it
 //!   used and how often it gave up the CPU; where it ran and where it may run; since when it waits.
-//! - A [`Context`] is what the policy sees of its domain: CPUs, time, counts, virtual time.
+//! - A [`Context`] is what the policy sees of its domain: CPUs, time, counts, virtual time,
+//!   and the cgroups of tasks, if it wants them ([`Policy::wants_groups`]).
 //! - A [`Choice`] is the answer: which task runs next, for how long, at which key, on which CPU,
 //!   and whether the task on that CPU gives way at once.
 //! - A [`Memo`] is what the policy wants to remember of the task. It is the only state that moves
@@ -53,6 +54,7 @@ mod context;
 pub mod deadline;
 mod fair;
 pub mod fifo;
+mod group;
 pub mod kind;
 pub mod run_queue;
 mod setup;
@@ -64,6 +66,7 @@ pub mod vruntime;
 pub use affinity::Affinity;
 pub use choice::{Choice, VtimeRate};
 pub use context::Context;
+pub use group::Group;
 pub use setup::{Setup, Slices};
 #[doc(hidden)]
 pub use task::Totals;
@@ -128,6 +131,12 @@ pub trait Policy: Send {
     /// slice. It does so after a protected run, for tasks that run briefly, and as often as a budget
     /// allows; with `--no-preempt` it never does. Asked once.
     fn wakeups_preempt(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Context::group_of`] tells of the cgroups of tasks. What it tells is read for each
+    /// task, so it costs a policy that does not ask nothing.
+    fn wants_groups(&self) -> bool {
         false
     }
 

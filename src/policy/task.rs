@@ -60,6 +60,8 @@ pub struct Task {
     /// subtracts them from the totals of the next message.
     #[doc(hidden)]
     pub totals: Totals,
+    /// Where the kernel's side keeps its cgroup; ask [`Context::group_of`].
+    pub group_slot: u32,
 }
 
 /// The kernel's totals of a task at a message. Opaque to a policy.
@@ -95,6 +97,7 @@ impl Task {
             wakeup: true,
             memo: Memo::default(),
             totals: Totals::default(),
+            group_slot: 0,
         }
     }
 

@@ -157,10 +157,17 @@ impl Crew {
     fn seams(&self, domains: &Domains, loaded: &Loaded<'_>) -> Result<Vec<BpfSeam>> {
         let shared: Arc<[_]> = domains.iter().map(|d| loaded.shared().domain(d.id)).collect();
         let bells: Arc<[_]> = self.threads.iter().map(DomainThread::bell).collect();
+        let groups = loaded.groups();
         let mut seams = Vec::with_capacity(self.threads.len());
         for domain in domains.iter() {
             let queues = loaded.queues(domain.id)?;
-            seams.push(BpfSeam::new(domain.id, queues, shared.clone(), bells.clone()));
+            seams.push(BpfSeam::new(
+                domain.id,
+                queues,
+                shared.clone(),
+                bells.clone(),
+                groups.clone(),
+            ));
         }
         Ok(seams)
     }

@@ -30,7 +30,8 @@ const LIFE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// What a guest has besides the agent and the scheduler, by their paths in the folder of what is
 /// built.
-const PROGRAMS: [&str; 3] = ["examples/fifo", "examples/newcomers", "examples/rules"];
+const PROGRAMS: [&str; 4] =
+    ["examples/fifo", "examples/newcomers", "examples/rules", "examples/tenants"];
 
 /// What every guest boots: a kernel, and a file system with the programs under test.
 pub struct Image {

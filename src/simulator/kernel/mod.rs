@@ -268,7 +268,11 @@ impl Kernel {
         let channels = channels.collect();
         let first = maps.domains.0.as_mut_ptr();
         let first = NonNull::new(first).expect("a box is not null");
-        let memory = Memory::new(NonNull::slice_from_raw_parts(first, domains.len()));
+        let group = NonNull::new(maps.groups.0.as_mut_ptr()).expect("a box is not null");
+        let memory = Memory::new(
+            NonNull::slice_from_raw_parts(first, domains.len()),
+            NonNull::slice_from_raw_parts(group, maps.groups.0.len()),
+        );
         let mut groups = Groups::new();
         let birth = Birth {
             flags: native::PF_KTHREAD as u32,

@@ -6,8 +6,9 @@
 use super::rings::{Decisions, Notices};
 use crate::abi;
 use crate::cpuset::CpuSet;
-use crate::domains::seam::{Message, Seam};
-use crate::ids::DomainId;
+use crate::domains::seam::{Message, ReadGroup, Seam};
+use crate::ids::{CgroupId, DomainId};
+use crate::policy::Group;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -26,14 +27,33 @@ pub struct Channel {
     pub called: RefCell<Vec<DomainId>>,
 }
 
-/// The memory of all domains.
+/// The memory of all domains, and that of the groups.
 #[derive(Clone, Copy)]
-pub struct Memory(NonNull<[abi::domain_ctx]>);
+pub struct Memory(NonNull<[abi::domain_ctx]>, NonNull<[abi::group]>);
+
+// SAFETY: a machine and its schedulers are on one thread, which owns the memory.
+unsafe impl Send for Memory {}
 
 impl Memory {
-    /// The array of their memory.
-    pub fn new(domains: NonNull<[abi::domain_ctx]>) -> Memory {
-        Memory(domains)
+    /// The arrays of their memory.
+    pub fn new(domains: NonNull<[abi::domain_ctx]>, groups: NonNull<[abi::group]>) -> Memory {
+        Memory(domains, groups)
+    }
+
+    /// The group of a slot, if the slot is one's.
+    fn group(&self, slot: u32) -> Option<Group> {
+        // SAFETY: the machine owns the memory and outlives its schedulers; nothing else runs while
+        // a scheduler reads it.
+        let groups = unsafe { self.1.as_ref() };
+        let group = groups.get(slot as usize).filter(|group| group.id != 0)?;
+        Some(Group {
+            id: CgroupId(group.id),
+            parent: (group.level > 0).then(|| CgroupId(groups[group.parent as usize].id)),
+            level: group.level,
+            weight: group.weight,
+            idle: group.idle != 0,
+            share: group.share as f64 / (1u64 << 32) as f64,
+        })
     }
 
     /// The memory of a domain, which must exist.
@@ -105,5 +125,10 @@ impl Seam for KernelSeam {
 
     fn nr_queued(&self) -> usize {
         self.read(self.domain, |domc| domc.nr_queued as usize)
+    }
+
+    fn groups(&self) -> ReadGroup {
+        let memory = self.memory;
+        Box::new(move |slot| memory.group(slot))
     }
 }

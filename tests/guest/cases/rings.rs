@@ -54,6 +54,8 @@ fn notice(n: u64, flags: u32) -> abi::notice {
         decided_by: n as u16,
         comm: std::array::from_fn(|i| (n + i as u64) as std::ffi::c_char),
         cgroup: n + 10,
+        group: n as u32 + 12,
+        unused: 0,
         vtime: n + 11,
         carried: carried(n),
     }

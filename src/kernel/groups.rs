@@ -1,0 +1,77 @@
+//! What the BPF side knows of the cgroups, as user space reads it.
+//!
+//! Invariant: every access is atomic, and nothing here is written.
+
+use crate::abi;
+use crate::ids::CgroupId;
+use crate::policy::Group;
+use anyhow::{Context, Result};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const COUNT: usize = abi::limits_GROUPS_MAX as usize;
+const BYTES: NonZeroUsize = NonZeroUsize::new(COUNT * size_of::<abi::group>()).unwrap();
+
+/// The mapped memory of all groups.
+pub struct SharedGroups(NonNull<abi::group>);
+
+// SAFETY: the mapping belongs to the process and is only accessed atomically.
+unsafe impl Send for SharedGroups {}
+// SAFETY: as above.
+unsafe impl Sync for SharedGroups {}
+
+/// Reads a field of a group.
+macro_rules! read {
+    ($at:ident.$name:ident as $atomic:ty) => {
+        // SAFETY: the field lies in the mapping, is aligned, and is only accessed atomically.
+        unsafe { <$atomic>::from_ptr(&raw mut (*$at.as_ptr()).$name) }.load(Ordering::Relaxed)
+    };
+}
+
+impl SharedGroups {
+    /// Maps the array of all groups.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mapping.
+    pub fn new(map: BorrowedFd<'_>) -> Result<Arc<Self>> {
+        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in
+        // use.
+        let start =
+            unsafe { mmap(None, BYTES, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map, 0) }
+                .context("cannot map the memory of the cgroups")?;
+        Ok(Arc::new(Self(start.cast())))
+    }
+
+    /// The group of a slot; `None` if the slot is free, or its group changes at this moment.
+    pub fn group(&self, slot: u32) -> Option<Group> {
+        let at = self.at(slot)?;
+        let id = read!(at.id as AtomicU64);
+        let above = self.at(read!(at.parent as AtomicU32))?;
+        let level = read!(at.level as AtomicU32);
+        let group = Group {
+            id: CgroupId(id),
+            parent: (level > 0).then(|| CgroupId(read!(above.id as AtomicU64))),
+            level,
+            weight: read!(at.weight as AtomicU32),
+            idle: read!(at.idle as AtomicU32) != 0,
+            share: read!(at.share as AtomicU64) as f64 / (1u64 << 32) as f64,
+        };
+        (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
+    }
+
+    fn at(&self, slot: u32) -> Option<NonNull<abi::group>> {
+        // SAFETY: the slot is one of the mapping.
+        ((slot as usize) < COUNT).then(|| unsafe { self.0.add(slot as usize) })
+    }
+}
+
+impl Drop for SharedGroups {
+    fn drop(&mut self) {
+        // SAFETY: nothing refers to the mapping but this.
+        let _ = unsafe { munmap(self.0.cast(), BYTES.get()) };
+    }
+}
