@@ -14,6 +14,7 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef int s32;
+typedef long long s64;
 typedef unsigned long long u64;
 #endif
 
@@ -22,6 +23,7 @@ enum limits {
 	MAX_DOMAINS = 512,
 	CPU_WORDS = MAX_CPUS / 64,
 	GROUPS_MAX = 8192, /* cgroups with a slot of their own (groups.bpf.h) */
+	THROTTLED_QUEUES = 256, /* queues of throttled tasks (throttle.bpf.h) */
 	PARTS_MAX = 64, /* sets of CPUs, each a part of a domain, that have queues of their own */
 	COMM_LEN = 16,
 	MEMO_WORDS = 2,
@@ -392,6 +394,7 @@ struct cpu_ctx {
 	u32 utilisation; /* a decayed average of the time in which it ran tasks (frequency.bpf.h) */
 	u32 frequency; /* what it has asked for last, of SCX_CPUPERF_ONE */
 	u32 own_sent; /* how many tasks were sent to OWN, or are on the way, and have not run yet */
+	u32 limited_by; /* the slot that limited the task that stopped last; 0: none did */
 	u32 idle_class; /* 1: it runs a task of SCHED_IDLE */
 
 	/* Written by BPF for the wake-ups of other CPUs (preempt.bpf.h). */
@@ -421,6 +424,29 @@ struct group {
 	u64 quota_ns; /* cpu.max; 0: no limit */
 	u64 period_ns;
 	u64 burst_ns;
+} __attribute__((aligned(64)));
+
+/*
+ * How much CPU time a group may still use (limit.bpf.h), in the slot of the group. Written by BPF.
+ * What is not 0 in a group without a limit is of a limit that it had.
+ */
+struct limit {
+	s64 pool_ns; /* what it may still use in this period; below 0: it has used more */
+	u64 due_ns; /* when the period ends, and the quota is added to the pool */
+	u64 quota_ns; /* 0: the group has no limit, or one that the CPUs cannot exceed */
+	u64 period_ns;
+	u64 burst_ns;
+	u32 above; /* the slot of the nearest limit above */
+	u32 above_as_of; /* `limits_changed` when `above` was found */
+	u32 queue; /* the number of its queue of throttled tasks */
+	u64 vtime; /* the virtual time of its throttled tasks: the key of the last released */
+
+	u64 serve_ns __attribute__((aligned(64))); /* when the timer serves the group next */
+	u64 search_ns; /* when its queue is searched next for tasks throttled for long */
+	u64 throttled_at_ns; /* when a task of the group was last throttled */
+	u64 throttled_since_ns; /* since when the pool is empty and a task wants CPU time; or 0 */
+	u64 throttled_ns; /* for how long that was so, before */
+	u64 throttles; /* how often that began */
 } __attribute__((aligned(64)));
 
 /* The context of the program `mark_thread`. Written by the domain thread that runs it. */

@@ -28,6 +28,7 @@
 #include "higher_class.bpf.h"
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"
+#include "throttle.bpf.h"
 #include "yield.bpf.h"
 
 /*
@@ -90,7 +91,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 		    struct domain_ctx *domc, u32 d)
 {
 	struct task_ctx *taskc;
-	u64 vtime;
+	u64 vtime, slice;
 	u32 part;
 	bool own;
 
@@ -116,7 +117,10 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 			cpuc->gives_way = GIVES_WAY_TO_YIELDER;
 		return false;
 	}
-	grant(prev, taskc, taskc->slice_ns);
+	slice = slice_within_limit(prev, taskc, taskc->slice_ns);
+	if (!slice)
+		return false;
+	grant(prev, taskc, slice);
 	begin_slice(taskc, cpuc, cpu);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.extended);
@@ -213,6 +217,8 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 		if (run_away_thread(cpu, false))
 			return true;
 	}
+	if (cpuc->limited_by)
+		release_next(cpuc);
 	now = scx_bpf_now();
 	if (shares_are_due(now))
 		compute_shares(now);
@@ -253,6 +259,7 @@ static void forfeit_lag(struct task_ctx *taskc, struct cpu_ctx *cpuc)
 static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
 {
 	struct task_ctx *taskc = task_ctx(prev);
+	u64 slice;
 
 	/* What it gives way to has come into the local queue just now. */
 	if (cpuc && is_cut(cpuc) && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) > 0)
@@ -277,7 +284,13 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 		charge(taskc, prev, cpuc);
 		if (taskc->free && cpuc)
 			forfeit_lag(taskc, cpuc);
-		grant(prev, taskc, slice_ns);
+		slice = slice_within_limit(prev, taskc, slice_ns);
+		if (!slice) {
+			/* As above: ops.enqueue throttles it. */
+			scx_bpf_kick_cpu(cpu, 0);
+			return;
+		}
+		grant(prev, taskc, slice);
 		taskc->free = !cpuc || !is_awaited(cpu, cpuc);
 	} else {
 		scx_bpf_task_set_slice(prev, slice_ns);

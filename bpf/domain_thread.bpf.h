@@ -89,6 +89,7 @@ int mark_thread(struct thread_mark *mark)
 	if (!taskc)
 		return -ENOMEM;
 	taskc->is_thread = 1;
+	own_tgid = p->tgid;
 	taskc->home = mark->domain;
 	return 0;
 }

@@ -5,6 +5,7 @@
  *   enqueue_bypassing  it bypasses user space (kthread.bpf.h)
  *   run_in_turn        there is no memory for what BPF knows of it (unstored.bpf.h)
  *   park_thread        it is a domain thread (domain_thread.bpf.h)
+ *   throttle           its group has used up its CPU time (throttle.bpf.h)
  *   run_here           no thread decides for it
  *   upgrade_core       it had its CPU for itself, and a better core is idle
  *   remain             it gives way to a thread of the kernel, and goes on after it (kthread.bpf.h)
@@ -38,6 +39,7 @@
 #include "notify.bpf.h"
 #include "select_cpu.bpf.h"
 #include "standing.bpf.h"
+#include "throttle.bpf.h"
 #include "unstored.bpf.h"
 #include "yield.bpf.h"
 
@@ -162,7 +164,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	struct task_ctx *taskc = task_ctx(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct domain_ctx *domc;
-	bool bound, kernels;
+	bool bound, kernels, held;
 	u32 d, queue;
 	u64 rest;
 	u32 why;
@@ -189,7 +191,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	count_runnable(p, taskc);
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
-	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST) {
+	held = limit_of(taskc) && is_held(p, taskc);
+	if ((by_kind || smt) && enq_flags & SCX_ENQ_LAST && !held) {
 		upgrade_core(p, taskc, cpu, enq_flags);
 		return;
 	}
@@ -205,6 +208,10 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		 * thread decides for it.
 		 */
 		run_here(p, enq_flags);
+		return;
+	}
+	if (held) {
+		throttle(p, taskc, d, cpu, enq_flags);
 		return;
 	}
 	why = why_it_gives_way(p, cpu_at(cpu), enq_flags);

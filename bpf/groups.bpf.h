@@ -35,6 +35,15 @@ struct {
 	__type(value, struct group);
 } groups SEC(".maps");
 
+/* How much CPU time each group may still use (limit.bpf.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GROUPS_MAX);
+	__type(key, u32);
+	__type(value, struct limit);
+} limits SEC(".maps");
+
 /* The slot of each group, by the id of its cgroup. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -48,6 +57,8 @@ GLOBAL struct group_state {
 	u32 folded; /* cgroups without a slot */
 	u32 outliving; /* tasks of free slots, when the program `gauge` last ran */
 	u32 runnable; /* tasks that count as runnable, when it last ran */
+	u32 limited; /* groups that a limit can throttle, then */
+	u32 throttled; /* those of them that had no CPU time left, then */
 	u32 used; /* 1: a group other than the root has had a task */
 	u32 free_slot; /* the first of the list of free slots; 0: it is empty */
 	u32 used_slots; /* slots that have been a group's so far, except that of the root */
@@ -61,6 +72,14 @@ static bool groups_are_used(void)
 {
 	return READ_ONCE(group_state.used);
 }
+
+static struct limit *limit_at(u32 slot)
+{
+	return bpf_map_lookup_elem(&limits, &slot);
+}
+
+int note_limit(u32 slot);
+int forget_limit(u32 slot);
 
 static struct group *group_at(u32 slot)
 {
@@ -163,6 +182,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 		set_limit(group, args->bw_period_us, args->bw_quota_us, args->bw_burst_us);
 	else
 		set_limit(group, 0, NO_QUOTA_US, 0);
+	note_limit(slot);
 	WRITE_ONCE(group->id, id);
 	__sync_fetch_and_add(&group_state.nr, 1);
 	return 0;
@@ -181,8 +201,10 @@ void BPF_STRUCT_OPS(manyland_cgroup_exit, struct cgroup *cgrp)
 	slot = *at;
 	bpf_map_delete_elem(&group_slots, &id);
 	group = group_at(slot);
-	if (group && slot)
+	if (group && slot) {
+		forget_limit(slot);
 		free_slot_of(group, slot);
+	}
 	__sync_fetch_and_sub(&group_state.nr, 1);
 }
 
@@ -205,10 +227,13 @@ void BPF_STRUCT_OPS(manyland_cgroup_set_weight, struct cgroup *cgrp, u32 weight)
 void BPF_STRUCT_OPS(manyland_cgroup_set_bandwidth, struct cgroup *cgrp, u64 period_us, u64 quota_us,
 		    u64 burst_us)
 {
-	struct group *group = own_group_of(cgrp);
+	u32 *slot = slot_of_id(BPF_CORE_READ(cgrp, kn, id));
+	struct group *group = slot ? group_at(*slot) : NULL;
 
-	if (group)
-		set_limit(group, period_us, quota_us, burst_us);
+	if (!group)
+		return;
+	set_limit(group, period_us, quota_us, burst_us);
+	note_limit(*slot);
 }
 
 /* A group that is no longer idle has the default weight, as the kernel shows it then. */
@@ -231,6 +256,7 @@ static void enter_group(struct task_ctx *taskc, u32 slot)
 	taskc->group = slot;
 	if (slot && !groups_are_used())
 		WRITE_ONCE(group_state.used, 1);
+	taskc->limits_as_of = 0;
 	if (group)
 		__sync_fetch_and_add(&group->tasks, 1);
 }

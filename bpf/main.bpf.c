@@ -34,7 +34,8 @@
  *   - heartbeat.bpf.h, five times a second, finds lost wake-ups and starved tasks;
  *   - balance.bpf.h evens out the loads of the domains;
  *   - groups.bpf.h knows the cgroups, and the group of each task; shares.bpf.h computes from
- *     cpu.weight what each is due;
+ *     cpu.weight what each is due; limit.bpf.h has their limits, and
+ *     throttle.bpf.h the tasks that wait because of one;
  *   - part.bpf.h has queues for tasks that may use a part of a domain;
  *   - dump.bpf.h says what the scheduler thought, for the kernel's dump;
  *   - stranded.bpf.h lets tasks leave a domain that higher scheduling classes have;
@@ -54,6 +55,7 @@ char _license[] SEC("license") = "GPL";
 #include "state.bpf.h"
 #include "groups.bpf.h"
 #include "shares.bpf.h"
+#include "limit.bpf.h"
 #include "vtime.bpf.h"
 #include "idle.bpf.h"
 #include "part.bpf.h"
@@ -80,6 +82,7 @@ char _license[] SEC("license") = "GPL";
 #include "away.bpf.h"
 #include "dispatch.bpf.h"
 #include "safety_net.bpf.h"
+#include "throttle.bpf.h"
 #include "steal.bpf.h"
 #include "stranded.bpf.h"
 #include "higher_class.bpf.h"
@@ -110,6 +113,11 @@ static s32 create_queues(void)
 		if (err)
 			return err;
 	}
+	bpf_for(i, 0, THROTTLED_QUEUES) {
+		err = scx_bpf_create_dsq(DSQ_THROTTLED | i, NUMA_NO_NODE);
+		if (err)
+			return err;
+	}
 	return 0;
 }
 
@@ -129,6 +137,8 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_init)
 			return err;
 	}
 	err = create_set_masks();
+	if (!err)
+		err = prepare_release();
 	if (err)
 		return err;
 	err = create_alarms();

@@ -23,6 +23,7 @@
 
 #include "crowd.bpf.h"
 #include "domain_thread.bpf.h"
+#include "limit.bpf.h"
 #include "part.bpf.h"
 #include "rest.bpf.h"
 #include "stats.bpf.h"
@@ -255,6 +256,7 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 			      struct domain_ctx *domc)
 {
 	struct task_ctx *taskc;
+	u64 slice;
 
 	if (!prev || cpuc->gives_way || !cpuc->running || !(prev->scx.flags & SCX_TASK_QUEUED) ||
 	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
@@ -266,10 +268,13 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 	charge(taskc, prev, cpuc);
 	if (!comes_before_waiting(taskc, cpuc, cpu))
 		return false;
+	slice = slice_within_limit(prev, taskc, net_slice(DSQ_WAITING | cpuc->domain));
+	if (!slice)
+		return false;
 	taskc->run_kind = RUN_UNDECIDED;
 	if (before(domc->net_vtime, taskc->vtime))
 		domc->net_vtime = taskc->vtime;
-	grant(prev, taskc, net_slice(DSQ_WAITING | cpuc->domain));
+	grant(prev, taskc, slice);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.late);
 	return true;

@@ -23,6 +23,7 @@
 #include "home.bpf.h"
 #include "idle_class.bpf.h"
 #include "standing.bpf.h"
+#include "limit.bpf.h"
 
 /* The task runs on a CPU that was claimed for it: it needs no decision. */
 static void note_bypass(struct task_ctx *taskc, u32 d)
@@ -185,6 +186,8 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 		note_waker(p, taskc);
 	taskc->goes_before = GOES_BEFORE_NONE;
 	taskc->by_message = wake_flags & SCX_WAKE_SYNC ? 1 : 0;
+	if (limit_of(taskc) && is_held(p, taskc))
+		return prev_cpu;
 	cpu = claim_for(p, taskc, prev_cpu, wake_flags);
 	if (cpu >= 0 && taskc->goes_before)
 		return cpu;

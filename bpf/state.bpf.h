@@ -55,6 +55,7 @@ enum dsq_kind {
 	DSQ_THREAD = 5 << 16, /* the domain thread itself */
 	/* Not a queue but a CPU's local one: decided, and the running task gives way to it. */
 	DSQ_OVERTAKES = 6 << 16,
+	DSQ_THROTTLED = 7 << 16, /* their group has used up its CPU time (throttle.bpf.h) */
 	DSQ_KIND = 0xff << 16,
 };
 
@@ -162,6 +163,15 @@ struct task_ctx {
 	u32 weight; /* its effective weight as user space knows it (weigh) */
 	u32 counted_weight; /* the weight with which it counts as runnable; 0: it does not */
 	u32 counted_at; /* where: an index of `group_loads` */
+	u32 limited_by; /* the slot of the nearest limit, of its group or above; 0: there is none */
+	u32 limits_as_of; /* `limits_changed` when that was found */
+	u32 leased_from; /* while it runs: the slot of the limit that its lease is from; or 0 */
+	s64 lease_ns; /* what is left of that lease; below 0: it has used more */
+	u64 exec_ns; /* its CPU time by the kernel's account, as far as the lease has paid for it */
+	u64 leased_ns; /* when that was, by the clock of limits (limit.bpf.h) */
+	u64 granted; /* a lease for its next run, and the slot that it is from (limit.bpf.h); or 0 */
+	u64 throttled_ns; /* when it was throttled last, by the clock of limits (limit.bpf.h) */
+	u64 limit_vtime; /* CPU time by weight: its position among the throttled tasks of its group */
 	u16 in_part; /* one more than the part that it is a user of; 0: of none */
 	u32 notified; /* the domain that was notified of it, or should have been */
 	u32 unnotified; /* 1: that domain's ring was full, so no decision will come */
@@ -330,6 +340,19 @@ struct {
 	__type(key, u32);
 	__type(value, struct slice_alarm);
 } alarms SEC(".maps");
+
+/* The timer that releases throttled tasks (throttle.bpf.h). */
+struct release_timer {
+	struct bpf_timer timer;
+	u64 due_ns; /* when it comes next; 0: it does not */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct release_timer);
+} release_timers SEC(".maps");
 
 static struct task_ctx *task_ctx(struct task_struct *p)
 {

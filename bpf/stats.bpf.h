@@ -96,8 +96,9 @@ int gauge(void *unused)
 	struct domain_ctx *domc;
 	struct cpu_ctx *cpuc;
 	struct group *group;
+	struct limit *limit;
 	struct part *part;
-	u32 left = 0, runnable = 0, i;
+	u32 left = 0, runnable = 0, limited = 0, throttled = 0, i;
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -122,12 +123,19 @@ int gauge(void *unused)
 	}
 	bpf_for(i, 0, group_state.used_slots + 1) {
 		group = group_at(i);
-		if (group && i && !group->id)
+		limit = limit_at(i);
+		if (!group || !limit)
+			continue;
+		if (i && !group->id)
 			left += group->tasks;
+		limited += !!limit->quota_ns;
+		throttled += !!limit->throttled_since_ns;
 		runnable += runnable_in(i);
 	}
 	group_state.outliving = left;
 	group_state.runnable = runnable;
+	group_state.limited = limited;
+	group_state.throttled = throttled;
 	return 0;
 }
 

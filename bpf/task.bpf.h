@@ -16,6 +16,7 @@
 #include "higher_class.bpf.h"
 #include "home.bpf.h"
 #include "idle_class.bpf.h"
+#include "limit.bpf.h"
 #include "part.bpf.h"
 #include "preempt.bpf.h"
 #include "rest.bpf.h"
@@ -104,6 +105,8 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->ready_on = 0;
 	taskc->yielded = 0;
 	taskc->began_ns = taskc->started_ns;
+	if (limit_of(taskc))
+		begin_limited(p, taskc, scx_bpf_task_cpu(p));
 	taskc->run_slice_ns = p->scx.slice;
 	taskc->rest_ns = 0;
 	count_runnable(p, taskc);
@@ -138,6 +141,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (taskc) {
 		keep_rest(taskc, cpuc, runnable);
 		charge(taskc, p, cpuc);
+		if (taskc->leased_from && cpuc)
+			end_lease(taskc, cpuc);
 		if (sleeps) {
 			end_burst(taskc);
 			uncount_runnable(taskc);
@@ -197,6 +202,7 @@ void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
 	settle_unnotified(taskc);
 	settle_sent(taskc);
 	uncount_runnable(taskc);
+	return_grant(taskc);
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;
 }

@@ -18,6 +18,9 @@
 /* A CPU adds its time to a virtual time in portions of at least this size. */
 #define SERVICE_NS 1000000
 
+/* A CPU's clock that is ahead by more than this has jumped. */
+#define CLOCK_JUMP_NS 1000000
+
 /* The most of one run that counts for it: no slice is longer (SLICE_MAX_NS). */
 #define SERVICE_MAX_NS 1000000000
 
@@ -81,6 +84,22 @@ __weak int charge_in_group(struct task_ctx *taskc __arg_nonnull, u32 own, u64 us
 }
 
 /*
+ * Subtracts from the lease of `p` what it has used since it was switched in, or since the last call
+ * (limit.bpf.h). That is CPU time as the kernel accounts for it: without interrupts. But where the TSC
+ * is unstable, the clock of a CPU that was idle may jump. Then it is the time that has passed.
+ */
+static void charge_lease(struct task_ctx *taskc, struct task_struct *p, u64 weighted)
+{
+	u64 now = bpf_ktime_get_ns(), exec = p->se.sum_exec_runtime;
+	u64 used = exec - taskc->exec_ns, passed = now - taskc->leased_ns;
+
+	taskc->lease_ns -= used < passed + CLOCK_JUMP_NS ? used : passed;
+	taskc->exec_ns = exec;
+	taskc->leased_ns = now;
+	taskc->limit_vtime += weighted;
+}
+
+/*
  * Charges `p` for what it has used since it was switched in, or since the last call. CPU time that
  * no other task wanted is free. Otherwise the task would have to make up for time on an idle
  * machine as soon as that becomes busy.
@@ -100,6 +119,8 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 		if (!taskc->free)
 			taskc->used_ns += used;
 	}
+	if (taskc->leased_from)
+		charge_lease(taskc, p, used * WEIGHT_NICE_0 / weight);
 	if (cpuc && taskc->run_kind != RUN_UNDECIDED)
 		note_service(cpuc, used, false);
 	else if (cpuc && !taskc->free)

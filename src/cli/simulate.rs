@@ -130,6 +130,7 @@ impl SimulateArgs {
                 jitter: self.jitter / 100.0,
                 interleave: self.interleave,
                 inspect: None,
+                unstable_clocks: false,
                 kernel_threads: Vec::new(),
             },
             trace: self.trace,

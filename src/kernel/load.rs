@@ -306,7 +306,16 @@ pub struct GroupCounts {
     pub folded: u32,
     /// Tasks that count as runnable, when the gauges were last refreshed.
     pub runnable: u32,
-    /// Tasks that have ended after their cgroup was removed, at that time.
+    /// Those that a limit can throttle, and those that have used it up, when the gauges were last
+    /// refreshed.
+    pub limited: u32,
+    /// See `limited`.
+    pub throttled: u32,
+    /// How often a group had used up its CPU time, since attach.
+    pub throttles: u64,
+    /// For how long, all groups together.
+    pub throttled_ns: u64,
+    /// Tasks that have ended after their cgroup was removed, when the gauges were last refreshed.
     pub outliving: u32,
 }
 
@@ -352,6 +361,10 @@ impl Attached<'_> {
                 folded: std::ptr::read_volatile(&raw const bss.group_state.folded),
                 runnable: std::ptr::read_volatile(&raw const bss.group_state.runnable),
                 outliving: std::ptr::read_volatile(&raw const bss.group_state.outliving),
+                limited: std::ptr::read_volatile(&raw const bss.group_state.limited),
+                throttled: std::ptr::read_volatile(&raw const bss.group_state.throttled),
+                throttles: std::ptr::read_volatile(&raw const bss.nr_throttles),
+                throttled_ns: std::ptr::read_volatile(&raw const bss.throttled_ns),
             }
         }
     }
@@ -445,13 +458,6 @@ pub(crate) fn shards(domains: &Domains) -> u32 {
     domains.len().min(32) as u32
 }
 
-/// Whether a task that is alone on a CPU may leave it for a better core
-/// (`bpf/core_upgrade.bpf.h`), by the options of these names. The scheduler then needs
-/// SCX_OPS_ENQ_LAST.
-pub(crate) fn upgrades_cores(smt: bool, by_kind: bool) -> bool {
-    smt || by_kind
-}
-
 /// One more than the highest number of a CPU of the domains.
 pub(crate) fn cpu_count(domains: &Domains) -> u32 {
     let highest = domains.iter().flat_map(|d| d.cpus.iter()).max();
@@ -513,18 +519,14 @@ fn set_flags(
     options: &RunOptions,
     btf: &libbpf_rs::btf::Btf<'_>,
 ) -> Result<()> {
-    let data = open.maps.rodata_data.as_deref().context("the BPF side has no options")?;
-    let upgrades_cores = upgrades_cores(data.smt, data.by_kind);
     // A flag that this kernel does not have asks for what it does anyway.
     let flag = |name| probe::enumerator(btf, "scx_ops_flags", name).unwrap_or(0);
     let mut flags = flag("SCX_OPS_KEEP_BUILTIN_IDLE")
         | flag("SCX_OPS_ALLOW_QUEUED_WAKEUP")
-        | flag("SCX_OPS_ENQ_EXITING");
+        | flag("SCX_OPS_ENQ_EXITING")
+        | flag("SCX_OPS_ENQ_LAST");
     if options.partial {
         flags |= flag("SCX_OPS_SWITCH_PARTIAL");
-    }
-    if upgrades_cores {
-        flags |= flag("SCX_OPS_ENQ_LAST");
     }
     let ops = open.struct_ops.manyland_ops_mut();
     ops.flags = flags;

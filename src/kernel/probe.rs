@@ -128,6 +128,12 @@ pub fn hangs_by_core_scheduling(btf: &Btf<'_>) -> bool {
     smt.is_ok_and(|active| active.trim() == "1") && lacks_core_scheduling_fix(btf)
 }
 
+/// Whether the kernel tells sched_ext schedulers of the limits of CPU time that cgroups have
+/// (cpu.max).
+pub fn tells_of_limits(btf: &Btf<'_>) -> bool {
+    has_member(btf, "sched_ext_ops", "cgroup_set_bandwidth")
+}
+
 fn lacks_core_scheduling_fix(btf: &Btf<'_>) -> bool {
     has_member(btf, "task_struct", "core_cookie") && !has_member(btf, "rq", "core_pick_in_flight")
 }

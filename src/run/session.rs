@@ -203,6 +203,12 @@ fn warn_of_surroundings() -> Result<()> {
              until the scheduler attaches again; Linux 6.19 tells"
         );
     }
+    if !probe::tells_of_limits(&probe::vmlinux()?) {
+        log::warn!(
+            "this kernel does not tell sched_ext schedulers of cgroups' limits of CPU time (cpu.max), \
+             so they do not hold; Linux 6.17 and newer do"
+        );
+    }
     if probe::is_preempt_rt() {
         log::warn!(
             "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \

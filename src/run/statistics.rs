@@ -9,7 +9,7 @@ use crate::abi::statistics::{Percentiles, ProcessStatistics};
 use crate::alloc::{FaultCounter, ResidentMemory};
 use crate::domains::latency::Snapshot;
 use crate::ids::{DomainId, Pid};
-use crate::kernel::load::Attached;
+use crate::kernel::load::{Attached, GroupCounts};
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
 use crate::printer::Printer;
@@ -27,6 +27,8 @@ pub struct Mark {
     latency: Vec<Snapshot>,
     thread_us: Vec<u64>,
     page_faults: u64,
+    throttles: u64,
+    throttled_ms: u64,
 }
 
 impl Mark {
@@ -38,6 +40,8 @@ impl Mark {
             latency: vec![Snapshot::empty(); domains],
             thread_us: vec![0; domains],
             page_faults: 0,
+            throttles: 0,
+            throttled_ms: 0,
         }
     }
 
@@ -89,6 +93,13 @@ impl<'a> Statistics<'a> {
         self.faults.since().total()
     }
 
+    fn count_groups(&mut self) -> GroupCounts {
+        let groups = self.attached.group_counts();
+        self.now.throttles = groups.throttles;
+        self.now.throttled_ms = groups.throttled_ns / 1_000_000;
+        groups
+    }
+
     /// What came since `then`, and over how many seconds.
     ///
     /// # Errors
@@ -111,7 +122,7 @@ impl<'a> Statistics<'a> {
         }
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
-        let groups = self.attached.group_counts();
+        let groups = self.count_groups();
         self.line.process = ProcessStatistics {
             page_faults: self.now.page_faults - then.page_faults,
             rss_kib: self.resident.kib()?,
@@ -120,6 +131,10 @@ impl<'a> Statistics<'a> {
             cgroups: groups.all.into(),
             cgroups_folded: groups.folded.into(),
             cgroups_runnable: groups.runnable.into(),
+            cgroups_limited: groups.limited.into(),
+            cgroups_throttled: groups.throttled.into(),
+            throttles: self.now.throttles - then.throttles,
+            throttled_ms: self.now.throttled_ms - then.throttled_ms,
             cgroups_outlived: groups.outliving.into(),
         };
         Ok((&self.line, (self.now.at - then.at).as_secs_f64()))
@@ -133,6 +148,8 @@ impl<'a> Statistics<'a> {
         read.latency.clone_from_slice(&self.now.latency);
         read.thread_us.copy_from_slice(&self.now.thread_us);
         read.page_faults = self.now.page_faults;
+        read.throttles = self.now.throttles;
+        read.throttled_ms = self.now.throttled_ms;
     }
 
     /// A reader begins now.
@@ -145,6 +162,7 @@ impl<'a> Statistics<'a> {
             shared.read_latency(&mut self.now.latency[id]);
             self.now.thread_us[id] = run_time_us(self.threads[id])?;
         }
+        self.count_groups();
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
         self.mark(read);

@@ -108,7 +108,6 @@ impl Bytes<'_> {
 
     fn workload(&mut self, cpus: &CpuSet) -> Workload {
         Workload {
-            cgroups: Vec::new(),
             groups: (0..self.count(4)).map(|number| self.group(number, cpus)).collect(),
             duration: None,
             mutexes: 0,
@@ -116,6 +115,7 @@ impl Bytes<'_> {
             semaphores: 0,
             timers: 0,
             barriers: Vec::new(),
+            cgroups: Vec::new(),
         }
     }
 
@@ -138,10 +138,10 @@ impl Bytes<'_> {
             _ => Priority::Nice(0),
         };
         Phase {
-            cgroup: None,
             loops: Loops::Times(self.count(4).into()),
             cpus: self.cpus(cpus),
             priority: Some(priority),
+            cgroup: None,
             steps: (0..self.count(3)).map(|_| self.step()).collect(),
         }
     }

@@ -61,6 +61,9 @@ pub struct Setup {
     pub interleave: bool,
     /// The time between two checks for CPUs that are idle while a task waits; `None`: no checks.
     pub inspect: Option<Duration>,
+    /// Whether the clocks by which the kernel accounts for CPU time stand still while a CPU is idle,
+    /// and jump afterwards, as with an unstable TSC.
+    pub unstable_clocks: bool,
     /// The names of the groups whose tasks are threads of the kernel.
     pub kernel_threads: Vec<String>,
 }
@@ -75,6 +78,7 @@ impl Default for Setup {
             jitter: 0.05,
             interleave: false,
             inspect: None,
+            unstable_clocks: false,
             kernel_threads: Vec::new(),
         }
     }

@@ -62,6 +62,9 @@ pub const SPARE: Machine = Machine { name: "spare", empty_sockets: 2, ..L3X2 };
 /// The same with a CPU kept from all schedulers since boot.
 pub const ISOLCPUS: Machine = Machine { name: "isolcpus", parameters: "isolcpus=3", ..L3X2 };
 
+/// The same with a TSC that the kernel regards as reliable, so that its clocks do not jump.
+pub const TSC: Machine = Machine { name: "tsc", parameters: "tsc=reliable", ..L3X2 };
+
 /// The same on whatever kernel is asked for (`make test-kernels`).
 pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", on_demand: true, ..L3X2 };
 
@@ -101,8 +104,8 @@ pub const LARGE: Machine = Machine {
 };
 
 /// The machines of [`crate::cases`], in the sequence in which their guests are booted.
-pub const ALL: [&Machine; 9] =
-    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &SLOW, &LARGE, &ANY_KERNEL, &MALFORMED];
+pub const ALL: [&Machine; 10] =
+    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &TSC, &SLOW, &LARGE, &ANY_KERNEL, &MALFORMED];
 
 impl Machine {
     pub fn cpus(&self) -> u32 {

@@ -243,7 +243,7 @@ calls! {
     }
 
     fn sim_now() -> u64 {
-        with(|kernel| kernel.rq_clock_ns)
+        with(|kernel| kernel.clock())
     }
 
     fn sim_jiffies() -> u64 {

@@ -8,6 +8,7 @@ use super::native::{
 };
 use super::{K, Kernel};
 use crate::simulator::TaskId;
+use crate::simulator::workload::Max;
 use std::collections::HashMap;
 use std::ptr::null_mut;
 
@@ -18,6 +19,9 @@ pub struct GroupId(pub usize);
 /// The cgroup that all others are in.
 pub const ROOT: GroupId = GroupId(0);
 
+/// What the kernel says of a cgroup without a limit.
+const NO_MAX: Max = Max { quota_us: u64::MAX, period_us: 100_000, burst_us: 0 };
+
 /// What C sees of a cgroup. The parts point to each other.
 struct Group {
     _node: Box<kernfs_node>,
@@ -26,6 +30,7 @@ struct Group {
     /// What a task of the group points to.
     set: Box<css_set>,
     weight: u32,
+    max: Option<Max>,
 }
 
 /// All of them, and the slots that bpf/ keeps by their ids.
@@ -38,11 +43,11 @@ impl Groups {
     /// The root alone.
     pub fn new() -> Groups {
         let mut groups = Groups { all: Vec::new(), slots: HashMap::new() };
-        groups.add(None, crate::policy::DEFAULT_WEIGHT);
+        groups.add(None, crate::policy::DEFAULT_WEIGHT, None);
         groups
     }
 
-    fn add(&mut self, parent: Option<GroupId>, weight: u32) -> GroupId {
+    fn add(&mut self, parent: Option<GroupId>, weight: u32, max: Option<Max>) -> GroupId {
         let mut node = Box::new(kernfs_node { id: self.all.len() as u64 + 1 });
         let parent = parent.map(|id| &mut self.all[id.0]);
         let level = parent.as_ref().map_or(0, |it| it.cgroup.level + 1);
@@ -59,7 +64,7 @@ impl Groups {
         let mut controller = Box::new(task_group { css, idle: 0 });
         cgroup.subsys[native::cpu_cgrp_id as usize] = &raw mut controller.css;
         let set = Box::new(css_set { dfl_cgrp: at });
-        self.all.push(Group { _node: node, cgroup, controller, set, weight });
+        self.all.push(Group { _node: node, cgroup, controller, set, weight, max });
         GroupId(self.all.len() - 1)
     }
 
@@ -90,19 +95,20 @@ impl K {
     }
 
     /// A new cgroup.
-    pub fn create_group(mut self, parent: GroupId, weight: u32) -> GroupId {
-        let id = self.groups.add(Some(parent), weight);
+    pub fn create_group(mut self, parent: GroupId, weight: u32, max: Option<Max>) -> GroupId {
+        let id = self.groups.add(Some(parent), weight, max);
         self.introduce(id);
         id
     }
 
     fn introduce(mut self, id: GroupId) {
-        let weight = self.groups.all[id.0].weight;
+        let Group { weight, max, .. } = self.groups.all[id.0];
+        let max = max.unwrap_or(NO_MAX);
         let mut args = scx_cgroup_init_args {
             weight,
-            bw_period_us: 100_000,
-            bw_quota_us: u64::MAX,
-            bw_burst_us: 0,
+            bw_period_us: max.period_us,
+            bw_quota_us: max.quota_us,
+            bw_burst_us: max.burst_us,
         };
         let cgroup = self.cgroup(id);
         let err = self.call(|ops| {
@@ -205,8 +211,8 @@ mod tests {
         let kernel = kernel();
         let root = kernel.known(ROOT).unwrap();
         assert_eq!((root.0, root.1.level, root.1.tasks), (0, 0, 3));
-        let outer = kernel.create_group(ROOT, 300);
-        let inner = kernel.create_group(outer, 50);
+        let outer = kernel.create_group(ROOT, 300, None);
+        let inner = kernel.create_group(outer, 50, None);
         let outer_slot = kernel.known(outer).unwrap().0;
         assert_eq!(weight_and_parent(kernel, outer), (300, 0));
         assert_eq!(weight_and_parent(kernel, inner), (50, outer_slot));
@@ -218,7 +224,7 @@ mod tests {
         kernel.move_to_group(TaskId(1), ROOT);
         kernel.remove_group(inner);
         assert!(kernel.known(inner).is_none());
-        let (slot, next) = kernel.known(kernel.create_group(ROOT, 1)).unwrap();
+        let (slot, next) = kernel.known(kernel.create_group(ROOT, 1, None)).unwrap();
         assert_eq!((slot, next.generation), (outer_slot + 1, 1), "a free slot comes first");
         // SAFETY: no handle is used any more.
         unsafe { kernel.free() };
@@ -227,10 +233,10 @@ mod tests {
     #[test]
     fn a_group_beyond_the_slots_counts_as_its_parent() {
         let kernel = kernel();
-        let outer = kernel.create_group(ROOT, 300);
+        let outer = kernel.create_group(ROOT, 300, None);
         let others: Vec<_> =
-            (2..abi::limits_GROUPS_MAX).map(|_| kernel.create_group(ROOT, 100)).collect();
-        let folded = kernel.create_group(outer, 50);
+            (2..abi::limits_GROUPS_MAX).map(|_| kernel.create_group(ROOT, 100, None)).collect();
+        let folded = kernel.create_group(outer, 50, None);
         assert!(kernel.known(folded).is_none());
         kernel.move_to_group(TaskId(2), folded);
         kernel.set_group_weight(folded, 77);
@@ -239,7 +245,7 @@ mod tests {
         kernel.move_to_group(TaskId(2), ROOT);
         kernel.remove_group(folded);
         kernel.remove_group(others[7]);
-        assert!(kernel.known(kernel.create_group(outer, 5)).is_some());
+        assert!(kernel.known(kernel.create_group(outer, 5, None)).is_some());
         // SAFETY: no handle is used any more.
         unsafe { kernel.free() };
     }

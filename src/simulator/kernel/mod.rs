@@ -47,8 +47,7 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::load::{
-    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, shards, upgrades_cores,
-    write_options,
+    cpu_count, fill_cpu, fill_neighbours, fill_step, ring_bytes, shards, write_options,
 };
 use crate::kernel::options::RunOptions;
 use crate::topology::preference::Preferences;
@@ -127,6 +126,8 @@ struct Maps {
     decision_rings: Shared<u64>,
     heartbeats: Shared<native::heartbeat>,
     alarms: Shared<native::slice_alarm>,
+    limits: Shared<abi::limit>,
+    release_timers: Shared<native::release_timer>,
 }
 
 /// A timer of bpf/.
@@ -151,6 +152,8 @@ pub struct Kernel {
     pub path_ns: u64,
     /// The clock of the run queue that it has locked.
     rq_clock_ns: u64,
+    /// Whether the clocks of idle CPUs stand still, as with an unstable TSC.
+    pub unstable_clocks: bool,
     /// How paths overlap, if they do.
     pub interleaving: Option<Interleaving>,
     pub cpus: Vec<Cpu>,
@@ -216,12 +219,10 @@ impl Kernel {
         write_options!(data, options, domains, preferences);
         data.nr_cpus = cpu_count(domains);
         data.nr_possible_cpus = topology.cpus().len() as u32;
-        let mut flags = native::SCX_OPS_KEEP_BUILTIN_IDLE
+        let flags = native::SCX_OPS_KEEP_BUILTIN_IDLE
             | native::SCX_OPS_ALLOW_QUEUED_WAKEUP
-            | native::SCX_OPS_ENQ_EXITING;
-        if upgrades_cores(data.smt, data.by_kind) {
-            flags |= native::SCX_OPS_ENQ_LAST;
-        }
+            | native::SCX_OPS_ENQ_EXITING
+            | native::SCX_OPS_ENQ_LAST;
         let steps = preferences.all_steps().count();
         let slots = abi::limits_GROUPS_MAX as usize;
         // SAFETY: the values of all maps are made of integers and of pointers that may be null.
@@ -242,6 +243,8 @@ impl Kernel {
                 decision_rings: Shared::zeroed(domains.len()),
                 heartbeats: Shared::zeroed(1),
                 alarms: Shared::zeroed(count + domains.len()),
+                limits: Shared::zeroed(abi::limits_GROUPS_MAX as usize),
+                release_timers: Shared::zeroed(1),
             })
         };
         for (domain, value) in domains.iter().zip(&mut maps.neighbours.0) {
@@ -292,6 +295,7 @@ impl Kernel {
             here: topology.cpus().first().expect("a machine has a CPU"),
             path_ns: now_ns,
             rq_clock_ns: now_ns,
+            unstable_clocks: false,
             interleaving: None,
             cpus: Cpu::all(topology, domains, count, now_ns),
             online: *topology.cpus(),
@@ -338,6 +342,8 @@ impl Kernel {
             (native::SIM_DECISION_RINGS, maps.decision_rings.map()),
             (native::SIM_HEARTBEATS, maps.heartbeats.map()),
             (native::SIM_ALARMS, maps.alarms.map()),
+            (native::SIM_LIMITS, maps.limits.map()),
+            (native::SIM_RELEASE_TIMERS, maps.release_timers.map()),
         ];
         debug_assert!(all.len() == native::SIM_MAPS as usize);
         debug_assert!((0..).zip(&all).all(|(number, (of, _))| number == *of));
@@ -365,6 +371,24 @@ impl Kernel {
         self.here = cpu;
         self.rq_clock_ns = self.at();
         self.publish();
+    }
+
+    /// What the clock of the path's CPU shows: `scx_bpf_now()`.
+    fn clock(&self) -> u64 {
+        let c = &self.cpus[self.here.index()];
+        let behind_ns =
+            if c.current.is_some() { c.behind_ns } else { self.idle_clock_is_behind(c) };
+        self.rq_clock_ns - behind_ns.min(self.rq_clock_ns)
+    }
+
+    /// By how much the clock of an idle CPU is behind. With an unstable TSC it goes on for a tick, and
+    /// stands still until the first tick of the next task. (The kernel sets it at interrupts, but not
+    /// while a runnable task of the CPU is on a queue of sched_ext, as a throttled one is.)
+    fn idle_clock_is_behind(&self, cpu: &Cpu) -> u64 {
+        if !self.unstable_clocks {
+            return 0;
+        }
+        self.rq_clock_ns.saturating_sub(cpu.idle_since_ns + self.costs.tick)
     }
 
     /// The moment at which the current path through the kernel is.

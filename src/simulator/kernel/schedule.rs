@@ -37,6 +37,8 @@ pub struct Cpu {
     pub in_kernel_until_ns: u64,
     /// When it last became idle.
     pub idle_since_ns: u64,
+    /// By how much its clock is behind until the next tick.
+    pub behind_ns: u64,
     /// The kernel's local queue.
     pub local: VecDeque<TaskId>,
     /// The runnable tasks whose run queue is this CPU's.
@@ -75,6 +77,7 @@ impl Cpu {
                 since_ns: 0,
                 in_kernel_until_ns: 0,
                 idle_since_ns: now_ns,
+                behind_ns: 0,
                 local: VecDeque::new(),
                 nr_running: 0,
                 to_kick: Vec::new(),
@@ -122,8 +125,10 @@ impl Kernel {
         let Some(current) = c.current else { return 0 };
         let ran_ns = now_ns.saturating_sub(c.since_ns);
         c.since_ns = c.since_ns.max(now_ns);
-        let slice = &mut self.task_mut(current).c.scx.slice;
-        *slice = slice.saturating_sub(ran_ns);
+        let jump_ns = std::mem::take(&mut c.behind_ns);
+        let c = &mut self.task_mut(current).c;
+        c.scx.slice = c.scx.slice.saturating_sub(ran_ns + jump_ns);
+        c.se.sum_exec_runtime += ran_ns + jump_ns;
         ran_ns
     }
 }
@@ -335,6 +340,8 @@ impl K {
     fn switch_to(mut self, cpu: CpuId, task: TaskId, leaving: Leaving) {
         self.leave(leaving);
         if leaving == Leaving::Idle {
+            let behind_ns = self.idle_clock_is_behind(&self.cpus[cpu.index()]);
+            self.cpus[cpu.index()].behind_ns = behind_ns;
             self.update_idle(cpu, false);
         }
         let c = &mut self.cpus[cpu.index()];

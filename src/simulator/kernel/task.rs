@@ -69,13 +69,18 @@ impl Task {
             c: task_struct {
                 __state: TASK_RUNNING,
                 pid: id.pid() as i32,
+                tgid: id.pid() as i32,
                 flags: birth.flags,
+                jobctl: 0,
+                signal: std::ptr::null_mut(),
+                migration_disabled: 0,
                 prio: 120,
                 policy: 0,
                 nr_cpus_allowed: 0,
                 cpus_ptr: std::ptr::null(),
                 cpus_mask: cpumask { bits: [0; _] },
                 nvcsw: 0,
+                se: native::sched_entity { sum_exec_runtime: 0 },
                 cgroups: groups.0,
                 sched_task_group: groups.1,
                 scx: sched_ext_entity {

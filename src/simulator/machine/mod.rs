@@ -147,7 +147,7 @@ impl<'a> Machine<'a> {
         let mut cgroups: Vec<GroupId> = Vec::new();
         for cgroup in &workload.cgroups {
             let parent = cgroup.parent.map_or(ROOT, |number| cgroups[number]);
-            cgroups.push(kernel.create_group(parent, cgroup.weight));
+            cgroups.push(kernel.create_group(parent, cgroup.weight, cgroup.max));
             kernel.set_group_idle(cgroups[cgroups.len() - 1], cgroup.idle);
         }
         for (domain, id) in domains.iter().zip((0..).map(TaskId)) {
@@ -167,6 +167,7 @@ impl<'a> Machine<'a> {
             kernel.create(id, &birth, Some(domain.id))?;
             kernel.set_sleeping(domain.id.index(), !options.dedicate);
         }
+        kernel.unstable_clocks = setup.unstable_clocks;
         if setup.interleave {
             kernel.interleaving = Some(Interleaving::new(setup.seed, kernel.cpus.len()));
         }

@@ -17,9 +17,9 @@ const SHIM: &str = "src/simulator/shim";
 const OPTIONS: &str = "bpf/state.bpf.h";
 
 /// What the Rust side uses of `native.h`.
-const TYPES: &str = "task_struct|task_ctx|cpumask|bpf_cpumask|css_set|cgroup|cgroup_subsys_state|cgroup_subsys_id|task_group|kernfs_node|heartbeat|slice_alarm|\
+const TYPES: &str = "task_struct|task_ctx|cpumask|bpf_cpumask|css_set|cgroup|cgroup_subsys_state|cgroup_subsys_id|task_group|kernfs_node|heartbeat|slice_alarm|release_timer|\
     bpf_timer|bpf_dynptr|bpf_iter_scx_dsq|domain_mask|part|group_load|group_sum|active_word|sim_map|sim_map_number|sim_options|\
-    scx_number|sched_ext_ops|scx_init_task_args|scx_cgroup_init_args|scx_exit_task_args|scx_exit_info|scx_dump_ctx|scx_cpu_release_args|run_kind|dsq_kind";
+    scx_number|sched_ext_ops|scx_init_task_args|scx_cgroup_init_args|signal_struct|sched_entity|scx_exit_task_args|scx_exit_info|scx_dump_ctx|scx_cpu_release_args|run_kind|dsq_kind";
 const VARIABLES: &str = "manyland_ops|PF_.*|SCX_.*|BPF_RB_.*";
 const FUNCTIONS: &str = "sim_enter|sim_begin|mark_thread|note_exec";
 

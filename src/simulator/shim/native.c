@@ -31,6 +31,8 @@ __attribute__((constructor)) static void number_maps(void)
 	NUMBER(decision_rings, SIM_DECISION_RINGS);
 	NUMBER(heartbeats, SIM_HEARTBEATS);
 	NUMBER(alarms, SIM_ALARMS);
+	NUMBER(limits, SIM_LIMITS);
+	NUMBER(release_timers, SIM_RELEASE_TIMERS);
 }
 
 void sim_begin(void)

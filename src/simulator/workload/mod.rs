@@ -70,6 +70,19 @@ pub struct Cgroup {
     pub weight: u32,
     /// cpu.idle.
     pub idle: bool,
+    /// cpu.max and cpu.max.burst, if it has a limit.
+    pub max: Option<Max>,
+}
+
+/// A limit of CPU time, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Max {
+    /// How much CPU time there is in each period.
+    pub quota_us: u64,
+    /// How long a period is.
+    pub period_us: u64,
+    /// How much of what was not used may be used later.
+    pub burst_us: u64,
 }
 
 /// How often a task repeats a phase or all phases.

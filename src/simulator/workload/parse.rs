@@ -11,7 +11,8 @@
 
 use super::json::{self, Node};
 use super::{
-    Cgroup, Group, Loops, MAX_TASKS, Meeting, Phase, Priority, Step, Timer, TimerStep, Workload,
+    Cgroup, Group, Loops, MAX_TASKS, Max, Meeting, Phase, Priority, Step, Timer, TimerStep,
+    Workload,
 };
 use crate::cpuset::MAX_CPUS;
 use crate::ids::CpuId;
@@ -86,7 +87,7 @@ impl Resources {
             let known = self.cgroups.iter().position(|it| it.path == path);
             parent = Some(known.unwrap_or_else(|| {
                 let (path, weight) = (path.to_owned(), crate::policy::DEFAULT_WEIGHT);
-                self.cgroups.push(Cgroup { path, parent, weight, idle: false });
+                self.cgroups.push(Cgroup { path, parent, weight, idle: false, max: None });
                 self.cgroups.len() - 1
             }));
         }
@@ -185,16 +186,36 @@ fn read_cgroups(groups: &Node<'_>, resources: &mut Resources) -> Result<()> {
         let Some(number) = resources.cgroup(&files, path)? else {
             bail!(files.error("the root has no such files"));
         };
+        let mut burst_us = 0;
         for (file, node) in files.entries()? {
             let cgroup = &mut resources.cgroups[number];
             match file {
                 "cpu.weight" => cgroup.weight = node.integer(1..=10_000)? as u32,
                 "cpu.idle" => cgroup.idle = node.integer(0..=1)? == 1,
+                "cpu.max" => cgroup.max = Some(read_max(&node)?),
+                "cpu.max.burst" => burst_us = node.integer(0..=LONGEST_US)? as u64,
                 _ => bail!(node.error("unknown key")),
             }
         }
+        if let Some(max) = &mut resources.cgroups[number].max {
+            max.burst_us = burst_us;
+        }
     }
     Ok(())
+}
+
+/// A quota and a period in microseconds, as the kernel's file has them.
+fn read_max(node: &Node<'_>) -> Result<Max> {
+    let numbers: Option<Vec<u64>> =
+        node.string()?.split_whitespace().map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[quota_us, period_us @ 1000..=1_000_000]) if quota_us >= 1000 => {
+            Ok(Max { quota_us, period_us, burst_us: 0 })
+        }
+        _ => bail!(node.error(
+            "must be a quota and a period in microseconds, at least 1000 each, such as \"50000 100000\""
+        )),
+    }
 }
 
 /// The scheduling classes that are simulated.

@@ -42,6 +42,12 @@ impl Cgroup {
             .with_context(|| format!("cannot write {value:?} to {}", path.display()))
     }
 
+    /// Reads one of its files.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let path = self.path.join(file);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// Takes a process in, with all its threads.
     pub fn take_in(&self, pid: i32) -> Result<()> {
         self.set("cgroup.procs", &pid.to_string())

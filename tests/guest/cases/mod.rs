@@ -21,6 +21,7 @@ pub mod idle;
 pub mod isolated;
 pub mod kernel_work;
 pub mod library;
+pub mod limits;
 pub mod load;
 pub mod memory;
 pub mod options;
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         kernel_work::TESTS,
         hotplug::TESTS,
         confined::TESTS,
+        limits::TESTS,
         security::TESTS,
         statistics::TESTS,
         report::TESTS,

@@ -161,10 +161,21 @@ struct sched_ext_entity {
 	u32 flags;
 };
 
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+struct signal_struct {
+	u32 flags;
+};
+
 struct task_struct {
 	u32 __state;
-	s32 pid;
+	s32 pid, tgid;
 	u32 flags;
+	u64 jobctl;
+	struct signal_struct *signal;
+	u32 migration_disabled;
 	s32 prio;
 	u32 policy;
 	s32 nr_cpus_allowed;
@@ -173,6 +184,7 @@ struct task_struct {
 	u64 nvcsw;
 	struct css_set *cgroups;
 	struct task_group *sched_task_group;
+	struct sched_entity se;
 	struct sched_ext_entity scx;
 	char comm[COMM_LEN];
 	/* The simulator's: the CPU that it is on or was on last, whether it runs, its task_ctx. */
@@ -285,6 +297,8 @@ enum sim_map_number {
 	SIM_DECISION_RINGS,
 	SIM_HEARTBEATS,
 	SIM_ALARMS,
+	SIM_LIMITS,
+	SIM_RELEASE_TIMERS,
 	SIM_MAPS,
 };
 
