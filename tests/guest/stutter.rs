@@ -9,8 +9,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long the CPUs are there, and then are not.
-const GIVEN: Duration = Duration::from_millis(100);
+/// How long the CPUs are there, in turn: were it always the same, a timer that once was late could
+/// be in step with the host from then on, and in time.
+const GIVEN_MS: [u64; 3] = [50, 90, 140];
+/// How long they then are not.
 const TAKEN: Duration = Duration::from_millis(100);
 
 /// The CPUs of a guest come and go while this lives.
@@ -24,7 +26,11 @@ impl Stutter {
     pub fn start(guest: Pid) -> Stutter {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            while stopped.recv_timeout(GIVEN) == Err(RecvTimeoutError::Timeout) {
+            for given_ms in GIVEN_MS.into_iter().cycle() {
+                let given = Duration::from_millis(given_ms);
+                if stopped.recv_timeout(given) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
                 // That it has ended shows elsewhere.
                 let _ = killpg(guest, Signal::SIGSTOP);
                 thread::sleep(TAKEN);
