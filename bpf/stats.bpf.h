@@ -86,6 +86,32 @@ __weak int note_latency(struct domain_ctx *domc __arg_nonnull, u64 ns)
 	return 0;
 }
 
+/* What is counted over all groups. */
+struct group_gauges {
+	u32 outliving;
+	u32 runnable;
+	u32 limited;
+	u32 throttled;
+};
+
+/* Adds one group. Global, so that the verifier checks it once. */
+__weak int gauge_group(u32 slot, struct group_gauges *gauges __arg_nonnull)
+{
+	struct group *group = group_at(slot);
+	struct limit *limit = limit_at(slot);
+
+	if (!group || !limit)
+		return 0;
+	if (slot && !group->id)
+		gauges->outliving += group->tasks;
+	if (limit->quota_ns)
+		gauges->limited++;
+	if (limit->throttled_since_ns)
+		gauges->throttled++;
+	gauges->runnable += runnable_in(slot);
+	return 0;
+}
+
 /*
  * Fills in the gauges that BPF does not keep up to date on the way of a task. The statistics run
  * it.
@@ -95,10 +121,9 @@ int gauge(void *unused)
 {
 	struct domain_ctx *domc;
 	struct cpu_ctx *cpuc;
-	struct group *group;
-	struct limit *limit;
+	struct group_gauges groups = {};
 	struct part *part;
-	u32 left = 0, runnable = 0, limited = 0, throttled = 0, i;
+	u32 i;
 
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
@@ -121,21 +146,12 @@ int gauge(void *unused)
 		if (domc)
 			domc->waiting += scx_bpf_dsq_nr_queued(DSQ_BOUND | i);
 	}
-	bpf_for(i, 0, group_state.used_slots + 1) {
-		group = group_at(i);
-		limit = limit_at(i);
-		if (!group || !limit)
-			continue;
-		if (i && !group->id)
-			left += group->tasks;
-		limited += !!limit->quota_ns;
-		throttled += !!limit->throttled_since_ns;
-		runnable += runnable_in(i);
-	}
-	group_state.outliving = left;
-	group_state.runnable = runnable;
-	group_state.limited = limited;
-	group_state.throttled = throttled;
+	bpf_for(i, 0, group_state.used_slots + 1)
+		gauge_group(i, &groups);
+	group_state.outliving = groups.outliving;
+	group_state.runnable = groups.runnable;
+	group_state.limited = groups.limited;
+	group_state.throttled = groups.throttled;
 	return 0;
 }
 
