@@ -419,11 +419,16 @@ struct group {
 	u32 idle; /* 1: cpu.idle */
 	u32 below_idle; /* 1: it is idle, or a group above it is */
 	u32 tasks; /* tasks in it, not in groups below */
+	u32 runnable; /* those of them that count as runnable, when the program `gauge` last ran */
 	u64 share; /* of the machine, that its own runnable tasks are due; 2^32: all of it */
 	u64 factor; /* their effective weights over their own ones, times 2^16; 0: not known yet */
 	u64 quota_ns; /* cpu.max; 0: no limit */
 	u64 period_ns;
 	u64 burst_ns;
+	u64 ran_before_ns; /* CPU time of tasks of groups that had the slot before */
+	u64 ran_ns; /* CPU time of its own tasks, when `gauge` last ran */
+	u64 throttles; /* how often it had used up its CPU time, then */
+	u64 throttled_ns; /* for how long, then */
 } __attribute__((aligned(64)));
 
 /*

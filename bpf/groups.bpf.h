@@ -78,6 +78,7 @@ static struct limit *limit_at(u32 slot)
 	return bpf_map_lookup_elem(&limits, &slot);
 }
 
+u64 ran_by_group(u32 slot);
 int note_limit(u32 slot);
 int forget_limit(u32 slot);
 
@@ -178,6 +179,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	group->weight = args->weight;
 	group->idle = is_idle_group(cgrp);
 	group->below_idle = 0;
+	group->ran_before_ns = ran_by_group(slot);
 	if (bpf_core_field_exists(args->bw_period_us))
 		set_limit(group, args->bw_period_us, args->bw_quota_us, args->bw_burst_us);
 	else

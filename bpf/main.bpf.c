@@ -90,6 +90,7 @@ char _license[] SEC("license") = "GPL";
 #include "task.bpf.h"
 #include "heartbeat.bpf.h"
 #include "stats.bpf.h"
+#include "gauge.bpf.h"
 #include "dump.bpf.h"
 
 static s32 create_queues(void)

@@ -3,7 +3,7 @@
 //! Invariant: a [`CpuId`] is always the operating system's number of a CPU, never an index into a
 //! domain; a [`DomainId`] is always an index into the list of domains that is in force.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The operating system's number of a logical CPU (`cpuN` in `/sys/devices/system/cpu`).
@@ -18,7 +18,7 @@ pub struct DomainId(pub u32);
 
 /// The kernel's number of a cgroup in the unified hierarchy (version 2): the inode number of its
 /// directory under `/sys/fs/cgroup`, which `stat -c %i` prints. 0 on a kernel without cgroups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CgroupId(pub u64);
 

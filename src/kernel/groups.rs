@@ -16,6 +16,23 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const COUNT: usize = abi::limits_GROUPS_MAX as usize;
 const BYTES: NonZeroUsize = NonZeroUsize::new(COUNT * size_of::<abi::group>()).unwrap();
 
+/// What a group was due and had, when the gauges were last refreshed.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// The group itself, with its share.
+    pub group: Group,
+    /// Its own limit: a quota of CPU time for each period, in nanoseconds.
+    pub limit_ns: Option<(u64, u64)>,
+    /// How many of its own tasks are runnable.
+    pub runnable: u32,
+    /// CPU time of its own tasks, in nanoseconds.
+    pub ran_ns: u64,
+    /// How often it had used up its quota since it has one.
+    pub throttles: u64,
+    /// For how long, in nanoseconds.
+    pub throttled_ns: u64,
+}
+
 /// The mapped memory of all groups.
 pub struct SharedGroups(NonNull<abi::group>);
 
@@ -61,6 +78,21 @@ impl SharedGroups {
             share: read!(at.share as AtomicU64) as f64 / (1u64 << 32) as f64,
         };
         (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
+    }
+
+    /// What the group of a slot was due and had; `None` as for [`SharedGroups::group`].
+    pub fn usage(&self, slot: u32) -> Option<Usage> {
+        let at = self.at(slot)?;
+        let usage = Usage {
+            group: self.group(slot)?,
+            limit_ns: Some((read!(at.quota_ns as AtomicU64), read!(at.period_ns as AtomicU64)))
+                .filter(|&(quota, _)| quota > 0),
+            runnable: read!(at.runnable as AtomicU32),
+            ran_ns: read!(at.ran_ns as AtomicU64),
+            throttles: read!(at.throttles as AtomicU64),
+            throttled_ns: read!(at.throttled_ns as AtomicU64),
+        };
+        (read!(at.id as AtomicU64) == usage.group.id.0).then_some(usage)
     }
 
     fn at(&self, slot: u32) -> Option<NonNull<abi::group>> {

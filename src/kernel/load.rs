@@ -302,6 +302,8 @@ impl ThreadMark {
 pub struct GroupCounts {
     /// All, the root included.
     pub all: u32,
+    /// How many slots have been a group's, except that of the root. Higher ones are free.
+    pub used_slots: u32,
     /// Cgroups for which there was no slot.
     pub folded: u32,
     /// Tasks that count as runnable, when the gauges were last refreshed.
@@ -349,6 +351,11 @@ impl Attached<'_> {
         Exit::from_record(&record)
     }
 
+    /// What each group was due and had, when the gauges were last refreshed.
+    pub fn groups(&self) -> &SharedGroups {
+        &self.loaded.groups
+    }
+
     /// How many groups there are.
     pub fn group_counts(&self) -> GroupCounts {
         let Some(bss) = self.loaded.skeleton.maps.bss_data.as_deref() else {
@@ -358,6 +365,7 @@ impl Attached<'_> {
         unsafe {
             GroupCounts {
                 all: std::ptr::read_volatile(&raw const bss.group_state.nr),
+                used_slots: std::ptr::read_volatile(&raw const bss.group_state.used_slots),
                 folded: std::ptr::read_volatile(&raw const bss.group_state.folded),
                 runnable: std::ptr::read_volatile(&raw const bss.group_state.runnable),
                 outliving: std::ptr::read_volatile(&raw const bss.group_state.outliving),

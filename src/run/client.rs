@@ -3,6 +3,7 @@
 pub use super::protocol::Received;
 pub use super::socket::PATH;
 
+use super::cgroups::Cgroups;
 use super::protocol::parse_response;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
@@ -27,6 +28,8 @@ pub enum Target {
     Totals,
     /// The options of the run.
     Options,
+    /// The busiest cgroups since the last response of this kind.
+    Cgroups,
 }
 
 /// A connection to a scheduler. What [`Client::top`] answers is counted since it answered last.
@@ -87,6 +90,16 @@ impl Client {
         Received::parse(self.ask(Target::Totals)?)
     }
 
+    /// The busiest cgroups since the last response of this kind.
+    ///
+    /// # Errors
+    /// As [`Client::top`].
+    pub fn cgroups(&mut self) -> Result<Cgroups> {
+        serde_json::from_value(self.ask(Target::Cgroups)?).context(
+            "the scheduler does not answer with its cgroups as this version of scx_manyland does",
+        )
+    }
+
     /// The response as it is.
     ///
     /// # Errors
@@ -95,6 +108,7 @@ impl Client {
         self.request(match target {
             Target::Top => "{\"req\":\"stats\"}\n",
             Target::Totals => "{\"req\":\"stats\",\"args\":{\"target\":\"totals\"}}\n",
+            Target::Cgroups => "{\"req\":\"stats\",\"args\":{\"target\":\"cgroups\"}}\n",
             Target::Options => "{\"req\":\"stats\",\"args\":{\"target\":\"options\"}}\n",
         })
     }

@@ -2,11 +2,12 @@
 //!
 //! Invariant: the scheduler and the programs that ask it print the same line.
 
+use super::cgroups::Cgroups;
 use crate::abi::statistics::{DomainStatistics, ProcessStatistics, STATISTICS};
 use crate::ids::DomainId;
 use crate::kernel::options::Format;
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::io::Write;
 
 /// One line: the whole program.
@@ -17,6 +18,24 @@ pub struct Line {
     /// Of the process.
     #[serde(flatten)]
     pub process: ProcessStatistics,
+    /// The busiest cgroups, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroups: Option<Busy>,
+}
+
+/// The busiest cgroups of an interval.
+#[derive(Clone, Debug)]
+pub struct Busy {
+    /// They and the length of the interval.
+    pub of: Cgroups,
+    /// How many CPUs the domains have together.
+    pub cpus: usize,
+}
+
+impl Serialize for Busy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.of.cgroups.serialize(serializer)
+    }
 }
 
 /// One domain's part of a line.
@@ -109,8 +128,32 @@ impl Writer {
              {cgroups} cgroups",
             ""
         )?;
-        Ok(())
+        line.cgroups.as_ref().map_or(Ok(()), |busy| write_cgroups(busy, text))
     }
+}
+
+/// The table of the busiest cgroups. What they are due and had is in CPUs.
+fn write_cgroups(busy: &Busy, text: &mut Vec<u8>) -> Result<()> {
+    writeln!(
+        text,
+        "{:>6} {:>9} {:>9} {:>9} {:>9} {:>13} cgroup",
+        "weight", "due", "had", "runnable", "throttled", "quota/period"
+    )?;
+    for it in &busy.of.cgroups {
+        let quota = it.quota_us.zip(it.period_us);
+        writeln!(
+            text,
+            "{:>6} {:>9.2} {:>9.2} {:>9} {:>9} {:>13} {}",
+            if it.idle { "idle".to_owned() } else { it.weight.to_string() },
+            it.share * busy.cpus as f64,
+            it.used_us as f64 / 1e6 / busy.of.interval_seconds,
+            it.runnable,
+            if quota.is_some() { it.throttles.to_string() } else { "-".to_owned() },
+            quota.map_or("-".to_owned(), |(quota, period)| format!("{quota}/{period}")),
+            it.path.clone().unwrap_or_else(|| format!("number {}", it.id.0)),
+        )?;
+    }
+    Ok(())
 }
 
 /// Microseconds without digits that say nothing: a latency is known to within a quarter.

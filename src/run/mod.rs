@@ -15,12 +15,14 @@
 //!    asked to end.
 //! 7. `statistics` counts what the domains did and prints it, `line` is what it prints; `socket`
 //!    answers other programs, in the words of [`protocol`].
-//! 8. [`client`] is the other end of that socket, and `monitor` prints what it says.
+//! 8. [`client`] is the other end of that socket, and `monitor` prints what it says. [`cgroups`] has
+//!    what both ends know of the busiest cgroups.
 //!
 //! Invariant: however a run ends, the kernel's own scheduler is back when it has ended.
 
 mod affinity;
 pub mod builder;
+pub mod cgroups;
 mod changes;
 pub mod client;
 mod crew;

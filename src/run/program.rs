@@ -10,7 +10,7 @@ pub use crate::run::crew::{DUMP_BEGINS, DUMP_ENDS, HAS_ENDED};
 use crate::abi::statistics;
 use crate::kernel::options::{InvalidOption, LogLevel, Seconds};
 use crate::logger;
-use crate::run::monitor;
+use crate::run::{cgroups, monitor};
 use anyhow::{Context, Result};
 use clap::builder::Resettable;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, Id, Parser, value_parser};
@@ -93,6 +93,7 @@ fn help_of(command: &Command, args: &[OsString]) -> String {
 const HELP_STATS: &str = "help-stats";
 const MONITOR: &str = "monitor";
 const FORMAT: &str = "stats_format";
+const CGROUPS: &str = "stats-cgroups";
 
 /// Adds what every program can say: what the statistics mean, and those of a scheduler that runs.
 pub fn complete(command: Command) -> Command {
@@ -111,7 +112,14 @@ pub fn complete(command: Command) -> Command {
         .value_parser(value_parser!(Seconds))
         .conflicts_with_all(others)
         .help(help);
-    let command = command.arg(monitor).arg(help_stats);
+    let help = "Print what the N busiest cgroups were due and had as well (1 to 64)";
+    let busiest = Arg::new(CGROUPS)
+        .long(CGROUPS)
+        .value_name("N")
+        .value_parser(value_parser!(u8).range(1..=cgroups::MOST as i64))
+        .requires(MONITOR)
+        .help(help);
+    let command = command.arg(monitor).arg(busiest).arg(help_stats);
     if !has_format {
         return command;
     }
@@ -132,7 +140,8 @@ fn answer<A>(
         Ok(matches) => match matches.get_one(MONITOR) {
             Some(&every) => {
                 let format = matches.try_get_one(FORMAT).ok().flatten();
-                monitor::run(every, format.copied().unwrap_or_default())
+                let cgroups = matches.get_one::<u8>(CGROUPS).map(|&most| most.into());
+                monitor::run(every, format.copied().unwrap_or_default(), cgroups)
             }
             None => run(typed(matches).map_err(|error| error.format(&mut command))?),
         },

@@ -6,6 +6,7 @@
 //! | `{"req":"stats"}`, `{"req":"stats","args":{"target":"top"}}` | what came since this connection's last |
 //! | `{"req":"stats","args":{"target":"totals"}}` | what came since the scheduler attached |
 //! | `{"req":"stats","args":{"target":"options"}}` | the options of the run |
+//! | `{"req":"stats","args":{"target":"cgroups"}}` | the busiest cgroups since this connection's last such response |
 //! | `{"req":"stats_meta"}` | what the fields mean |
 //! | anything else | `{"errno":22,"args":{"resp":TEXT}}` |
 //!
@@ -46,6 +47,8 @@ pub enum Request {
     Totals,
     /// The options of the run.
     Options,
+    /// The busiest cgroups since the connection's last such response.
+    Cgroups,
     /// What the fields mean.
     Meta,
 }
@@ -90,6 +93,7 @@ impl Request {
             ("stats", "top") => Ok(Request::Top),
             ("stats", "totals") => Ok(Request::Totals),
             ("stats", "options") => Ok(Request::Options),
+            ("stats", "cgroups") => Ok(Request::Cgroups),
             ("stats", _) => Err(Refusal::invalid(format!("there are no statistics {target:?}"))),
             ("stats_meta", _) => Ok(Request::Meta),
             (other, _) => Err(Refusal::invalid(format!("there is no request {other:?}"))),
@@ -470,7 +474,7 @@ impl Received {
             let statistics = serde_json::from_value(Json::Object(fields)).context(OTHER)?;
             domains.push(DomainLine { id: DomainId(id), statistics });
         }
-        let line = Line { domains, process };
+        let line = Line { domains, process, cgroups: None };
         let Form { version, seconds, .. } = form;
         Ok(Received { version, about, seconds, line, thread_us, within, sum_ns })
     }
@@ -509,6 +513,7 @@ mod tests {
         let mut line = Line {
             domains: vec![of(0, 1000, decision_us), of(1, 0, Percentiles::default())],
             process: Default::default(),
+            cgroups: None,
         };
         line.process.rss_kib = 4711;
         line

@@ -6,6 +6,7 @@
 //! Invariant: a reader holds up nothing. No call waits, memory for [`READERS`] readers is there
 //! before the process is confined, and what does not fit is refused with a line.
 
+use super::cgroups::{self, Busiest};
 use super::line;
 use super::protocol::{self, About, Connection, Refusal, Reply, Request};
 use super::statistics::{Mark, Statistics};
@@ -40,6 +41,7 @@ struct Reader {
     stream: Option<OwnedFd>,
     connection: Connection,
     read: Mark,
+    busiest: Busiest,
     /// When it asked last.
     asked: Instant,
 }
@@ -68,10 +70,12 @@ impl StatisticsSocket {
         let domains = about.cpus.len();
         let meta = protocol::meta();
         let bytes = line::bytes(domains) * 2 + meta.to_string().len() + 100;
+        let bytes = bytes.max(cgroups::MOST * cgroups::BYTES);
         let readers = listener.iter().flat_map(|_| 0..READERS).map(|_| Reader {
             stream: None,
             connection: Connection::new(bytes),
             read: Mark::nothing(domains),
+            busiest: Busiest::default(),
             asked: Instant::now(),
         });
         StatisticsSocket {
@@ -118,10 +122,13 @@ impl StatisticsSocket {
 
     fn serve_reader(&mut self, at: usize, statistics: &mut Statistics<'_>) {
         let StatisticsSocket { readers, about, meta, nothing, .. } = self;
-        let Reader { stream, connection, read, asked } = &mut readers[at];
+        let Reader { stream, connection, read, busiest, asked } = &mut readers[at];
         let Some(open) = stream.as_ref() else { return };
         let answer = |request, output: &mut Vec<u8>| {
             *asked = Instant::now();
+            if request == Request::Cgroups {
+                return respond_with_cgroups(output, statistics, busiest);
+            }
             respond(request, output, statistics, about, meta, nothing, read)
         };
         if !matches!(converse(open, connection, answer), Ok(true)) {
@@ -167,7 +174,8 @@ impl StatisticsSocket {
         let reader = &mut self.readers[at];
         reader.connection.clear();
         reader.asked = now;
-        reader.stream = statistics.begin(&mut reader.read).is_ok().then_some(stream);
+        reader.stream =
+            statistics.begin(&mut reader.read, &mut reader.busiest).is_ok().then_some(stream);
     }
 }
 
@@ -225,7 +233,21 @@ fn converse(
     }
 }
 
-/// Answers a request.
+fn respond_with_cgroups(
+    output: &mut Vec<u8>,
+    statistics: &Statistics<'_>,
+    busiest: &mut Busiest,
+) -> Result<(), Refusal> {
+    let cgroups = statistics.busiest(busiest).map_err(unanswered)?;
+    protocol::respond(output, 0, &cgroups);
+    Ok(())
+}
+
+fn unanswered(error: anyhow::Error) -> Refusal {
+    Refusal { errno: libc::EIO, text: format!("{error:#}") }
+}
+
+/// Answers any other request.
 fn respond(
     request: Request,
     output: &mut Vec<u8>,
@@ -244,13 +266,11 @@ fn respond(
             protocol::respond(output, 0, &about.options);
             return Ok(());
         }
-        Request::Top | Request::Totals => {}
+        Request::Top | Request::Totals | Request::Cgroups => {}
     }
     let totals = request == Request::Totals;
     let then = if totals { nothing } else { &*read };
-    let (_, seconds) = statistics
-        .since(then)
-        .map_err(|error| Refusal { errno: libc::EIO, text: format!("{error:#}") })?;
+    let (_, seconds) = statistics.since(then).map_err(unanswered)?;
     let latencies = totals.then(|| statistics.now().latencies());
     let (line, thread_us) = (statistics.line(), statistics.thread_us());
     let reply = Reply { about, seconds, line, thread_us, latencies };

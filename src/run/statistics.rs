@@ -3,12 +3,14 @@
 //! Invariant: everything a line needs is there before the scheduler attaches, so that reading has
 //! no page fault; counts are of the reader's own interval, gauges are of this moment.
 
+use super::cgroups::{Busiest, Cgroups};
 use super::line::{self, DomainLine, Line, Writer};
 use crate::abi::domain_counts;
 use crate::abi::statistics::{Percentiles, ProcessStatistics};
 use crate::alloc::{FaultCounter, ResidentMemory};
 use crate::domains::latency::Snapshot;
 use crate::ids::{DomainId, Pid};
+use crate::kernel::groups::Usage;
 use crate::kernel::load::{Attached, GroupCounts};
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
@@ -81,6 +83,7 @@ impl<'a> Statistics<'a> {
             line: Line {
                 domains: Vec::with_capacity(domains),
                 process: ProcessStatistics::default(),
+                cgroups: None,
             },
             now: Mark::nothing(domains),
             resident: ResidentMemory::open()?,
@@ -155,8 +158,8 @@ impl<'a> Statistics<'a> {
     /// A reader begins now.
     ///
     /// # Errors
-    /// If the kernel does not tell how long a thread ran.
-    pub fn begin(&mut self, read: &mut Mark) -> Result<()> {
+    /// If the kernel does not answer, or does not tell how long a thread ran.
+    pub fn begin(&mut self, read: &mut Mark, busiest: &mut Busiest) -> Result<()> {
         for (id, shared) in self.domains.iter().enumerate() {
             self.now.counts[id] = shared.counts();
             shared.read_latency(&mut self.now.latency[id]);
@@ -166,12 +169,29 @@ impl<'a> Statistics<'a> {
         self.now.page_faults = self.page_faults();
         self.now.at = Instant::now();
         self.mark(read);
+        self.attached.refresh_gauges()?;
+        busiest.begin(self.groups());
         Ok(())
     }
 
     /// How long each domain thread ran, in microseconds, by [`Statistics::since`].
     pub fn thread_us(&self) -> &[u64] {
         &self.thread_us
+    }
+
+    /// The busiest cgroups since a reader asked last.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn busiest(&self, then: &mut Busiest) -> Result<Cgroups> {
+        self.attached.refresh_gauges()?;
+        Ok(then.since(self.groups()))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (u32, Usage)> {
+        let groups = self.attached.groups();
+        let slots = 0..=self.attached.group_counts().used_slots;
+        slots.filter_map(|slot| Some((slot, groups.usage(slot)?)))
     }
 
     /// What [`Statistics::since`] answered last.

@@ -65,6 +65,7 @@ fn answer(stream: UnixStream) {
         let line = Line {
             domains: vec![of(0, 700), of(1, 900_000)],
             process: ProcessStatistics { rss_kib: 9876, ..ProcessStatistics::default() },
+            cgroups: None,
         };
         let about = About {
             policy: "vruntime".to_owned(),

@@ -265,6 +265,7 @@ mod tests {
             line: Line {
                 domains: vec![of(0, 0, 0), of(1, decided, decided / 4)],
                 process: ProcessStatistics::default(),
+                cgroups: None,
             },
             thread_us: vec![0, decided * 100],
             within: vec![within(0), within(decided)],

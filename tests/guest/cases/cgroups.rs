@@ -2,7 +2,7 @@
 
 use crate::api::cgroups::{Cgroup, shares};
 use crate::api::load::{Hackbench, Hog};
-use crate::api::scheduler::{STATS, Scheduler};
+use crate::api::scheduler::{Program, STATS, Scheduler};
 use crate::api::{process, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
@@ -14,6 +14,7 @@ tests! {
     groups_come_and_go: 90 s on L3X2 ANY_KERNEL;
     groups_have_their_shares: 240 s on L3X2;
     weights_hold_with_any_domains_and_load: 180 s on L3X2;
+    the_busiest_are_shown: 120 s on L3X2;
 }
 
 const LONG: Duration = Duration::from_secs(120);
@@ -141,4 +142,44 @@ pub fn weights_hold_with_any_domains_and_load(_: &Machine) -> Result<()> {
         scheduler.stop()?;
     }
     Ok(())
+}
+
+/// `--stats-cgroups` shows the busiest ones under their names: what they are due and had, and what their
+/// limits did.
+pub fn the_busiest_are_shown(_: &Machine) -> Result<()> {
+    process::renice(0, -20)?;
+    let scheduler = Scheduler::start(&[])?;
+    let (heavy, limited) = (Cgroup::new("heavy")?, Cgroup::new("limited")?);
+    let inner = heavy.child("inner")?;
+    inner.set("cpu.weight", "300")?;
+    limited.set("cpu.max", "20000 100000")?;
+    let monitor = |most| ["--monitor", "1", "--stats-cgroups", most];
+    let json = Program::start(&[&monitor("2")[..], &["--stats-format", "json"]].concat())?;
+    let text = Program::start(&monitor("1"))?;
+    let _hogs = [inner.hogs(3, LONG)?, limited.hogs(2, LONG)?];
+    let line = || -> Option<serde_json::Value> {
+        let shown = json.stdout();
+        let line = serde_json::from_str::<serde_json::Value>(shown.lines().last()?).ok()?;
+        let [first, second] = line["cgroups"].as_array()?.as_slice() else { return None };
+        let shown = first["path"] == "/heavy/inner"
+            && second["path"] == "/limited"
+            && first["weight"] == 300
+            && first["runnable"] == 3
+            && first.get("quota_us").is_none()
+            && second["quota_us"] == 20_000
+            && second["throttles"].as_u64()? > 2
+            && second["throttled_us"].as_u64()? > 0
+            && second["used_us"].as_u64()? > 0
+            && first["share"].as_f64()? > 0.1;
+        shown.then_some(line)
+    };
+    wait_until("both cgroups are shown", LONG, || line().is_some())
+        .with_context(|| format!("{} {}", json.stdout(), json.said()))?;
+    println!("{}", line().map_or_else(String::new, |line| line["cgroups"].to_string()));
+    wait_until("the busiest one is shown as text", LONG, || {
+        text.stdout().lines().any(|line| line.ends_with(" /heavy/inner"))
+    })
+    .with_context(|| text.stdout())?;
+    ensure!(!text.stdout().contains("/limited"), "more than one is shown: {}", text.stdout());
+    scheduler.stop()
 }
