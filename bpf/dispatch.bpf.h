@@ -95,8 +95,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	u32 part;
 	bool own;
 
-	if (!prev || cpuc->gives_way || !(prev->scx.flags & SCX_TASK_QUEUED) ||
-	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+	if (!may_go_on(prev, cpu, cpuc))
 		return false;
 	taskc = task_ctx(prev);
 	if (!taskc || taskc->run_kind != RUN_DECIDED || !taskc->vtime_rate ||

@@ -78,9 +78,15 @@ static struct limit *limit_at(u32 slot)
 	return bpf_map_lookup_elem(&limits, &slot);
 }
 
-u64 ran_by_group(u32 slot);
+u64 sum_of_shards(u32 slot, bool ran);
 int note_limit(u32 slot);
 int forget_limit(u32 slot);
+
+/* The CPU time of tasks of the slot so far (shares.bpf.h). */
+static u64 ran_by_group(u32 slot)
+{
+	return sum_of_shards(slot, true);
+}
 
 static struct group *group_at(u32 slot)
 {

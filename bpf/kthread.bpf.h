@@ -122,7 +122,7 @@ static __always_inline void share_cpu(struct task_struct *p, struct task_ctx *ta
 	else if (before(most, vtime))
 		vtime = most;
 	taskc->policy_vtime = vtime;
-	taskc->vtime_rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
+	taskc->vtime_rate = rate_by_weight(taskc);
 	note_own(cpu);
 	make_ready(p, taskc, domc, cpuc->domain, DSQ_OWN | cpu, slice_ns, enq_flags);
 }

@@ -137,7 +137,7 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 		vtime = taskc->run_kind == RUN_DECIDED ? policy_vtime_now(taskc) :
 							 wakeup_vtime(taskc, domc, cpuc->domain);
 	else
-		rate = VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
+		rate = rate_by_weight(taskc);
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
 	cpuc->run_ns = taskc->started_ns;
 	WRITE_ONCE(cpuc->run_rate, rate);

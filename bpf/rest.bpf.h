@@ -17,6 +17,13 @@
 
 #include "vtime.bpf.h"
 
+/* Whether the running task, its slice used up, may keep `cpu`: it is runnable, and gives way to none. */
+static bool may_go_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc)
+{
+	return prev && !cpuc->gives_way && prev->scx.flags & SCX_TASK_QUEUED &&
+	       bpf_cpumask_test_cpu(cpu, prev->cpus_ptr);
+}
+
 /* The running task goes on with another slice. */
 static void grant(struct task_struct *p, struct task_ctx *taskc, u64 slice)
 {

@@ -258,8 +258,7 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 	struct task_ctx *taskc;
 	u64 slice;
 
-	if (!prev || cpuc->gives_way || !cpuc->running || !(prev->scx.flags & SCX_TASK_QUEUED) ||
-	    !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+	if (!cpuc->running || !may_go_on(prev, cpu, cpuc))
 		return false;
 	taskc = task_ctx(prev);
 	if (!taskc || taskc->is_thread)

@@ -292,8 +292,8 @@ static void add_to_sum(struct group_sum *sum, u64 weight)
 	sum->sum += weight;
 }
 
-/* The runnable tasks of a group, as `struct group_load` has them. */
-__weak u64 load_of_group(u32 slot)
+/* What the shards have of a group, of its loads or of its CPU times, together. */
+__weak u64 sum_of_shards(u32 slot, bool ran)
 {
 	struct group_load *load;
 	u64 all = 0;
@@ -302,9 +302,15 @@ __weak u64 load_of_group(u32 slot)
 	bpf_for(i, 0, nr_shards) {
 		load = group_load_at(i * GROUPS_MAX + slot);
 		if (load)
-			all += READ_ONCE(load->load);
+			all += ran ? READ_ONCE(load->ran_ns) : READ_ONCE(load->load);
 	}
 	return all;
+}
+
+/* The runnable tasks of a group, as `struct group_load` has them. */
+static u64 load_of_group(u32 slot)
+{
+	return sum_of_shards(slot, false);
 }
 
 /* How many tasks of a group count as runnable: 0 if it is not active. */
@@ -331,21 +337,6 @@ static void deactivate_group(struct group_sum *sum, struct active_word *word, u3
 static u64 averaged(u64 average, u64 sample)
 {
 	return average ? (average * (LOAD_AVERAGE - 1) + sample) / LOAD_AVERAGE : sample;
-}
-
-/* The CPU time of a group so far. */
-__weak u64 ran_by_group(u32 slot)
-{
-	struct group_load *load;
-	u64 all = 0;
-	u32 i;
-
-	bpf_for(i, 0, nr_shards) {
-		load = group_load_at(i * GROUPS_MAX + slot);
-		if (load)
-			all += READ_ONCE(load->ran_ns);
-	}
-	return all;
 }
 
 static void measure_group(struct group_sum *sum, u32 slot)

@@ -127,6 +127,12 @@ static void charge(struct task_ctx *taskc, struct task_struct *p, struct cpu_ctx
 		note_service(cpuc, used, true);
 }
 
+/* The rate at which the vtime of a task grows by its effective weight. */
+static u32 rate_by_weight(struct task_ctx *taskc)
+{
+	return VTIME_RATE_ONE * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
+}
+
 /* The vtime of the last decision, advanced by what the task has used since. */
 static u64 policy_vtime_now(struct task_ctx *taskc)
 {
