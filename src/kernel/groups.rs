@@ -65,24 +65,14 @@ impl SharedGroups {
 
     /// The group of a slot; `None` if the slot is free, or its group changes at this moment.
     pub fn group(&self, slot: u32) -> Option<Group> {
-        let at = self.at(slot)?;
-        let id = read!(at.id as AtomicU64);
-        let above = self.at(read!(at.parent as AtomicU32))?;
-        let level = read!(at.level as AtomicU32);
-        let group = Group {
-            id: CgroupId(id),
-            parent: (level > 0).then(|| CgroupId(read!(above.id as AtomicU64))),
-            level,
-            weight: read!(at.weight as AtomicU32),
-            idle: read!(at.idle as AtomicU32) != 0,
-            share: read!(at.share as AtomicU64) as f64 / (1u64 << 32) as f64,
-        };
-        (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
+        // SAFETY: it is the memory of all groups, as long as this is there.
+        unsafe { group(self.0, slot) }
     }
 
     /// What the group of a slot was due and had; `None` as for [`SharedGroups::group`].
     pub fn usage(&self, slot: u32) -> Option<Usage> {
-        let at = self.at(slot)?;
+        // SAFETY: as above.
+        let at = unsafe { group_at(self.0, slot) }?;
         let usage = Usage {
             group: self.group(slot)?,
             limit_ns: Some((read!(at.quota_ns as AtomicU64), read!(at.period_ns as AtomicU64)))
@@ -94,11 +84,38 @@ impl SharedGroups {
         };
         (read!(at.id as AtomicU64) == usage.group.id.0).then_some(usage)
     }
+}
 
-    fn at(&self, slot: u32) -> Option<NonNull<abi::group>> {
-        // SAFETY: the slot is one of the mapping.
-        ((slot as usize) < COUNT).then(|| unsafe { self.0.add(slot as usize) })
-    }
+/// The memory of a slot.
+///
+/// # Safety
+/// `first` is the first group of the memory of all, which outlives the result.
+unsafe fn group_at(first: NonNull<abi::group>, slot: u32) -> Option<NonNull<abi::group>> {
+    // SAFETY: the slot is one of that memory.
+    ((slot as usize) < COUNT).then(|| unsafe { first.add(slot as usize) })
+}
+
+/// The group of a slot; `None` if the slot is free, or its group changes at this moment.
+///
+/// # Safety
+/// `first` is the first group of the memory of all, which is only accessed atomically or by this thread.
+pub unsafe fn group(first: NonNull<abi::group>, slot: u32) -> Option<Group> {
+    // SAFETY: as the caller promises.
+    let at = unsafe { group_at(first, slot) }?;
+    let id = read!(at.id as AtomicU64);
+    let parent = read!(at.parent as AtomicU32);
+    // SAFETY: as above.
+    let above = unsafe { group_at(first, parent) }?;
+    let level = read!(at.level as AtomicU32);
+    let group = Group {
+        id: CgroupId(id),
+        parent: (level > 0).then(|| CgroupId(read!(above.id as AtomicU64))),
+        level,
+        weight: read!(at.weight as AtomicU32),
+        idle: read!(at.idle as AtomicU32) != 0,
+        share: read!(at.share as AtomicU64) as f64 / (1u64 << 32) as f64,
+    };
+    (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
 }
 
 impl Drop for SharedGroups {

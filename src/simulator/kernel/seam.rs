@@ -7,7 +7,8 @@ use super::rings::{Decisions, Notices};
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::seam::{Message, ReadGroup, Seam};
-use crate::ids::{CgroupId, DomainId};
+use crate::ids::DomainId;
+use crate::kernel::groups;
 use crate::policy::Group;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
@@ -44,16 +45,7 @@ impl Memory {
     fn group(&self, slot: u32) -> Option<Group> {
         // SAFETY: the machine owns the memory and outlives its schedulers; nothing else runs while
         // a scheduler reads it.
-        let groups = unsafe { self.1.as_ref() };
-        let group = groups.get(slot as usize).filter(|group| group.id != 0)?;
-        Some(Group {
-            id: CgroupId(group.id),
-            parent: (group.level > 0).then(|| CgroupId(groups[group.parent as usize].id)),
-            level: group.level,
-            weight: group.weight,
-            idle: group.idle != 0,
-            share: group.share as f64 / (1u64 << 32) as f64,
-        })
+        unsafe { groups::group(self.1.cast(), slot) }
     }
 
     /// The memory of a domain, which must exist.
