@@ -145,24 +145,23 @@ impl Names {
     pub fn name(&mut self, cgroups: &mut [Cgroup]) {
         if cgroups.iter().any(|it| !self.paths.contains_key(&it.id.0)) {
             self.paths.clear();
-            let root = self.root.clone();
-            self.read(&root, "/");
+            read_paths(&self.root, "/", &mut self.paths);
         }
         for cgroup in cgroups {
             cgroup.path = self.paths.get(&cgroup.id.0).cloned();
         }
     }
+}
 
-    /// What cannot be read is gone.
-    fn read(&mut self, folder: &Path, path: &str) {
-        let Ok(metadata) = fs::metadata(folder) else { return };
-        self.paths.insert(metadata.ino(), path.to_owned());
-        let below = fs::read_dir(folder).into_iter().flatten().flatten();
-        for entry in below.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
-            let name = entry.file_name();
-            let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
-            self.read(&entry.path(), &path);
-        }
+/// Adds a folder and those below. What cannot be read is gone.
+fn read_paths(folder: &Path, path: &str, paths: &mut BTreeMap<u64, String>) {
+    let Ok(metadata) = fs::metadata(folder) else { return };
+    paths.insert(metadata.ino(), path.to_owned());
+    let below = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in below.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let name = entry.file_name();
+        let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
+        read_paths(&entry.path(), &path, paths);
     }
 }
 

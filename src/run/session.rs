@@ -185,7 +185,8 @@ fn attach(
 /// # Errors
 /// If the kernel's BTF cannot be read.
 fn warn_of_surroundings() -> Result<()> {
-    if probe::hangs_by_core_scheduling(&probe::vmlinux()?) {
+    let btf = probe::vmlinux()?;
+    if probe::hangs_by_core_scheduling(&btf) {
         log::warn!(
             "this kernel hangs if a user turns on core scheduling (PR_SCHED_CORE) while a sched_ext \
              scheduler is attached; use Linux 7.3 or newer, or turn SMT off"
@@ -197,13 +198,13 @@ fn warn_of_surroundings() -> Result<()> {
              scheduler's, and tasks run undecided meanwhile"
         );
     }
-    if probe::misses_idle_cgroups(&probe::vmlinux()?) {
+    if probe::misses_idle_cgroups(&btf) {
         log::info!(
             "this kernel does not tell of changes of cpu.idle: cgroups that are idle now remain so \
              until the scheduler attaches again; Linux 6.19 tells"
         );
     }
-    if !probe::tells_of_limits(&probe::vmlinux()?) {
+    if !probe::tells_of_limits(&btf) {
         log::warn!(
             "this kernel does not tell sched_ext schedulers of cgroups' limits of CPU time (cpu.max), \
              so they do not hold; Linux 6.17 and newer do"

@@ -36,12 +36,17 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How many readers are accepted before the other events are checked again.
 const ACCEPTED_AT_ONCE: usize = 32;
 
+/// Where the next intervals of a reader begin.
+struct Intervals {
+    counts: Mark,
+    cgroups: Busiest,
+}
+
 /// A connected reader, or room for one.
 struct Reader {
     stream: Option<OwnedFd>,
     connection: Connection,
-    read: Mark,
-    busiest: Busiest,
+    since: Intervals,
     /// When it asked last.
     asked: Instant,
 }
@@ -74,8 +79,7 @@ impl StatisticsSocket {
         let readers = listener.iter().flat_map(|_| 0..READERS).map(|_| Reader {
             stream: None,
             connection: Connection::new(bytes),
-            read: Mark::nothing(domains),
-            busiest: Busiest::default(),
+            since: Intervals { counts: Mark::nothing(domains), cgroups: Busiest::default() },
             asked: Instant::now(),
         });
         StatisticsSocket {
@@ -122,14 +126,11 @@ impl StatisticsSocket {
 
     fn serve_reader(&mut self, at: usize, statistics: &mut Statistics<'_>) {
         let StatisticsSocket { readers, about, meta, nothing, .. } = self;
-        let Reader { stream, connection, read, busiest, asked } = &mut readers[at];
+        let Reader { stream, connection, since, asked } = &mut readers[at];
         let Some(open) = stream.as_ref() else { return };
         let answer = |request, output: &mut Vec<u8>| {
             *asked = Instant::now();
-            if request == Request::Cgroups {
-                return respond_with_cgroups(output, statistics, busiest);
-            }
-            respond(request, output, statistics, about, meta, nothing, read)
+            respond(request, output, statistics, about, meta, nothing, since)
         };
         if !matches!(converse(open, connection, answer), Ok(true)) {
             *stream = None;
@@ -174,8 +175,10 @@ impl StatisticsSocket {
         let reader = &mut self.readers[at];
         reader.connection.clear();
         reader.asked = now;
-        reader.stream =
-            statistics.begin(&mut reader.read, &mut reader.busiest).is_ok().then_some(stream);
+        reader.stream = statistics
+            .begin(&mut reader.since.counts, &mut reader.since.cgroups)
+            .is_ok()
+            .then_some(stream);
     }
 }
 
@@ -233,21 +236,11 @@ fn converse(
     }
 }
 
-fn respond_with_cgroups(
-    output: &mut Vec<u8>,
-    statistics: &Statistics<'_>,
-    busiest: &mut Busiest,
-) -> Result<(), Refusal> {
-    let cgroups = statistics.busiest(busiest).map_err(unanswered)?;
-    protocol::respond(output, 0, &cgroups);
-    Ok(())
-}
-
 fn unanswered(error: anyhow::Error) -> Refusal {
     Refusal { errno: libc::EIO, text: format!("{error:#}") }
 }
 
-/// Answers any other request.
+/// Answers a request.
 fn respond(
     request: Request,
     output: &mut Vec<u8>,
@@ -255,7 +248,7 @@ fn respond(
     about: &About,
     meta: &serde_json::Value,
     nothing: &Mark,
-    read: &mut Mark,
+    since: &mut Intervals,
 ) -> Result<(), Refusal> {
     match request {
         Request::Meta => {
@@ -266,17 +259,22 @@ fn respond(
             protocol::respond(output, 0, &about.options);
             return Ok(());
         }
-        Request::Top | Request::Totals | Request::Cgroups => {}
+        Request::Cgroups => {
+            let cgroups = statistics.busiest(&mut since.cgroups).map_err(unanswered)?;
+            protocol::respond(output, 0, &cgroups);
+            return Ok(());
+        }
+        Request::Top | Request::Totals => {}
     }
     let totals = request == Request::Totals;
-    let then = if totals { nothing } else { &*read };
+    let then = if totals { nothing } else { &since.counts };
     let (_, seconds) = statistics.since(then).map_err(unanswered)?;
     let latencies = totals.then(|| statistics.now().latencies());
     let (line, thread_us) = (statistics.line(), statistics.thread_us());
     let reply = Reply { about, seconds, line, thread_us, latencies };
     protocol::respond(output, 0, &reply);
     if !totals {
-        statistics.mark(read);
+        statistics.mark(&mut since.counts);
     }
     Ok(())
 }
