@@ -147,6 +147,13 @@ impl Scheduler {
         self.stats()
     }
 
+    /// The gauge of the next line of statistics.
+    pub fn gauge(&self, field: &str) -> Result<u64> {
+        let stats = self.await_stats(1)?;
+        let line = stats.lines.last().context("no line of statistics")?;
+        line[field].as_u64().with_context(|| format!("no {field} in {line}"))
+    }
+
     /// Where its threads are at this moment, for the report of a failure.
     pub fn plight(&self) -> String {
         let mut text = format!("sched_ext is {}; it said:\n{}", sched_ext::state(), self.said());

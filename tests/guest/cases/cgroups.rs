@@ -22,13 +22,6 @@ const LONG: Duration = Duration::from_secs(120);
 const SETTLING: Duration = Duration::from_secs(4);
 const MEASURED: Duration = Duration::from_secs(6);
 
-/// The gauge of the last line of statistics.
-fn gauge(scheduler: &Scheduler, field: &str) -> Result<u64> {
-    let stats = scheduler.await_stats(1)?;
-    let line = stats.lines.last().context("no line of statistics")?;
-    line[field].as_u64().with_context(|| format!("no {field} in {line}"))
-}
-
 /// Groups are made, nested, filled, changed, emptied by moves and by kills, and removed, under load
 /// and from before attach until after detach. The scheduler knows of each, and forgets each.
 pub fn groups_come_and_go(_: &Machine) -> Result<()> {
@@ -37,7 +30,7 @@ pub fn groups_come_and_go(_: &Machine) -> Result<()> {
     let _hogs = older.hogs(2, LONG)?;
     let scheduler = Scheduler::start(&STATS)?;
     let mut hackbench = Hackbench::start(1, 1_000_000, LONG)?;
-    let before = gauge(&scheduler, "cgroups")?;
+    let before = scheduler.gauge("cgroups")?;
     ensure!(before == 2, "the scheduler knows {before} cgroups, of 2");
     // Otherwise this test waits its turn among forty tasks.
     process::renice(0, -20)?;
@@ -50,7 +43,7 @@ pub fn groups_come_and_go(_: &Machine) -> Result<()> {
             groups.push(inner.child(&format!("leaf{n}"))?);
         }
         wait_until("all cgroups are known", LONG, || {
-            gauge(&scheduler, "cgroups").is_ok_and(|now| now == before + 16)
+            scheduler.gauge("cgroups").is_ok_and(|now| now == before + 16)
         })?;
         let hogs: Vec<Hog> = (0..4).map(|_| Hog::anywhere(LONG)).collect::<Result<_>>()?;
         for (n, group) in groups.iter().enumerate() {
@@ -64,12 +57,12 @@ pub fn groups_come_and_go(_: &Machine) -> Result<()> {
         }
         drop((groups, inner, top, hogs));
         wait_until("all cgroups are forgotten", LONG, || {
-            gauge(&scheduler, "cgroups").is_ok_and(|now| now == before)
+            scheduler.gauge("cgroups").is_ok_and(|now| now == before)
         })?;
-        let outlived = || gauge(&scheduler, "cgroups_outlived").is_ok_and(|left| left == 0);
+        let outlived = || scheduler.gauge("cgroups_outlived").is_ok_and(|left| left == 0);
         wait_until("no task is left in a removed cgroup", LONG, outlived)?;
     }
-    ensure!(gauge(&scheduler, "cgroups_folded")? == 0, "a cgroup had no slot");
+    ensure!(scheduler.gauge("cgroups_folded")? == 0, "a cgroup had no slot");
     ensure!(hackbench.is_running()?, "hackbench has ended");
     let last = Cgroup::new("last")?;
     scheduler.stop()?;

@@ -5,12 +5,12 @@
 //! whose kernel regards the TSC as reliable.
 
 use crate::api::cgroups::Cgroup;
-use crate::api::load::{Hackbench, Hog};
+use crate::api::load::Hackbench;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::wait_until;
 use crate::machine::Machine;
 use crate::suite::tests;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,16 +23,9 @@ tests! {
 const LONG: Duration = Duration::from_secs(120);
 const MEASURED: Duration = Duration::from_secs(5);
 
-/// The CPU time that a cgroup and those below have used.
-fn used(group: &Cgroup) -> Result<Duration> {
-    let stat = group.read("cpu.stat")?;
-    let line = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
-    Ok(Duration::from_micros(line.context("cpu.stat has no usage_usec")?.trim().parse()?))
-}
-
 /// In percent of one CPU, what each of some cgroups uses in a time.
 fn usage(groups: &[&Cgroup], time: Duration) -> Result<Vec<f64>> {
-    let all = || groups.iter().map(|group| used(group)).collect::<Result<Vec<_>>>();
+    let all = || groups.iter().map(|group| group.run_time()).collect::<Result<Vec<_>>>();
     let (before, start) = (all()?, Instant::now());
     thread::sleep(time);
     let (after, elapsed) = (all()?, start.elapsed());
@@ -74,12 +67,6 @@ pub fn hogs_use_what_their_limit_leaves(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-fn gauge(scheduler: &Scheduler, field: &str) -> Result<u64> {
-    let stats = scheduler.await_stats(1)?;
-    let line = stats.lines.last().context("no line of statistics")?;
-    line[field].as_u64().with_context(|| format!("no {field} in {line}"))
-}
-
 /// Throttled tasks go on when they leave their group or when its limit goes, they end when they are
 /// killed, and nothing remains of them. Others do not notice them.
 pub fn throttled_tasks_go_on_and_end(_: &Machine) -> Result<()> {
@@ -92,7 +79,7 @@ pub fn throttled_tasks_go_on_and_end(_: &Machine) -> Result<()> {
     let hogs = group.hogs(16, LONG)?;
     group.set("cpu.max", "1000 1000000")?;
     wait_until("the group is throttled", LONG, || {
-        gauge(&scheduler, "cgroups_throttled").is_ok_and(|groups| groups == 1)
+        scheduler.gauge("cgroups_throttled").is_ok_and(|groups| groups == 1)
     })?;
     let mut hackbench = Hackbench::start(1, 1_000_000, LONG)?;
     // 1,000 us in each second, and some ticks of four CPUs.
@@ -103,23 +90,22 @@ pub fn throttled_tasks_go_on_and_end(_: &Machine) -> Result<()> {
     drop(hackbench);
 
     let other = Cgroup::new("other")?;
-    let runs = |hog: &Hog| -> Result<Duration> { hog.run_time() };
-    let before = runs(&hogs[0])?;
+    let before = hogs[0].run_time()?;
     other.take_in(hogs[0].pid())?;
     wait_until("a task that has left the group runs", LONG, || {
-        runs(&hogs[0]).is_ok_and(|now| now > before + Duration::from_millis(200))
+        hogs[0].run_time().is_ok_and(|now| now > before + Duration::from_millis(200))
     })?;
 
-    let before = used(&group)?;
+    let before = group.run_time()?;
     group.set("cpu.max", "max 100000")?;
     wait_until("the group without its limit runs", LONG, || {
-        used(&group).is_ok_and(|now| now > before + Duration::from_secs(2))
+        group.run_time().is_ok_and(|now| now > before + Duration::from_secs(2))
     })?;
-    ensure!(gauge(&scheduler, "cgroups_throttled")? == 0, "a group is throttled without a limit");
+    ensure!(scheduler.gauge("cgroups_throttled")? == 0, "a group is throttled without a limit");
 
     group.set("cpu.max", "1000 1000000")?;
     wait_until("the group is throttled again", LONG, || {
-        gauge(&scheduler, "cgroups_throttled").is_ok_and(|groups| groups == 1)
+        scheduler.gauge("cgroups_throttled").is_ok_and(|groups| groups == 1)
     })?;
     group.kill()?;
     wait_until("all that was killed has ended", LONG, || {
@@ -127,7 +113,7 @@ pub fn throttled_tasks_go_on_and_end(_: &Machine) -> Result<()> {
     })?;
     drop((hogs, group, other));
     wait_until("no group has a limit", LONG, || {
-        gauge(&scheduler, "cgroups_limited").is_ok_and(|groups| groups == 0)
+        scheduler.gauge("cgroups_limited").is_ok_and(|groups| groups == 0)
     })?;
     scheduler.stop()
 }
