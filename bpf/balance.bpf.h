@@ -60,10 +60,10 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 }
 
 /*
- * The sum of the weights of a queue, estimated from its first tasks. Not inlined, for the verifier:
- * move_task() says why (decisions.bpf.h).
+ * The sum of the weights of a queue, estimated from its first tasks. Global, so that the verifier
+ * checks it once.
  */
-static __noinline u64 weight_of(u64 dsq)
+__weak u64 weight_of(u64 dsq)
 {
 	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
 	struct bpf_iter_scx_dsq it;

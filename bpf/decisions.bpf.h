@@ -120,7 +120,7 @@ static void bounce(struct task_struct *p, struct task_ctx *taskc, struct domain_
 	struct domain_ctx *notified_domc = domain_at(taskc->notified);
 
 	count(&domc->counts.bounced);
-	if (notified_domc && !notify(p, taskc, notified_domc, taskc->notified, flags_again(taskc)))
+	if (notified_domc && !notify(p, taskc, taskc->notified, flags_again(taskc)))
 		note_unnotified(taskc, notified_domc);
 }
 

@@ -148,8 +148,8 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	taskc->notified = d;
 	taskc->waits_on = dsq;
 	note_work(domc);
-	urgent = enq_flags & SCX_ENQ_WAKEUP && is_urgent(taskc, domc, d);
-	if (notify(p, taskc, domc, d, flags))
+	urgent = enq_flags & SCX_ENQ_WAKEUP && is_urgent(taskc, d);
+	if (notify(p, taskc, d, flags))
 		count(&domc->counts.queued);
 	else
 		note_unnotified(taskc, domc);
@@ -262,7 +262,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	if (why == GIVES_WAY_YIELDS)
-		give_up_net_slice(p, taskc, bound ? DSQ_BOUND | cpu : DSQ_WAITING | queue);
+		give_up_net_slice(taskc, bound ? DSQ_BOUND | cpu : DSQ_WAITING | queue);
 	wait_for_decision(p, taskc, domc, d, queue, cpu, bound, enq_flags);
 }
 

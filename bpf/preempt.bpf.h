@@ -75,13 +75,16 @@ static u64 vtime_passed(struct domain_ctx *domc, u64 since_ns)
  * The key of a task as it wakes up: that of its last decision, moved on by what it has used. It is its
  * maximum lag before the virtual time at most. A task that is ahead of virtual time pays for that by
  * its sleep: without this it would be ahead of tasks that have a CPU each for ever.
+ *
+ * Global, so that the verifier checks it once.
  */
-static u64 wakeup_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
+__weak u64 wakeup_vtime(struct task_ctx *taskc __arg_nonnull, u32 d)
 {
+	struct domain_ctx *domc = domain_at(d);
 	u64 now = virtual_time_of(taskc, d), earliest = now - taskc->stands_max_lag;
 	u64 vtime = policy_vtime_now(taskc);
 
-	if (before(now, vtime)) {
+	if (domc && before(now, vtime)) {
 		vtime -= vtime_passed(domc, taskc->started_ns);
 		return before(vtime, now) ? now : vtime;
 	}
@@ -135,7 +138,7 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 	vtime = now;
 	if (rate && taskc->decided_by == cpuc->domain)
 		vtime = taskc->run_kind == RUN_DECIDED ? policy_vtime_now(taskc) :
-							 wakeup_vtime(taskc, domc, cpuc->domain);
+							 wakeup_vtime(taskc, cpuc->domain);
 	else
 		rate = rate_by_weight(taskc);
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
@@ -360,16 +363,21 @@ static bool is_hurried(struct domain_ctx *domc, u64 now)
 
 /*
  * Whether a task that wakes up, and for which domain `d` has to decide, is urgent: a running task
- * would give way to it. The domain thread then gets a CPU at once, or is the next to get one.
+ * would give way to it. The domain thread then gets a CPU at once, or is the next to get one. Global,
+ * so that the verifier checks it once.
  */
-static bool is_urgent(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
+__weak bool is_urgent(struct task_ctx *taskc __arg_nonnull, u32 d)
 {
-	u64 ran_ns = scx_bpf_now() - domc->activated_ns;
+	struct domain_ctx *domc = domain_at(d);
 	struct overtaker it;
+	u64 ran_ns;
 
+	if (!domc)
+		return false;
+	ran_ns = scx_bpf_now() - domc->activated_ns;
 	if (no_preempt || !taskc->overtakes || taskc->decided_by != d ||
 	    (taskc->by_message && (s64)ran_ns < (s64)HURRY_MESSAGE_NS) ||
-	    others_come_first(domc, d, wakeup_vtime(taskc, domc, d)))
+	    others_come_first(domc, d, wakeup_vtime(taskc, d)))
 		return false;
 	it = overtaker(taskc, domc, d);
 	if (!domc->urgent || before(it.vtime, domc->urgent_vtime)) {

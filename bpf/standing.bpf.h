@@ -109,7 +109,7 @@ static s32 cpu_to_overtake(struct task_struct *p, struct task_ctx *taskc, s32 pr
 	it = overtaker(taskc, domc, taskc->home);
 	cpu = cpu_to_preempt(p, taskc->home, prev_cpu, bpf_get_smp_processor_id(), &it);
 	if ((cpu < 0 && it.later_cpu < 0) ||
-	    others_come_first(domc, taskc->home, wakeup_vtime(taskc, domc, taskc->home)))
+	    others_come_first(domc, taskc->home, wakeup_vtime(taskc, taskc->home)))
 		return -1;
 	if (cpu < 0) {
 		set_alarm(it.later_cpu, it.later_ns);
@@ -149,7 +149,7 @@ static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
 	bool overtakes = overtake(taskc, domc, d, cpu);
 
 	taskc->stands--;
-	taskc->policy_vtime = wakeup_vtime(taskc, domc, d);
+	taskc->policy_vtime = wakeup_vtime(taskc, d);
 	count(&domc->counts.standing);
 	make_ready(p, taskc, domc, d, overtakes ? DSQ_OVERTAKES | d : DSQ_READY | queue,
 		   taskc->slice_ns, enq_flags);

@@ -37,7 +37,7 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 			if (!taskc || taskc->asked_seq == taskc->seq ||
 			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 				continue;
-			asked = notify(p, taskc, domc, d, flags_again(taskc));
+			asked = notify(p, taskc, d, flags_again(taskc));
 			if (asked)
 				taskc->asked_seq = taskc->seq;
 			break;

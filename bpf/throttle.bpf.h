@@ -260,7 +260,7 @@ static void note_released(struct task_struct *p, struct task_ctx *taskc)
 	if (!domc)
 		return;
 	note_work(domc);
-	if (notify(p, taskc, domc, d, flags_again(taskc)))
+	if (notify(p, taskc, d, flags_again(taskc)))
 		count(&domc->counts.queued);
 	else
 		note_unnotified(taskc, domc);

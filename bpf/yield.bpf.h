@@ -87,14 +87,13 @@ static __noinline bool head_has_yielded(u64 dsq)
  * The task has yielded on `cpu`, in a slice that was decided: it pays for what it gives up. READY
  * number `queue` is where it will be ready.
  */
-static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 queue, s32 cpu)
+static void give_up_slice(struct task_ctx *taskc, u32 queue, s32 cpu)
 {
 	u64 most = slice_ns * taskc->vtime_rate / VTIME_RATE_ONE, vtime = policy_vtime_now(taskc);
 	u64 distance = last_vtime(DSQ_READY | queue, last_vtime(DSQ_OWN | cpu, vtime)) - vtime;
 
 	taskc->used_ns +=
 		distance < most ? distance * VTIME_RATE_ONE / taskc->vtime_rate : slice_ns;
-	return 0;
 }
 
 /*
@@ -104,8 +103,11 @@ static __noinline int give_up_slice(struct task_ctx *taskc __arg_nonnull, u32 qu
  *     had gone on.
  * 0: it needs a decision. That is so too while its thread is stopped: the tasks that wait for it
  * would wait for this one as well.
+ *
+ * Global, so that the verifier checks it once.
  */
-static u64 slice_after_giving_way(struct task_ctx *taskc, u32 d, u32 queue, s32 cpu, u32 why)
+__weak u64 slice_after_giving_way(struct task_ctx *taskc __arg_nonnull, u32 d, u32 queue, s32 cpu,
+				  u32 why)
 {
 	struct domain_ctx *domc = domain_at(d);
 
@@ -132,14 +134,15 @@ static u64 slice_after_giving_way(struct task_ctx *taskc, u32 d, u32 queue, s32 
 
 /*
  * The same for the safety net: a task that has yielded waits behind all that do, or a slice later
- * than it stood.
+ * than it stood. Global, so that the verifier checks it once.
  */
-static void give_up_net_slice(struct task_struct *p, struct task_ctx *taskc, u64 dsq)
+__weak int give_up_net_slice(struct task_ctx *taskc __arg_nonnull, u64 dsq)
 {
 	u64 most = taskc->vtime + slice_ns * WEIGHT_NICE_0 / (taskc->weight ?: WEIGHT_NICE_0);
 	u64 last = last_vtime(dsq, taskc->vtime);
 
 	taskc->vtime = before(last, most) ? last : most;
+	return 0;
 }
 
 #endif /* MANYLAND_YIELD_BPF_H */

@@ -13,19 +13,21 @@ use std::thread;
 use std::time::Duration;
 
 tests! {
-    a_cpu_goes_and_comes: 180 s on L3X2;
-    a_cpu_goes_and_comes_again_and_again: 180 s on L3X2;
-    a_domain_goes_and_comes: 180 s on L3X2;
-    it_ends_when_asked_while_the_machine_changes: 90 s on L3X2;
+    a_cpu_goes_and_comes: 360 s on L3X2;
+    a_cpu_goes_and_comes_again_and_again: 360 s on L3X2;
+    a_domain_goes_and_comes: 360 s on L3X2;
+    it_ends_when_asked_while_the_machine_changes: 180 s on L3X2;
 }
 
 /// For an attachment under load.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// A CPU goes and comes back under load.
 pub fn a_cpu_goes_and_comes(_: &Machine) -> Result<()> {
-    let scheduler = Scheduler::start(&[])?;
     let mut hackbench = Hackbench::start(1, 1_000_000, LIMIT * 2)?;
+    // The scheduler inherits it: otherwise loading it takes its turn among forty tasks.
+    process::renice(0, -20)?;
+    let scheduler = Scheduler::start(&[])?;
     let last = cpus::online()?.iter().last().context("no CPU is online")?;
     let gone = after(&scheduler, || Offline::take(last))??;
     after(&scheduler, || drop(gone))?;
