@@ -264,8 +264,8 @@ static void note_released(struct task_struct *p, struct task_ctx *taskc)
 		count(&domc->counts.queued);
 	else
 		note_unnotified(taskc, domc);
-	if (waits_bound(taskc))
-		kick_if_idle(taskc->waits_on & ~DSQ_KIND);
+	/* As ops.enqueue does: a thread that is stopped has no CPU ask for work. */
+	kick_if_idle(waits_bound(taskc) ? (s32)(taskc->waits_on & ~DSQ_KIND) : scx_bpf_task_cpu(p));
 }
 
 /*

@@ -149,6 +149,7 @@ impl Guest {
         let monitor = Monitor::new()?;
         // tools/boot dies with the thread that starts it, and QEMU with tools/boot. The two are a
         // group of their own.
+        let accel = if machine.accel.is_empty() { vec![] } else { vec!["--accel", machine.accel] };
         let mut process = Command::new(tool("boot"))
             .arg("--kernel")
             .arg(&image.kernel)
@@ -160,6 +161,7 @@ impl Guest {
             .args(["--swap", &machine.swap_mib.to_string()])
             .args(["--empty-sockets", &machine.empty_sockets.to_string()])
             .args(["--append", machine.parameters])
+            .args(accel)
             .arg("--console")
             .arg(&console_log)
             .arg("--monitor")

@@ -20,6 +20,8 @@ pub struct Machine {
     pub empty_sockets: u32,
     /// Parameters of the kernel.
     pub parameters: &'static str,
+    /// The accelerator, as `tools/boot --accel` takes it; empty: the best that there is.
+    pub accel: &'static str,
     /// Whether its tests run only when asked for.
     pub on_demand: bool,
 }
@@ -35,6 +37,7 @@ pub const L3X1: Machine = Machine {
     swap_mib: 0,
     empty_sockets: 0,
     parameters: "",
+    accel: "",
     on_demand: false,
 };
 
@@ -49,6 +52,7 @@ pub const L3X2: Machine = Machine {
     swap_mib: 0,
     empty_sockets: 0,
     parameters: "",
+    accel: "",
     on_demand: false,
 };
 
@@ -62,8 +66,10 @@ pub const SPARE: Machine = Machine { name: "spare", empty_sockets: 2, ..L3X2 };
 /// The same with a CPU kept from all schedulers since boot.
 pub const ISOLCPUS: Machine = Machine { name: "isolcpus", parameters: "isolcpus=3", ..L3X2 };
 
-/// The same with a TSC that the kernel regards as reliable, so that its clocks do not jump.
-pub const TSC: Machine = Machine { name: "tsc", parameters: "tsc=reliable", ..L3X2 };
+/// The same with clocks that count instructions and do not jump, so that what tasks get of a CPU does
+/// not depend on what else the host does.
+pub const COUNTED: Machine =
+    Machine { name: "counted", parameters: "tsc=reliable", accel: "icount", ..L3X2 };
 
 /// The same on whatever kernel is asked for (`make test-kernels`).
 pub const ANY_KERNEL: Machine = Machine { name: "any_kernel", on_demand: true, ..L3X2 };
@@ -85,6 +91,7 @@ pub const L3X4: Machine = Machine {
     swap_mib: 0,
     empty_sockets: 0,
     parameters: "",
+    accel: "",
     on_demand: false,
 };
 
@@ -100,12 +107,13 @@ pub const LARGE: Machine = Machine {
     swap_mib: 0,
     empty_sockets: 0,
     parameters: "",
+    accel: "",
     on_demand: true,
 };
 
 /// The machines of [`crate::cases`], in the sequence in which their guests are booted.
 pub const ALL: [&Machine; 10] =
-    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &TSC, &SLOW, &LARGE, &ANY_KERNEL, &MALFORMED];
+    [&L3X1, &L3X2, &L3X4, &SPARE, &ISOLCPUS, &COUNTED, &SLOW, &LARGE, &ANY_KERNEL, &MALFORMED];
 
 impl Machine {
     pub fn cpus(&self) -> u32 {

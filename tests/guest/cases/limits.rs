@@ -1,8 +1,10 @@
 //! cpu.max: what groups of tasks get of the CPUs when the CPU controller limits them.
 //!
-//! Where the TSC is unstable, as in a guest without KVM, the clock of a CPU that is idle while tasks
-//! are throttled jumps, and `cpu.stat` counts that as use. So what is used is measured on a machine
-//! whose kernel regards the TSC as reliable.
+//! What is used is measured on a machine whose clocks count instructions:
+//! - where the TSC is unstable, as in a guest without KVM, the clock of a CPU that is idle while tasks
+//!   are throttled jumps, and `cpu.stat` counts that as use;
+//! - on a busy host a guest's CPUs stand still for tens of milliseconds, and what a group could not
+//!   use in its period is lost.
 
 use crate::api::cgroups::Cgroup;
 use crate::api::load::Hackbench;
@@ -16,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 tests! {
-    hogs_use_what_their_limit_leaves: 120 s on TSC;
-    throttled_tasks_go_on_and_end: 120 s on TSC ANY_KERNEL;
+    hogs_use_what_their_limit_leaves: 500 s on COUNTED;
+    throttled_tasks_go_on_and_end: 500 s on COUNTED ANY_KERNEL;
 }
 
 const LONG: Duration = Duration::from_secs(120);
@@ -35,11 +37,10 @@ fn usage(groups: &[&Cgroup], time: Duration) -> Result<Vec<f64>> {
     Ok(after.iter().zip(&before).map(percent).collect())
 }
 
-/// What is due, or up to a tenth more: at most two periods of a tenth of a second and the debt of
-/// four ticks are more than the share of five seconds. On a busy host a guest's CPUs stand still for
-/// tens of milliseconds, and what the group could not use then is lost: a fifth.
+/// What is due, or a twentieth less or more: one period of a tenth of a second and the debt of four
+/// ticks may be more or less than the share of five seconds.
 fn is_about(usage: f64, due: f64) -> bool {
-    usage > due * 0.8 && usage < due * 1.1
+    (usage / due - 1.0).abs() < 0.05
 }
 
 /// A group of hogs uses what its limit leaves, less than a CPU or more, and so does one that is
@@ -60,7 +61,7 @@ pub fn hogs_use_what_their_limit_leaves(_: &Machine) -> Result<()> {
         let [all, part] = usage(&[&group, &part], MEASURED)?[..] else { unreachable!() };
         println!("cpu.max {limit}: {all:.1} % of a CPU, of these {part:.1} with a limit of 20");
         ensure!(is_about(all, due), "with cpu.max {limit}, the hogs use {all:.1} % of a CPU");
-        ensure!(part < 22.0, "the inner group uses {part:.1} % of a CPU, of 20");
+        ensure!(part < 21.0, "the inner group uses {part:.1} % of a CPU, of 20");
     }
     scheduler.send(Signal::SIGCONT)?;
     drop((part, rest, group));
