@@ -53,6 +53,17 @@ impl Cgroup {
         self.set("cgroup.procs", &pid.to_string())
     }
 
+    /// Takes in this thread alone, if the cgroup is a threaded one below that of its process.
+    pub fn take_in_this_thread(&self) -> Result<()> {
+        self.set("cgroup.threads", &nix::unistd::gettid().to_string())
+    }
+
+    /// Lets a process go back to the root.
+    pub fn leave(pid: i32) -> Result<()> {
+        let path = Path::new(ROOT).join("cgroup.procs");
+        fs::write(path, pid.to_string()).with_context(|| format!("{pid} cannot go to the root"))
+    }
+
     /// Hogs that may run anywhere, in this cgroup.
     pub fn hogs(&self, count: usize, limit: Duration) -> Result<Vec<Hog>> {
         let hogs: Vec<Hog> = (0..count).map(|_| Hog::anywhere(limit)).collect::<Result<_>>()?;
@@ -84,9 +95,21 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = self.kill();
-        let is_empty = || fs::remove_dir(&self.path).is_ok();
-        let _ = wait_until("a cgroup is empty", Duration::from_secs(10), is_empty);
+        let is_gone = || {
+            remove_with_children(&self.path);
+            !self.path.exists()
+        };
+        let _ = wait_until("a cgroup is empty", Duration::from_secs(10), is_gone);
     }
+}
+
+/// Removes a cgroup and those below, of which each must be empty.
+fn remove_with_children(path: &Path) {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_with_children(&entry.path());
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// The CPU time of hogs over some time, for each list of hogs in percent of one CPU.

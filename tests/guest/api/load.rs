@@ -5,9 +5,12 @@ use super::{cpus, process, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sched::sched_getcpu;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use scx_manyland::cpuset::CpuSet;
 use scx_manyland::ids::CpuId;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -282,6 +285,7 @@ impl Hackbench {
     pub fn start(groups: u32, loops: u32, limit: Duration) -> Result<Hackbench> {
         let process = Command::new("hackbench")
             .args(["-g", &groups.to_string(), "-l", &loops.to_string()])
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -296,6 +300,7 @@ impl Hackbench {
             .args(["-c", command])
             .arg(folder)
             .arg(groups.to_string())
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -321,10 +326,10 @@ impl Hackbench {
     }
 }
 
-/// Its children see that it has gone and go too, or are killed by the agent after the test.
+/// Its children do not see that it has gone, so the whole group of processes is killed.
 impl Drop for Hackbench {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        let _ = killpg(Pid::from_raw(self.process.id() as i32), Signal::SIGKILL);
         let _ = self.process.wait();
     }
 }

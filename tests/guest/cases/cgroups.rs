@@ -7,6 +7,7 @@ use crate::api::{process, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ tests! {
     groups_have_their_shares: 240 s on L3X2;
     weights_hold_with_any_domains_and_load: 180 s on L3X2;
     the_busiest_are_shown: 120 s on L3X2;
+    no_count_leaks: 180 s on L3X2 ANY_KERNEL;
+    thousands_of_groups: 900 s on SLOW;
 }
 
 const LONG: Duration = Duration::from_secs(120);
@@ -174,5 +177,127 @@ pub fn the_busiest_are_shown(_: &Machine) -> Result<()> {
     })
     .with_context(|| text.stdout())?;
     ensure!(!text.stdout().contains("/limited"), "more than one is shown: {}", text.stdout());
+    scheduler.stop()
+}
+
+/// So many tasks may be runnable while all is quiet: this test, the scheduler, the kernel's own.
+const QUIET: u64 = 8;
+
+/// Waits until the scheduler knows so many cgroups, and nothing of those that were removed.
+fn await_quiet(scheduler: &Scheduler, cgroups: u64) -> Result<()> {
+    let mut last = String::new();
+    let quiet = || {
+        let fields = ["cgroups", "cgroups_runnable", "cgroups_outlived"];
+        let [now, runnable, outlived] = fields.map(|field| scheduler.gauge(field).unwrap_or(999));
+        last = format!("{now} cgroups, {runnable} runnable tasks, {outlived} outlived");
+        now == cgroups && runnable <= QUIET && outlived == 0
+    };
+    let result = wait_until("all counts are those of a quiet machine", LONG, quiet);
+    result.with_context(|| format!("{last}; {cgroups} cgroups are left"))
+}
+
+/// Runs something with two threads of this process in cgroups of their own, one of which computes.
+fn in_threaded_groups(of: &Cgroup, run: impl FnOnce(&[Cgroup; 2]) -> Result<()>) -> Result<()> {
+    let groups = [of.child("one")?, of.child("two")?];
+    for group in &groups {
+        group.set("cgroup.type", "threaded")?;
+    }
+    of.take_in(std::process::id() as i32)?;
+    let stop = AtomicBool::new(false);
+    let result = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let entered = groups[0].take_in_this_thread();
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            entered
+        });
+        let result = groups[1].take_in_this_thread().and_then(|()| run(&groups));
+        stop.store(true, Ordering::Relaxed);
+        result.and(other.join().expect("the thread does not panic"))
+    });
+    Cgroup::leave(std::process::id() as i32)?;
+    result
+}
+
+fn attached(scheduler: &Option<Scheduler>) -> Result<&Scheduler> {
+    scheduler.as_ref().context("no scheduler is attached")
+}
+
+/// The scheduler detaches, and attaches again.
+fn restart(scheduler: &mut Option<Scheduler>) -> Result<()> {
+    scheduler.take().context("no scheduler is attached")?.stop()?;
+    *scheduler = Some(Scheduler::start(&STATS)?);
+    Ok(())
+}
+
+/// Cgroups thirty levels deep, threads of one process in several, tasks that are frozen, moved and
+/// killed, the controller switched off and on below them, while the scheduler detaches and attaches
+/// under load: no count of it is left when all is quiet.
+pub fn no_count_leaks(_: &Machine) -> Result<()> {
+    process::renice(0, -20)?;
+    let mut scheduler = Some(Scheduler::start(&STATS)?);
+    let before = attached(&scheduler)?.gauge("cgroups")?;
+    for round in 0..2 {
+        let hackbench = Hackbench::start(1, 1_000_000, LONG)?;
+        let mut levels = vec![Cgroup::new("deep")?];
+        for level in 1..30 {
+            let next = levels.last().context("a level")?.child(&format!("level{level}"))?;
+            next.set("cpu.weight", &(100 * level).to_string())?;
+            levels.push(next);
+        }
+        let deepest = levels.last().context("a level")?;
+        let hogs = deepest.hogs(3, LONG)?;
+        wait_until("a task thirty levels down runs", LONG, || {
+            hogs[0].run_time().is_ok_and(|time| time > Duration::from_millis(50))
+        })?;
+        let threaded = Cgroup::new("threaded")?;
+        in_threaded_groups(&threaded, |groups| {
+            groups[0].set("cpu.weight", "400")?;
+            threaded.set("cgroup.subtree_control", "-cpu")?;
+            threaded.set("cgroup.subtree_control", "+cpu")?;
+            groups[0].set("cpu.weight", "300")
+        })?;
+        drop(threaded);
+        levels[15].set("cgroup.freeze", "1")?;
+        let aside = levels[3].child("aside")?;
+        aside.take_in(hogs[1].pid())?;
+        if round == 1 {
+            restart(&mut scheduler)?;
+        }
+        levels[15].set("cgroup.freeze", "0")?;
+        levels[0].kill()?;
+        drop((hogs, hackbench, aside, levels));
+        await_quiet(attached(&scheduler)?, before)?;
+    }
+    scheduler.context("no scheduler is attached")?.stop()
+}
+
+/// Five thousand cgroups, of which forty compete: each has its share, and none is left in the end.
+pub fn thousands_of_groups(_: &Machine) -> Result<()> {
+    process::renice(0, -20)?;
+    let scheduler = Scheduler::start(&STATS)?;
+    let before = scheduler.gauge("cgroups")?;
+    let parent = Cgroup::new("parent")?;
+    let groups =
+        (0..5000).map(|n| parent.child(&format!("group{n}"))).collect::<Result<Vec<_>>>()?;
+    wait_until("all cgroups are known", LONG, || {
+        scheduler.gauge("cgroups").is_ok_and(|now| now == before + 5001)
+    })?;
+    for group in groups.iter().step_by(250) {
+        group.set("cpu.weight", "400")?;
+    }
+    let limit = 3 * LONG;
+    let heavy = groups.iter().step_by(250).map(|group| group.hogs(1, limit));
+    let heavy = heavy.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
+    let light = groups.iter().skip(1).step_by(250).map(|group| group.hogs(1, limit));
+    let light = light.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
+    thread::sleep(SETTLING);
+    let had = shares(&[&heavy, &light], 3 * MEASURED)?;
+    println!("twenty cgroups of weight 400 had {:.0} %, twenty of 100 {:.0} %", had[0], had[1]);
+    ensure!(had[0] > 2.0 * had[1], "{had:?}");
+    ensure!(scheduler.gauge("cgroups_folded")? == 0, "a cgroup had no slot");
+    drop((heavy, light, groups, parent));
+    await_quiet(&scheduler, before)?;
     scheduler.stop()
 }
