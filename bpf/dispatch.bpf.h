@@ -242,11 +242,13 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
  */
 static void forfeit_lag(struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
+	struct domain_ctx *domc = domain_at(cpuc->domain);
 	u64 now, vtime = policy_vtime_now(taskc);
 
-	if (!taskc->vtime_rate || taskc->decided_by != cpuc->domain)
+	if (!domc || !taskc->vtime_rate || taskc->decided_by != cpuc->domain)
 		return;
-	now = cpuc->runs_bound ? cpuc->bound.policy_vtime : virtual_time_of(taskc, cpuc->domain);
+	now = cpuc->runs_bound ? cpuc->bound.policy_vtime :
+				 virtual_time_of(taskc, domc, cpuc->domain);
 	if (before(vtime, now))
 		taskc->used_ns += (now - vtime) * VTIME_RATE_ONE / taskc->vtime_rate;
 }

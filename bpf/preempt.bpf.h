@@ -54,9 +54,10 @@ static u64 late_by(u32 rate)
 }
 
 /* The policy's virtual time for a task of domain `d`: that of its crowd, if it is of one. */
-static u64 virtual_time_of(struct task_ctx *taskc, u32 d)
+static u64 virtual_time_of(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
-	return policy_vtime_of(d, taskc->in_part ? nr_domains + taskc->in_part - 1 : d, -1);
+	return taskc->in_part ? policy_vtime_of(d, nr_domains + taskc->in_part - 1, -1) :
+				domc->policy_vtime;
 }
 
 /*
@@ -81,10 +82,13 @@ static u64 vtime_passed(struct domain_ctx *domc, u64 since_ns)
 __weak u64 wakeup_vtime(struct task_ctx *taskc __arg_nonnull, u32 d)
 {
 	struct domain_ctx *domc = domain_at(d);
-	u64 now = virtual_time_of(taskc, d), earliest = now - taskc->stands_max_lag;
-	u64 vtime = policy_vtime_now(taskc);
+	u64 now, earliest, vtime = policy_vtime_now(taskc);
 
-	if (domc && before(now, vtime)) {
+	if (!domc)
+		return vtime;
+	now = virtual_time_of(taskc, domc, d);
+	earliest = now - taskc->stands_max_lag;
+	if (before(now, vtime)) {
 		vtime -= vtime_passed(domc, taskc->started_ns);
 		return before(vtime, now) ? now : vtime;
 	}
@@ -97,7 +101,7 @@ __weak u64 wakeup_vtime(struct task_ctx *taskc __arg_nonnull, u32 d)
  */
 static u64 overtaking_vtime(struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
 {
-	u64 earliest = virtual_time_of(taskc, d) - taskc->stands_max_lag;
+	u64 earliest = virtual_time_of(taskc, domc, d) - taskc->stands_max_lag;
 	u64 vtime = policy_vtime_now(taskc) - vtime_passed(domc, taskc->started_ns);
 
 	return before(vtime, earliest) ? earliest : vtime;

@@ -175,8 +175,7 @@ s32 BPF_STRUCT_OPS(manyland_init_task, struct task_struct *p, struct scx_init_ta
 }
 
 /*
- * The task joins the scheduler. It starts level with its domain, and its usual burst is a slice
- * until it has shown shorter ones.
+ * The task joins the scheduler. It starts level with its domain.
  */
 void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 {
@@ -185,7 +184,7 @@ void BPF_STRUCT_OPS(manyland_enable, struct task_struct *p)
 
 	if (!taskc)
 		return;
-	taskc->usual_ns = slice_ns;
+	taskc->usual_ns = usual_unknown();
 	weigh(p, taskc);
 	domc = domain_at(taskc->home);
 	if (domc)

@@ -65,7 +65,7 @@ static __noinline struct task_ctx *begin_again(struct task_struct *p, u32 d)
 	begin_task(p, taskc);
 	enter_group(taskc, slot_of(cgroup_of_task(p)));
 	set_home(taskc, d < nr_domains ? d : 0);
-	taskc->usual_ns = slice_ns;
+	taskc->usual_ns = usual_unknown();
 	return taskc;
 }
 

@@ -140,12 +140,22 @@ static u64 policy_vtime_now(struct task_ctx *taskc)
 	       (taskc->used_ns - taskc->policy_vtime_used_ns) * taskc->vtime_rate / VTIME_RATE_ONE;
 }
 
-/* The task goes to sleep. What it has used since it last slept makes a fourth of the average. */
+/* `usual_ns` of a task that has not slept yet: it counts as one that uses its slices. */
+static u64 usual_unknown(void)
+{
+	return slice_ns + 1;
+}
+
+/*
+ * The task goes to sleep. What it has used since it last slept makes a fourth of the average, and all of
+ * it the first time.
+ */
 static void end_burst(struct task_ctx *taskc)
 {
 	u64 burst = taskc->burst_ns < slice_ns ? taskc->burst_ns : slice_ns;
 
-	taskc->usual_ns = taskc->usual_ns / 4 * 3 + burst / 4;
+	taskc->usual_ns =
+		taskc->usual_ns == usual_unknown() ? burst : taskc->usual_ns / 4 * 3 + burst / 4;
 	taskc->burst_ns = 0;
 }
 
