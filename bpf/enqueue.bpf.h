@@ -257,8 +257,9 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 		resume(p, taskc, domc, d, queue, bound ? cpu : -1, rest, enq_flags);
 		return;
 	}
-	if (enq_flags & SCX_ENQ_WAKEUP && !bound && stands(p, taskc, domc, d)) {
-		stand(p, taskc, domc, d, queue, enq_flags);
+	if (enq_flags & SCX_ENQ_WAKEUP && (!bound || may_stand_bound(p, cpu)) &&
+	    stands(p, taskc, domc, d)) {
+		stand(p, taskc, domc, d, queue, bound ? cpu : -1, enq_flags);
 		return;
 	}
 	if (why == GIVES_WAY_YIELDS)

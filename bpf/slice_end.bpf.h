@@ -21,10 +21,10 @@
 #include "preempt.bpf.h"
 
 /*
- * Fills `to` for the first task of READY of domain `d`. Answers whether there is one that has woken
- * up and not run since.
+ * Fills `to` for the first task of a queue of ready tasks of domain `d`. Answers whether there is one
+ * that has woken up and not run since.
  */
-static __noinline bool first_overtaker(u32 d, struct overtaker *to)
+static __noinline bool first_overtaker(u64 dsq, u32 d, struct overtaker *to)
 {
 	struct domain_ctx *domc = domain_at(d);
 	struct task_struct *p = NULL;
@@ -34,7 +34,7 @@ static __noinline bool first_overtaker(u32 d, struct overtaker *to)
 
 	/* Queues and masks are under RCU. A timer implies it, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
-	if (!bpf_iter_scx_dsq_new(&it, DSQ_READY | d, 0)) {
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
 		p = bpf_iter_scx_dsq_next(&it);
 		taskc = p ? task_ctx(p) : NULL;
 		if (domc && taskc && taskc->overtakes && !taskc->burst_ns) {
@@ -76,7 +76,9 @@ __weak int check_slice(s32 cpu)
 		end_slice(cpu, cpuc);
 		return 0;
 	}
-	if (!no_preempt && !cpuc->dedicated && first_overtaker(cpuc->domain, &to)) {
+	if (!no_preempt && !cpuc->dedicated &&
+	    (first_overtaker(DSQ_OWN | cpu, cpuc->domain, &to) ||
+	     first_overtaker(DSQ_READY | cpuc->domain, cpuc->domain, &to))) {
 		if (would_give_way(cpuc, &to)) {
 			count(&domc->counts.overtaken);
 			cut_elsewhere(cpu);

@@ -138,23 +138,60 @@ static bool overtake(struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32
 }
 
 /*
- * `p` is ready at once, by a decision that stands. The decision of an earlier notice may be carried
- * out at the same time. It finds another `seq` and moves nothing; carry_out() says what it may
- * leave behind.
+ * Whether the last decision for `p`, which is bound to `cpu`, may hold too. It does while no other
+ * bound task waits there: its key is by the virtual time of the domain, and these have one of their
+ * own (crowd.bpf.h).
+ */
+static bool may_stand_bound(struct task_struct *p, s32 cpu)
+{
+	return p->nr_cpus_allowed == 1 && scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) <= 0 &&
+	       scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) <= 0;
+}
+
+/*
+ * Whether the task on `cpu` gives way to one that is bound there and stands: the kernel does not ask
+ * ops.select_cpu about such. If it is to do so later, the alarm of the CPU is set. Global, so that
+ * the verifier checks it once.
+ */
+__weak bool overtake_bound(struct task_ctx *taskc __arg_nonnull, u32 d, s32 cpu)
+{
+	struct domain_ctx *domc = domain_at(d);
+	struct overtaker it;
+
+	if (no_preempt || !domc || !taskc->overtakes ||
+	    (taskc->by_message && message_waits(domc, d)) ||
+	    others_come_first(domc, d, wakeup_vtime(taskc, d)))
+		return false;
+	it = overtaker(taskc, domc, d);
+	if (cut_here(d, cpu, &it)) {
+		count(&domc->counts.overtaken);
+		return true;
+	}
+	if (it.later_ns)
+		set_alarm(cpu, it.later_ns);
+	return false;
+}
+
+/*
+ * `p` is ready at once, by a decision that stands: on READY number `queue` or, with `bound_to`, on OWN
+ * of that CPU. The decision of an earlier notice may be carried out at the same time. It finds another
+ * `seq` and moves nothing; carry_out() says what it may leave behind.
  */
 static __always_inline void stand(struct task_struct *p, struct task_ctx *taskc,
-				  struct domain_ctx *domc, u32 d, u32 queue, u64 enq_flags)
+				  struct domain_ctx *domc, u32 d, u32 queue, s32 bound_to,
+				  u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
-	bool overtakes = overtake(taskc, domc, d, cpu);
+	bool overtakes =
+		bound_to < 0 ? overtake(taskc, domc, d, cpu) : overtake_bound(taskc, d, bound_to);
 
 	taskc->stands--;
 	taskc->policy_vtime = wakeup_vtime(taskc, d);
 	count(&domc->counts.standing);
-	make_ready(p, taskc, domc, d, overtakes ? DSQ_OVERTAKES | d : DSQ_READY | queue,
-		   taskc->slice_ns, enq_flags);
-	if (!overtakes)
-		kick_for_ready(p, domc, d, -1);
+	if (overtakes)
+		make_ready(p, taskc, domc, d, DSQ_OVERTAKES | d, taskc->slice_ns, enq_flags);
+	else
+		make_ready_at_once(p, taskc, domc, d, queue, bound_to, taskc->slice_ns, enq_flags);
 }
 
 /*
