@@ -1,9 +1,13 @@
 //! cpu.max in the simulator: what groups get of the CPUs when they are limited.
 
+use scx_manyland::Builder;
+use scx_manyland::policy::{Choice, Context, Limit, Policy, Task};
 use scx_manyland::simulator::report::{GroupReport, Report};
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, simulate};
 use scx_manyland::topology::{Source, Topology};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Two L3s of two CPUs each.
@@ -178,4 +182,54 @@ fn a_move_frees_a_task_or_throttles_it() {
     let mover = group(&report, "mover");
     assert!(mover.passes > 0 && mover.cpu_s > 0.02, "{mover:?}");
     assert!(mover.cpu_s < 2.0, "{mover:?}");
+}
+
+/// First come, first served; writes down what limit the cgroup of each task has.
+struct Watching {
+    waiting: VecDeque<Task>,
+    seen: Arc<Mutex<Vec<Option<Limit>>>>,
+}
+
+impl Policy for Watching {
+    fn enqueue(&mut self, task: Task, context: &Context) {
+        if let Some(group) = context.group_of(&task) {
+            self.seen.lock().unwrap().push(group.limit);
+        }
+        self.waiting.push_back(task);
+    }
+
+    fn next(&mut self, _: &Context) -> Option<Choice> {
+        Some(self.waiting.pop_front()?.run_for(Duration::from_millis(3)))
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn wants_groups(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_policy_sees_the_limits() {
+    let seen = Arc::<Mutex<Vec<Option<Limit>>>>::default();
+    let scheduler = Builder::new({
+        let seen = Arc::clone(&seen);
+        move |_| Watching { waiting: VecDeque::with_capacity(64), seen: Arc::clone(&seen) }
+    });
+    let cgroups = r#""/a": {"cpu.max": "50000 100000"}, "/b": {}"#;
+    let tasks = r#""in_a": {"instance": 4, "taskgroup": "/a", "run": 20000},
+        "in_b": {"instance": 4, "taskgroup": "/b", "run": 20000}"#;
+    run_with(cgroups, tasks, Setup { scheduler, ..setup(1.0) });
+    let seen = seen.lock().unwrap();
+    let limited = seen.iter().flatten().collect::<Vec<_>>();
+    assert!(
+        !limited.is_empty() && limited.len() < seen.len(),
+        "{} of {}",
+        limited.len(),
+        seen.len()
+    );
+    let limit = Limit { quota: Duration::from_millis(50), period: Duration::from_millis(100) };
+    assert!(limited.iter().all(|seen| **seen == limit), "{limited:?}");
 }

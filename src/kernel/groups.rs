@@ -4,7 +4,7 @@
 
 use crate::abi;
 use crate::ids::CgroupId;
-use crate::policy::Group;
+use crate::policy::{Group, Limit};
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::num::NonZeroUsize;
@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 const COUNT: usize = abi::limits_GROUPS_MAX as usize;
 const BYTES: NonZeroUsize = NonZeroUsize::new(COUNT * size_of::<abi::group>()).unwrap();
@@ -19,10 +20,8 @@ const BYTES: NonZeroUsize = NonZeroUsize::new(COUNT * size_of::<abi::group>()).u
 /// What a group was due and had, when the gauges were last refreshed.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// The group itself, with its share.
+    /// The group itself, with its share and its limit.
     pub group: Group,
-    /// Its own limit: a quota of CPU time for each period, in nanoseconds.
-    pub limit_ns: Option<(u64, u64)>,
     /// How many of its own tasks are runnable.
     pub runnable: u32,
     /// CPU time of its own tasks, in nanoseconds.
@@ -75,8 +74,6 @@ impl SharedGroups {
         let at = unsafe { group_at(self.0, slot) }?;
         let usage = Usage {
             group: self.group(slot)?,
-            limit_ns: Some((read!(at.quota_ns as AtomicU64), read!(at.period_ns as AtomicU64)))
-                .filter(|&(quota, _)| quota > 0),
             runnable: read!(at.runnable as AtomicU32),
             ran_ns: read!(at.ran_ns as AtomicU64),
             throttles: read!(at.throttles as AtomicU64),
@@ -107,6 +104,7 @@ pub unsafe fn group(first: NonNull<abi::group>, slot: u32) -> Option<Group> {
     // SAFETY: as above.
     let above = unsafe { group_at(first, parent) }?;
     let level = read!(at.level as AtomicU32);
+    let quota_ns = read!(at.quota_ns as AtomicU64);
     let group = Group {
         id: CgroupId(id),
         parent: (level > 0).then(|| CgroupId(read!(above.id as AtomicU64))),
@@ -114,6 +112,10 @@ pub unsafe fn group(first: NonNull<abi::group>, slot: u32) -> Option<Group> {
         weight: read!(at.weight as AtomicU32),
         idle: read!(at.idle as AtomicU32) != 0,
         share: read!(at.share as AtomicU64) as f64 / (1u64 << 32) as f64,
+        limit: (quota_ns > 0).then(|| Limit {
+            quota: Duration::from_nanos(quota_ns),
+            period: Duration::from_nanos(read!(at.period_ns as AtomicU64)),
+        }),
     };
     (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
 }

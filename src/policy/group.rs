@@ -5,6 +5,7 @@
 use crate::ids::CgroupId;
 #[cfg(doc)]
 use crate::policy::{Context, Policy, Task};
+use std::time::Duration;
 
 /// How many groups the table keeps.
 const SLOTS: usize = 256;
@@ -26,6 +27,18 @@ pub struct Group {
     /// What part of the machine its own runnable tasks are due, from 0 to 1; 0 where they have just
     /// come. Those of groups below are not counted.
     pub share: f64,
+    /// `cpu.max`; `None` if it has no limit of its own. Tasks of a group that has used up its CPU time
+    /// are no policy's, until there is some again.
+    pub limit: Option<Limit>,
+}
+
+/// How much CPU time the tasks of a group, and those of the groups below, may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Of all CPUs together, in each period.
+    pub quota: Duration,
+    /// The length of a period.
+    pub period: Duration,
 }
 
 /// The table.
@@ -65,6 +78,7 @@ mod tests {
             weight: 100,
             idle: false,
             share: 0.5,
+            limit: None,
         };
         let mut table = Groups::new();
         assert_eq!(table.recall(0), None);

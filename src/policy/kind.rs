@@ -102,6 +102,10 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
         (**self).wakeups_preempt()
     }
 
+    fn wants_groups(&self) -> bool {
+        (**self).wants_groups()
+    }
+
     fn virtual_time(&self) -> u64 {
         (**self).virtual_time()
     }
@@ -145,12 +149,15 @@ mod tests {
             fn wakeups_preempt(&self) -> bool {
                 true
             }
+            fn wants_groups(&self) -> bool {
+                true
+            }
             fn virtual_time(&self) -> u64 {
                 8
             }
         }
         let asked = |policy: &dyn Policy| {
-            let says = (policy.decides_late(), policy.wakeups_preempt());
+            let says = (policy.decides_late(), policy.wakeups_preempt(), policy.wants_groups());
             (says, policy.waiting(), policy.virtual_time())
         };
         assert_eq!(asked(&Box::new(Late)), asked(&Late));

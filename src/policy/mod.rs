@@ -66,7 +66,7 @@ pub mod vruntime;
 pub use affinity::Affinity;
 pub use choice::{Choice, VtimeRate};
 pub use context::Context;
-pub use group::Group;
+pub use group::{Group, Limit};
 pub use setup::{Setup, Slices};
 #[doc(hidden)]
 pub use task::Totals;

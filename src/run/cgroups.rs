@@ -100,7 +100,7 @@ impl Busiest {
             let is_same = id == usage.group.id.0;
             let used_us = usage.ran_ns.saturating_sub(if is_same { before } else { 0 }) / 1000;
             self.ran_ns[slot as usize] = (usage.group.id.0, usage.ran_ns);
-            if used_us == 0 && usage.limit_ns.is_none() {
+            if used_us == 0 && usage.group.limit.is_none() {
                 continue;
             }
             let at = cgroups.partition_point(|other| other.used_us >= used_us);
@@ -118,8 +118,8 @@ fn line(usage: &Usage, used_us: u64) -> Cgroup {
         path: None,
         weight: group.weight,
         idle: group.idle,
-        quota_us: usage.limit_ns.map(|(quota, _)| quota / 1000),
-        period_us: usage.limit_ns.map(|(_, period)| period / 1000),
+        quota_us: group.limit.map(|limit| limit.quota.as_micros() as u64),
+        period_us: group.limit.map(|limit| limit.period.as_micros() as u64),
         share: group.share,
         used_us,
         runnable: usage.runnable,
@@ -168,12 +168,14 @@ fn read_paths(folder: &Path, path: &str, paths: &mut BTreeMap<u64, String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Group;
+    use crate::policy::{Group, Limit};
+    use std::time::Duration;
 
-    fn usage(id: u64, ran_ns: u64, limit_ns: Option<(u64, u64)>) -> Usage {
+    fn usage(id: u64, ran_ns: u64, limit: Option<Limit>) -> Usage {
         let id = CgroupId(id);
-        let group = Group { id, parent: None, level: 1, weight: 100, idle: false, share: 0.25 };
-        Usage { group, limit_ns, runnable: 2, ran_ns, throttles: 3, throttled_ns: 4_000_000 }
+        let (parent, level, weight, idle, share) = (None, 1, 100, false, 0.25);
+        let group = Group { id, parent, level, weight, idle, share, limit };
+        Usage { group, runnable: 2, ran_ns, throttles: 3, throttled_ns: 4_000_000 }
     }
 
     fn used(answer: &Cgroups) -> Vec<(u64, u64)> {
@@ -184,7 +186,8 @@ mod tests {
     fn the_busiest_of_the_interval_come_first() {
         let mut busiest = Busiest::default();
         busiest.begin([(1, usage(11, 5_000_000, None)), (2, usage(12, 0, None))].into_iter());
-        let limited = usage(13, 0, Some((50_000_000, 100_000_000)));
+        let limit = Limit { quota: Duration::from_millis(50), period: Duration::from_millis(100) };
+        let limited = usage(13, 0, Some(limit));
         let now = [(1, usage(11, 5_001_000, None)), (2, usage(12, 9_000, None)), (3, limited)];
         let answer = busiest.since(now.into_iter());
         assert_eq!(used(&answer), [(12, 9), (11, 1), (13, 0)]);
@@ -201,8 +204,9 @@ mod tests {
     fn an_answer_has_room() {
         let mut busiest = Busiest::default();
         let ran_ns = u64::MAX / 2;
-        let limit_ns = Some((u64::MAX / 2, u64::MAX / 2));
-        let all = (0..1000).map(|slot| (slot, usage(u64::MAX - u64::from(slot), ran_ns, limit_ns)));
+        let most = Duration::from_nanos(u64::MAX / 2);
+        let limit = Some(Limit { quota: most, period: most });
+        let all = (0..1000).map(|slot| (slot, usage(u64::MAX - u64::from(slot), ran_ns, limit)));
         let answer = busiest.since(all);
         assert_eq!(answer.cgroups.len(), MOST);
         assert!(serde_json::to_string(&answer).unwrap().len() < MOST * BYTES);
