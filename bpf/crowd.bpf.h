@@ -6,7 +6,7 @@
  * Measured by the domain's, all of them would have the most lag there is, whatever their weights.
  *
  * A crowd has a virtual time of each kind (vtime.bpf.h). It advances to the key of each task of the
- * crowd that begins to run. When the first task of a crowd wakes up, the crowd is level with the
+ * crowd that begins to run, or goes on undecided. When the first task of a crowd wakes up, the crowd is level with the
  * domain: it has no lag from a time in which it wanted no CPU.
  *
  * The tasks of a crowd and those of the whole domain compete as well. A CPU runs from the queue
@@ -127,6 +127,26 @@ static __noinline int begin_in_crowd(struct task_struct *p, struct task_ctx *tas
 			advance_crowd(&part->crowd, p, taskc, domc, cpuc->domain);
 	}
 	return 0;
+}
+
+/*
+ * A task goes on undecided on the CPU of `cpuc`, of domain `domc`. Its crowd's virtual time advances to
+ * its vtime. It does not begin anew, and a vtime counts for no more than a limited distance from the
+ * crowd's: it would go on for as long as it was once behind the others.
+ */
+static void go_on_in_crowd(struct task_ctx *taskc, struct cpu_ctx *cpuc, struct domain_ctx *domc)
+{
+	struct part *part;
+
+	if (cpuc->runs_bound) {
+		cpuc->bound.net_vtime =
+			advanced(cpuc->bound.net_vtime, taskc->vtime, domc->net_vtime);
+	} else if (taskc->in_part) {
+		part = part_at(part_in(taskc, cpuc->domain));
+		if (part)
+			part->crowd.net_vtime =
+				advanced(part->crowd.net_vtime, taskc->vtime, domc->net_vtime);
+	}
 }
 
 #endif /* MANYLAND_CROWD_BPF_H */

@@ -273,6 +273,7 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 	taskc->run_kind = RUN_UNDECIDED;
 	if (before(domc->net_vtime, taskc->vtime))
 		domc->net_vtime = taskc->vtime;
+	go_on_in_crowd(taskc, cpuc, domc);
 	grant(prev, taskc, slice);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.late);
