@@ -6,8 +6,8 @@
  * Measured by the domain's, all of them would have the most lag there is, whatever their weights.
  *
  * A crowd has a virtual time of each kind (vtime.bpf.h). It advances to the key of each task of the
- * crowd that begins to run, or goes on undecided. When the first task of a crowd wakes up, the crowd is level with the
- * domain: it has no lag from a time in which it wanted no CPU.
+ * crowd that begins to run, or goes on undecided. When the first task of a crowd wakes up, the crowd
+ * is level with the domain: it has no lag from a time in which it wanted no CPU.
  *
  * The tasks of a crowd and those of the whole domain compete as well. A CPU runs from the queue
  * that is furthest behind, so a crowd that is behind has its CPUs before the others.

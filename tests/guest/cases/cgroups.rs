@@ -180,10 +180,11 @@ pub fn the_busiest_are_shown(_: &Machine) -> Result<()> {
     scheduler.stop()
 }
 
-/// So many tasks may be runnable while all is quiet: this test, the scheduler, the kernel's own.
+/// The most tasks that are runnable without a load: the test's, the scheduler's, the kernel's own.
 const QUIET: u64 = 8;
 
-/// Waits until the scheduler knows so many cgroups, and nothing of those that were removed.
+/// Waits until the load is gone, and the scheduler knows this number of cgroups and none that was
+/// removed.
 fn await_quiet(scheduler: &Scheduler, cgroups: u64) -> Result<()> {
     let mut last = String::new();
     let quiet = || {
@@ -220,24 +221,13 @@ fn in_threaded_groups(of: &Cgroup, run: impl FnOnce(&[Cgroup; 2]) -> Result<()>)
     result
 }
 
-fn attached(scheduler: &Option<Scheduler>) -> Result<&Scheduler> {
-    scheduler.as_ref().context("no scheduler is attached")
-}
-
-/// The scheduler detaches, and attaches again.
-fn restart(scheduler: &mut Option<Scheduler>) -> Result<()> {
-    scheduler.take().context("no scheduler is attached")?.stop()?;
-    *scheduler = Some(Scheduler::start(&STATS)?);
-    Ok(())
-}
-
 /// Cgroups thirty levels deep, threads of one process in several, tasks that are frozen, moved and
 /// killed, the controller switched off and on below them, while the scheduler detaches and attaches
 /// under load: no count of it is left when all is quiet.
 pub fn no_count_leaks(_: &Machine) -> Result<()> {
     process::renice(0, -20)?;
-    let mut scheduler = Some(Scheduler::start(&STATS)?);
-    let before = attached(&scheduler)?.gauge("cgroups")?;
+    let mut scheduler = Scheduler::start(&STATS)?;
+    let before = scheduler.gauge("cgroups")?;
     for round in 0..2 {
         let hackbench = Hackbench::start(1, 1_000_000, LONG)?;
         let mut levels = vec![Cgroup::new("deep")?];
@@ -263,14 +253,15 @@ pub fn no_count_leaks(_: &Machine) -> Result<()> {
         let aside = levels[3].child("aside")?;
         aside.take_in(hogs[1].pid())?;
         if round == 1 {
-            restart(&mut scheduler)?;
+            scheduler.stop()?;
+            scheduler = Scheduler::start(&STATS)?;
         }
         levels[15].set("cgroup.freeze", "0")?;
         levels[0].kill()?;
         drop((hogs, hackbench, aside, levels));
-        await_quiet(attached(&scheduler)?, before)?;
+        await_quiet(&scheduler, before)?;
     }
-    scheduler.context("no scheduler is attached")?.stop()
+    scheduler.stop()
 }
 
 /// Five thousand cgroups, of which forty compete: each has its share, and none is left in the end.
@@ -287,11 +278,11 @@ pub fn thousands_of_groups(_: &Machine) -> Result<()> {
     for group in groups.iter().step_by(250) {
         group.set("cpu.weight", "400")?;
     }
-    let limit = 3 * LONG;
-    let heavy = groups.iter().step_by(250).map(|group| group.hogs(1, limit));
-    let heavy = heavy.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
-    let light = groups.iter().skip(1).step_by(250).map(|group| group.hogs(1, limit));
-    let light = light.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
+    let hogs_from = |first: usize| -> Result<Vec<Hog>> {
+        let hogs = groups.iter().skip(first).step_by(250).map(|group| group.hogs(1, 3 * LONG));
+        Ok(hogs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    };
+    let (heavy, light) = (hogs_from(0)?, hogs_from(1)?);
     thread::sleep(SETTLING);
     let had = shares(&[&heavy, &light], 3 * MEASURED)?;
     println!("twenty cgroups of weight 400 had {:.0} %, twenty of 100 {:.0} %", had[0], had[1]);
