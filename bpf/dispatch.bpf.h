@@ -120,6 +120,7 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
 	if (!slice)
 		return false;
 	grant(prev, taskc, slice);
+	follow_group(prev, taskc, cpuc, cpu);
 	begin_slice(taskc, cpuc, cpu);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.extended);
@@ -302,8 +303,10 @@ static void keep_running(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc
 	if (cpuc->gives_way == GIVES_WAY_YIELDS && taskc && !taskc->free)
 		scx_bpf_task_set_slice(prev, slice_min_ns);
 	cpuc->gives_way = GIVES_WAY_NOT;
-	if (taskc && cpuc->running)
+	if (taskc && cpuc->running) {
+		follow_group(prev, taskc, cpuc, cpu);
 		publish_run(taskc, cpuc, taskc->free);
+	}
 }
 
 /*

@@ -167,7 +167,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	struct cgroup_subsys_state *above = BPF_CORE_READ(cgrp, self.parent);
 	u64 id = BPF_CORE_READ(cgrp, kn, id);
 	u32 slot = above ? take_slot() : 0;
-	struct group *group = group_at(slot);
+	struct group *group = group_at(slot), *parent;
 
 	if (group && (slot || !above) && bpf_map_update_elem(&group_slots, &id, &slot, BPF_ANY)) {
 		if (slot)
@@ -184,7 +184,8 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	group->level = BPF_CORE_READ(cgrp, level);
 	group->weight = args->weight;
 	group->idle = is_idle_group(cgrp);
-	group->below_idle = 0;
+	parent = group_at(group->parent);
+	group->below_idle = group->idle || (parent && parent->below_idle);
 	group->ran_before_ns = ran_by_group(slot);
 	if (bpf_core_field_exists(args->bw_period_us))
 		set_limit(group, args->bw_period_us, args->bw_quota_us, args->bw_burst_us);
@@ -254,6 +255,8 @@ void BPF_STRUCT_OPS(manyland_cgroup_set_idle, struct cgroup *cgrp, bool idle)
 	if (group->idle && !idle)
 		group->weight = WEIGHT_NICE_0;
 	group->idle = idle;
+	if (idle)
+		WRITE_ONCE(group->below_idle, 1);
 }
 
 /* The task is in the group of `slot` from now on. */

@@ -87,6 +87,26 @@ static void end_idle_class(struct cpu_ctx *cpuc, s32 cpu)
 	take_off_idle_class(cpuc->domain, cpu);
 }
 
+/*
+ * The task on `cpu` goes on with another slice. Its group may be idle since it began to run, or no
+ * longer, and weigh more or less.
+ */
+static __noinline int follow_group(struct task_struct *p, struct task_ctx *taskc,
+				   struct cpu_ctx *cpuc, s32 cpu)
+{
+	bool idle;
+
+	if (!groups_are_used())
+		return 0;
+	cpuc->weight = effective_weight(p, taskc);
+	idle = is_idle_class(p, taskc);
+	if (idle && !cpuc->idle_class)
+		begin_idle_class(cpu);
+	else if (!idle)
+		end_idle_class(cpuc, cpu);
+	return 0;
+}
+
 /* Chooses a CPU of domain `d` that `p` may use and that runs a task of SCHED_IDLE, or none (-1). */
 static __noinline s32 choose_idle_class_in(struct task_struct *p, u32 d)
 {

@@ -275,6 +275,7 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 		domc->net_vtime = taskc->vtime;
 	go_on_in_crowd(taskc, cpuc, domc);
 	grant(prev, taskc, slice);
+	follow_group(prev, taskc, cpuc, cpu);
 	publish_run(taskc, cpuc, false);
 	count(&domc->counts.late);
 	return true;
