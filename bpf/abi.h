@@ -298,8 +298,9 @@ struct domain_ctx {
 	u64 weight; /* sum of the weights of running, ready and waiting tasks, at the last sample */
 	u64 queue_weight; /* the part of it that is ready or waits */
 	u64 run_weight; /* the part of it that runs */
+	u64 load_weight; /* what these tasks count for `load` */
 	u32 nr_queued; /* how many tasks were ready or waiting at the last sample */
-	u64 load; /* `weight` for each CPU of `capacity`, averaged over the last samples */
+	u64 load; /* `load_weight` for each CPU of `capacity`, averaged over the last samples */
 	u32 taken; /* CPUs on which a higher scheduling class seemed to run, at the last sample */
 	u32 capacity; /* what higher scheduling classes leave of its CPUs, averaged likewise */
 	u32 asks; /* how often its CPUs had asked for work at the last sample */

@@ -18,6 +18,55 @@
 /* The least capacity that a domain counts as. */
 #define CAPACITY_MIN (CAPACITY_ONE / 16)
 
+/*
+ * No task can use more than a CPU. One of more weight than that counts for a load with what all
+ * others have for each CPU that is left to them. Which those are, the sample before says.
+ */
+GLOBAL struct load_state {
+	u64 most; /* what a task counts for at most; 0: any weight */
+	u64 all; /* the sum of all weights, in this sample */
+	u64 others; /* the part of it of tasks that are not above `most` */
+	u32 above; /* how many tasks are */
+	u32 cpus; /* CPUs that run our tasks or are idle, in this sample */
+} loads;
+
+/* Weights of some tasks of a domain. */
+struct weights {
+	u64 all;
+	u64 counted; /* for the domain's load */
+	u64 others; /* of those that count in full */
+	u32 above; /* how many do not */
+};
+
+/* What a task of this weight counts for a load. */
+static u64 counted_weight(u64 weight)
+{
+	u64 most = READ_ONCE(loads.most);
+
+	return most && weight > most ? most : weight;
+}
+
+static void add_weight(struct weights *sum, u64 weight)
+{
+	u64 counted = counted_weight(weight);
+
+	sum->all += weight;
+	sum->counted += counted;
+	if (counted == weight)
+		sum->others += weight;
+	else
+		sum->above++;
+}
+
+/* Adds tasks to the sample, each of them for `times` in `of`. */
+static void add_to_sample(struct domain_ctx *domc, struct weights *sum, u32 times, u32 of)
+{
+	domc->load_weight += sum->counted * times / of;
+	loads.all += sum->all * times / of;
+	loads.others += sum->others * times / of;
+	loads.above += sum->above * times / of;
+}
+
 /* Whether higher scheduling classes have all CPUs of domain `d`. */
 static bool is_stranded(u32 d)
 {
@@ -49,10 +98,10 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 	    !may_run_in(p, from_domc->move_to))
 		return;
 	/* The other domain must have less load with the task than this one has now. */
-	more = (u64)taskc->weight * CAPACITY_ONE / to_domc->capacity;
+	more = counted_weight(taskc->weight) * CAPACITY_ONE / to_domc->capacity;
 	if (from_domc->load <= to_domc->load + more)
 		return;
-	less = (u64)taskc->weight * CAPACITY_ONE / from_domc->capacity;
+	less = counted_weight(taskc->weight) * CAPACITY_ONE / from_domc->capacity;
 	from_domc->moves--;
 	from_domc->load -= less < from_domc->load ? less : from_domc->load;
 	to_domc->load += more;
@@ -60,19 +109,20 @@ static void maybe_balance(struct task_struct *p, struct task_ctx *taskc, bool wo
 }
 
 /*
- * The sum of the weights of a queue, estimated from its first tasks. Global, so that the verifier
- * checks it once.
+ * Adds a queue to the sample of domain `d`, estimated from its first tasks. Global, so that the
+ * verifier checks it once.
  */
-__weak u64 weight_of(u64 dsq)
+__weak int sample_queue(u64 dsq, u32 d)
 {
 	s32 length = scx_bpf_dsq_nr_queued(dsq), seen = 0, i;
+	struct domain_ctx *domc = domain_at(d);
+	struct weights sum = {};
 	struct bpf_iter_scx_dsq it;
 	struct task_ctx *taskc;
 	struct task_struct *p;
-	u64 sum = 0;
-	u32 weight;
+	u32 weight, times = 1, of = 1;
 
-	if (length <= 0)
+	if (length <= 0 || !domc)
 		return 0;
 	bpf_rcu_read_lock();
 	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
@@ -85,15 +135,19 @@ __weak u64 weight_of(u64 dsq)
 			/* Once: one instruction cannot read from both. */
 			if (taskc)
 				weight = READ_ONCE(taskc->weight);
-			sum += weight;
+			add_weight(&sum, weight);
 			seen = i + 1;
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);
 	bpf_rcu_read_unlock();
-	if (seen <= 0)
-		return 0;
-	return (u32)seen < LOAD_SAMPLE ? sum : sum * (u32)length / LOAD_SAMPLE;
+	if ((u32)seen >= LOAD_SAMPLE) {
+		times = length;
+		of = LOAD_SAMPLE;
+	}
+	domc->queue_weight += sum.all * times / of;
+	add_to_sample(domc, &sum, times, of);
+	return 0;
 }
 
 /*
@@ -131,12 +185,21 @@ __weak int sample_parts(u32 d)
 		part = domc->parts >> i & 1 ? part_at(i) : NULL;
 		if (!part || part->domain != d)
 			continue;
-		domc->queue_weight += weight_of(DSQ_READY | (nr_domains + i)) +
-				      weight_of(DSQ_WAITING | (nr_domains + i));
+		sample_queue(DSQ_READY | (nr_domains + i), d);
+		sample_queue(DSQ_WAITING | (nr_domains + i), d);
 		domc->nr_queued += scx_bpf_dsq_nr_queued(DSQ_READY | (nr_domains + i)) +
 				   scx_bpf_dsq_nr_queued(DSQ_WAITING | (nr_domains + i));
 	}
 	return 0;
+}
+
+/* The sample is complete. */
+static void limit_weights(void)
+{
+	u64 most = loads.above < loads.cpus ? loads.others / (loads.cpus - loads.above) :
+					      loads.all / (loads.cpus ?: 1);
+
+	WRITE_ONCE(loads.most, most < WEIGHT_NICE_0 ? WEIGHT_NICE_0 : most);
 }
 
 /*
@@ -146,18 +209,22 @@ __weak int sample_parts(u32 d)
 __weak int sample_loads(void)
 {
 	struct domain_ctx *domc;
+	struct weights sum;
 	struct cpu_ctx *cpuc;
 	u32 i;
 
+	loads.all = loads.others = 0;
+	loads.above = loads.cpus = 0;
 	bpf_for(i, 0, nr_domains) {
 		domc = domain_at(i);
 		if (!domc)
 			continue;
-		domc->queue_weight = weight_of(DSQ_READY | i) + weight_of(DSQ_WAITING | i);
+		domc->queue_weight = domc->run_weight = domc->load_weight = 0;
+		sample_queue(DSQ_READY | i, i);
+		sample_queue(DSQ_WAITING | i, i);
 		WRITE_ONCE(domc->nr_queued, scx_bpf_dsq_nr_queued(DSQ_READY | i) +
 						    scx_bpf_dsq_nr_queued(DSQ_WAITING | i));
 		sample_parts(i);
-		domc->run_weight = 0;
 		domc->taken = 0;
 		domc->open = 0;
 		domc->asks_now = 0;
@@ -167,7 +234,12 @@ __weak int sample_loads(void)
 		domc = cpuc ? domain_at(cpuc->domain) : NULL;
 		if (!domc)
 			continue;
-		domc->run_weight += cpuc->weight;
+		if (cpuc->weight) {
+			sum = (struct weights){};
+			add_weight(&sum, cpuc->weight);
+			domc->run_weight += sum.all;
+			add_to_sample(domc, &sum, 1, 1);
+		}
 		domc->asks_now += cpuc->asked;
 		if (!cpuc->weight && !cpuc->dedicated && !is_idle(i))
 			domc->taken++;
@@ -181,12 +253,14 @@ __weak int sample_loads(void)
 		/* In one store: note_service() reads it at the same time. */
 		WRITE_ONCE(domc->weight, domc->queue_weight + domc->run_weight);
 		sample_capacity(domc, domc->taken);
+		loads.cpus += domc->open;
 		domc->stranded = domc->taken && !domc->open && domc->asks_now == domc->asks;
 		domc->asks = domc->asks_now;
 		domc->load = (domc->load * 3 +
-			      domc->weight * CAPACITY_ONE / (domc->capacity ?: CAPACITY_MIN)) /
+			      domc->load_weight * CAPACITY_ONE / (domc->capacity ?: CAPACITY_MIN)) /
 			     4;
 	}
+	limit_weights();
 	return 0;
 }
 

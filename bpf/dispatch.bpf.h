@@ -229,7 +229,7 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 	    run_parked_thread(domc, d) || /* 3 */
 	    run_by_safety_net(cpu, cpuc, domc, now, prev) || /* 4 */
 	    (READ_ONCE(any_away) && run_away_thread(cpu, true)) ||
-	    run_from_others(cpu, cpuc, d, now)) /* 5 */
+	    run_from_others(cpu, cpuc, d, now, prev)) /* 5 */
 		return true;
 	/* If it goes idle, it drains the rest first. */
 	if (cut)

@@ -12,6 +12,9 @@
 
 #include "decisions.bpf.h"
 
+/* A domain with more tasks in its queues than this for each CPU has more load than one with none. */
+#define CROWDED_PER_CPU 2
+
 /*
  * Asks the thread of domain `d`, which has `cpu`, to decide for a task in another domain's WAITING.
  * It is the first task there that may run on `cpu` and that no domain was asked for yet. Answers
@@ -48,11 +51,49 @@ static __noinline bool ask_for(u64 waiting, u32 d, s32 cpu)
 }
 
 /*
+ * Whether the first task of a queue has at least this weight. If not `any`, it must be one that soon
+ * sleeps, too.
+ */
+static __noinline bool head_weighs(u64 dsq, u32 weight, bool any)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *taskc;
+	bool weighs = false;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		p = bpf_iter_scx_dsq_next(&it);
+		taskc = p ? task_ctx(p) : NULL;
+		weighs = taskc && taskc->weight >= weight && (any || sleeps_soon(taskc->usual_ns));
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return weighs;
+}
+
+/*
+ * The task on a CPU, of this weight, would go on. One of another domain that is not lighter has the
+ * CPU for a slice instead if it soon sleeps, or if its domain has clearly more load, by the last
+ * samples or by the tasks in its queues: three tasks on two CPUs, which no move for good makes even.
+ */
+static bool is_worth_a_slice(struct domain_ctx *own_domc, struct domain_ctx *domc, u32 other,
+			     u32 weight)
+{
+	u64 ready = DSQ_READY | other, waiting = DSQ_WAITING | other;
+	bool fuller = domc->load > own_domc->load + own_domc->load / LOAD_MARGIN ||
+		      scx_bpf_dsq_nr_queued(ready) + scx_bpf_dsq_nr_queued(waiting) >
+			      (s32)(CROWDED_PER_CPU * domc->nr_cpus);
+
+	weight -= weight / 8;
+	return head_weighs(ready, weight, fuller) || head_weighs(waiting, weight, fuller);
+}
+
+/*
  * Runs a ready task of the nearest other domain that has one. A task may wait there because that
  * domain's thread itself waits for a CPU. Then the thread of domain `d` is asked to decide; if
- * neither comes, the task runs undecided.
+ * neither comes, the task runs undecided. `weight` is that of the task on the CPU, if it could go
+ * on, or 0.
  */
-static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
+static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now, u32 weight)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *own_domc = domain_at(d), *domc;
@@ -69,7 +110,8 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 			continue;
 		if (is_undrained(domc))
 			drain_decisions(other, cpu);
-		if (!READ_ONCE(domc->has_work))
+		if (!READ_ONCE(domc->has_work) ||
+		    (weight && !is_worth_a_slice(own_domc, domc, other, weight)))
 			continue;
 		if (run_from(DSQ_READY | other))
 			return true;
@@ -92,13 +134,18 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now)
 }
 
 /* Step 5 of ops.dispatch: nothing here can run, so a task of another domain does. */
-static __always_inline bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now)
+static __always_inline bool run_from_others(s32 cpu, struct cpu_ctx *cpuc, u32 d, u64 now,
+					    struct task_struct *prev)
 {
+	struct task_ctx *taskc;
+
 	if (strict || no_steal || cpuc->dedicated)
 		return false;
 	if (groups_are_used() && is_awaited(cpu, cpuc))
 		return false;
-	return run_from_nearest(d, cpu, now);
+	/* A task of SCHED_IDLE keeps its CPU from none. */
+	taskc = !cpuc->idle_class && may_go_on(prev, cpu, cpuc) ? task_ctx(prev) : NULL;
+	return run_from_nearest(d, cpu, now, taskc ? taskc->weight : 0);
 }
 
 #endif /* MANYLAND_STEAL_BPF_H */

@@ -6,7 +6,7 @@ use scx_manyland::policy::{Choice, Context, Policy, Task};
 use scx_manyland::simulator::report::{GroupReport, Report};
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, simulate};
-use scx_manyland::topology::{Source, Topology};
+use scx_manyland::topology::{Granularity, Source, Topology};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -649,10 +649,63 @@ fn groups_of_hogs_have_what_they_are_due() {
 }
 
 /// The safety net keeps the weights too: it runs almost all, where threads need a second to wake up.
-/// Tasks then find their domains more slowly than this runs on four L3s.
+/// Tasks then find their domains more slowly than this runs on four L3s, and hogs of one length would
+/// alternate in step.
 #[test]
 fn groups_of_hogs_have_what_they_are_due_by_the_safety_net() {
-    let mut setup = setup(0.0);
+    let mut setup = Setup { jitter: 0.05, ..setup(0.0) };
     setup.costs.set("thread_wake=900000000").unwrap();
     groups_of_hogs_are_due(&setup, 4.0, &[ONE_L3, TWO_L3S]);
+}
+
+/// Where each core is a domain: a task that could go on does not lose its CPU to a lighter one of a
+/// domain that has as much load.
+#[test]
+fn groups_of_hogs_have_what_they_are_due_with_a_domain_for_each_core() {
+    groups_of_hogs_are_due(&by_core(0.0), 3.0, &[ONE_L3]);
+}
+
+fn by_core(seconds: f64) -> Setup {
+    let setup = setup(seconds);
+    let scheduler = setup.scheduler.clone().with(|options| options.domain = Granularity::Core);
+    Setup { scheduler, ..setup }
+}
+
+/// Tasks of much weight that seldom run: no domain is full because of one, as it cannot use more than
+/// a CPU.
+#[test]
+fn seldom_tasks_of_much_weight_drive_no_others_away() {
+    let machine = Topology::load(&Source::Synthetic(ONE_L3.to_owned())).unwrap();
+    let workload = Workload::parse(
+        r#"{
+        "global": {"taskgroups": {"/a": {"cpu.weight": 900}}},
+        "tasks": {
+            "heavy": {"instance": 4, "taskgroup": "/a", "run": 1000},
+            "light": {"instance": 4, "taskgroup": "/b", "run": 1000},
+            "seldom": {"instance": 3, "priority": -20, "loop": -1, "run": 3000, "sleep": 50000}
+        }}"#,
+    )
+    .unwrap();
+    for seed in 1..=5 {
+        let setup = Setup { seed, jitter: 0.05, ..by_core(13.0) };
+        let report = simulate(&machine, &workload, &setup, None).unwrap();
+        let [heavy, light] = ["heavy", "light"].map(|name| group(&report, name).cpu_s);
+        println!("heavy {heavy:.1} s, light {light:.1} s");
+        // Due: 9.
+        assert!(heavy > 4.5 * light, "{heavy:.1} s, {light:.1} s");
+    }
+}
+
+/// Three hogs on two CPUs, each a domain: no move would even out the loads, so CPUs run tasks of
+/// other domains for a slice.
+#[test]
+fn hogs_share_cpus_that_no_move_deals_out() {
+    let setup = by_core(10.0);
+    for (machine, hogs) in [("L3Cache:1 Core:2 PU:1", 3), (ONE_L3, 5), (ONE_L3, 6)] {
+        let tasks = format!(r#""hog": {{"instance": {hogs}, "run": 1000}}"#);
+        let report = run(machine, &tasks, &setup);
+        println!("{hogs} on {machine}: {:.1?}", group(&report, "hog").cpu_s_of_each);
+        // 0.89 to 0.91 where each CPU keeps its hog.
+        assert!(report.fairness.unwrap() > 0.94, "{hogs} on {machine}: {:?}", report.fairness);
+    }
 }

@@ -44,13 +44,17 @@ fn usage(report: &Report, name: &str) -> f64 {
     group(report, name).cpu_s / SECONDS * 100.0
 }
 
+/// What the slices that end at the next tick may have used too much at the end of a run, which later
+/// periods would pay for: a tick of 4 ms on each of four CPUs, in percent of one CPU.
+const OVERRUN: f64 = 4.0 * 0.004 / SECONDS * 100.0;
+
 /// The limit leaves so much, within 2 %. The first period begins with a full pool, and the last one
 /// may just have added to it.
 #[track_caller]
 fn assert_uses(usage: f64, due: f64, period_s: f64) {
     let most = due * (1.0 + period_s / SECONDS);
     assert!(
-        usage >= due * 0.98 && usage <= most * 1.02,
+        usage >= due * 0.98 && usage <= most * 1.02 + OVERRUN,
         "{usage:.2} % of a CPU, and {due:.2} % are due"
     );
 }
