@@ -421,6 +421,7 @@ struct group {
 	u32 below_idle; /* 1: it is idle, or a group above it is */
 	u32 tasks; /* tasks in it, not in groups below */
 	u32 runnable; /* those of them that count as runnable, when the program `gauge` last ran */
+	u32 throttled; /* 1: it has used up its CPU time, and a task wants more */
 	u64 share; /* of the machine, that its own runnable tasks are due; 2^32: all of it */
 	u64 factor; /* their effective weights over their own ones, times 2^16; 0: not known yet */
 	u64 quota_ns; /* cpu.max; 0: no limit */
@@ -445,6 +446,7 @@ struct limit {
 	u32 above; /* the slot of the nearest limit above */
 	u32 above_as_of; /* `limits_changed` when `above` was found */
 	u32 queue; /* the number of its queue of throttled tasks */
+	u32 slot; /* its own */
 	u64 vtime; /* the virtual time of its throttled tasks: the key of the last released */
 
 	u64 serve_ns __attribute__((aligned(64))); /* when the timer serves the group next */

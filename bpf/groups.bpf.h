@@ -181,6 +181,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(manyland_cgroup_init, struct cgroup *cgrp,
 	group->parent = above ? slot_of(BPF_CORE_READ(above, cgroup)) : 0;
 	group->factor = 0;
 	group->share = 0;
+	group->throttled = 0;
 	group->level = BPF_CORE_READ(cgrp, level);
 	group->weight = args->weight;
 	group->idle = is_idle_group(cgrp);

@@ -131,12 +131,22 @@ static bool may_migrate(struct task_struct *p)
 	return p->migration_disabled <= (p == bpf_get_current_task_btf());
 }
 
+/* For user space. */
+static void tell_throttled(struct limit *limit, u32 throttled)
+{
+	struct group *group = group_at(limit->slot);
+
+	if (group)
+		WRITE_ONCE(group->throttled, throttled);
+}
+
 /* The pool of a group is empty, and one of its tasks wants CPU time. */
 static void begin_throttling(struct limit *limit, u64 now)
 {
 	if (READ_ONCE(limit->throttled_since_ns) ||
 	    __sync_val_compare_and_swap(&limit->throttled_since_ns, 0, now))
 		return;
+	tell_throttled(limit, 1);
 	__sync_fetch_and_add(&limit->throttles, 1);
 	__sync_fetch_and_add(&nr_throttles, 1);
 }
@@ -147,6 +157,7 @@ static void end_throttling(struct limit *limit, u64 now)
 
 	if (!since || __sync_val_compare_and_swap(&limit->throttled_since_ns, since, 0) != since)
 		return;
+	tell_throttled(limit, 0);
 	__sync_fetch_and_add(&limit->throttled_ns, now - since);
 	__sync_fetch_and_add(&throttled_ns, now - since);
 }
@@ -382,6 +393,7 @@ static __noinline int change_limit(u32 slot)
 	if (!quota && !had)
 		return 0;
 	WRITE_ONCE(limit->quota_ns, 0);
+	limit->slot = slot;
 	limit->period_ns = period;
 	limit->burst_ns = group->burst_ns;
 	limit->due_ns = now - now % period + period * (slot % PHASES + 1) / PHASES;

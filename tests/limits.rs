@@ -188,16 +188,19 @@ fn a_move_frees_a_task_or_throttles_it() {
     assert!(mover.cpu_s < 2.0, "{mover:?}");
 }
 
-/// First come, first served; writes down what limit the cgroup of each task has.
+/// First come, first served; writes down what limit the cgroup of each task has, and whether it is
+/// throttled.
 struct Watching {
     waiting: VecDeque<Task>,
-    seen: Arc<Mutex<Vec<Option<Limit>>>>,
+    seen: Seen,
 }
+
+type Seen = Arc<Mutex<Vec<(Option<Limit>, bool)>>>;
 
 impl Policy for Watching {
     fn enqueue(&mut self, task: Task, context: &Context) {
         if let Some(group) = context.group_of(&task) {
-            self.seen.lock().unwrap().push(group.limit);
+            self.seen.lock().unwrap().push((group.limit, group.throttled));
         }
         self.waiting.push_back(task);
     }
@@ -217,7 +220,7 @@ impl Policy for Watching {
 
 #[test]
 fn a_policy_sees_the_limits() {
-    let seen = Arc::<Mutex<Vec<Option<Limit>>>>::default();
+    let seen = Seen::default();
     let scheduler = Builder::new({
         let seen = Arc::clone(&seen);
         move |_| Watching { waiting: VecDeque::with_capacity(64), seen: Arc::clone(&seen) }
@@ -227,7 +230,10 @@ fn a_policy_sees_the_limits() {
         "in_b": {"instance": 4, "taskgroup": "/b", "run": 20000}"#;
     run_with(cgroups, tasks, Setup { scheduler, ..setup(1.0) });
     let seen = seen.lock().unwrap();
-    let limited = seen.iter().flatten().collect::<Vec<_>>();
+    let limited = seen.iter().filter_map(|(limit, _)| *limit).collect::<Vec<_>>();
+    let throttled = |limited| {
+        seen.iter().filter(|(limit, throttled)| *throttled && limit.is_some() == limited).count()
+    };
     assert!(
         !limited.is_empty() && limited.len() < seen.len(),
         "{} of {}",
@@ -235,5 +241,6 @@ fn a_policy_sees_the_limits() {
         seen.len()
     );
     let limit = Limit { quota: Duration::from_millis(50), period: Duration::from_millis(100) };
-    assert!(limited.iter().all(|seen| **seen == limit), "{limited:?}");
+    assert!(limited.iter().all(|seen| *seen == limit), "{limited:?}");
+    assert!(throttled(true) > 0 && throttled(true) < limited.len() && throttled(false) == 0);
 }

@@ -116,6 +116,7 @@ pub unsafe fn group(first: NonNull<abi::group>, slot: u32) -> Option<Group> {
             quota: Duration::from_nanos(quota_ns),
             period: Duration::from_nanos(read!(at.period_ns as AtomicU64)),
         }),
+        throttled: read!(at.throttled as AtomicU32) != 0,
     };
     (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
 }

@@ -30,6 +30,9 @@ pub struct Group {
     /// `cpu.max`; `None` if it has no limit of its own. Tasks of a group that has used up its CPU time
     /// are no policy's, until there is some again.
     pub limit: Option<Limit>,
+    /// Whether it has used up the CPU time of its own limit, and tasks wait for more. Those that were
+    /// waiting for a decision before still are.
+    pub throttled: bool,
 }
 
 /// How much CPU time the tasks of a group, and those of the groups below, may use.
@@ -79,6 +82,7 @@ mod tests {
             idle: false,
             share: 0.5,
             limit: None,
+            throttled: false,
         };
         let mut table = Groups::new();
         assert_eq!(table.recall(0), None);

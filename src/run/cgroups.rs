@@ -173,8 +173,8 @@ mod tests {
 
     fn usage(id: u64, ran_ns: u64, limit: Option<Limit>) -> Usage {
         let id = CgroupId(id);
-        let (parent, level, weight, idle, share) = (None, 1, 100, false, 0.25);
-        let group = Group { id, parent, level, weight, idle, share, limit };
+        let (parent, level, weight, idle, share, throttled) = (None, 1, 100, false, 0.25, false);
+        let group = Group { id, parent, level, weight, idle, share, limit, throttled };
         Usage { group, runnable: 2, ran_ns, throttles: 3, throttled_ns: 4_000_000 }
     }
 
