@@ -22,6 +22,8 @@ enum limits {
 	MAX_CPUS = 1024,
 	MAX_DOMAINS = 512,
 	CPU_WORDS = MAX_CPUS / 64,
+	DOMAIN_WORDS = MAX_DOMAINS / 64,
+	RUNS_MAX = 8, /* runs of numbers in a list of neighbours */
 	GROUPS_MAX = 8192, /* cgroups with a slot of their own (groups.bpf.h) */
 	THROTTLED_QUEUES = 256, /* queues of throttled tasks (throttle.bpf.h) */
 	PARTS_MAX = 64, /* sets of CPUs, each a part of a domain, that have queues of their own */
@@ -282,7 +284,7 @@ struct domain_ctx {
 	/* Since when a CPU has had nothing to run although tasks waited; 0: none has. */
 	u64 starved_since_ns;
 	u64 ready_vtime; /* vtime (the policy's unit) of the task last run from READY */
-	/* 1: READY or WAITING may hold tasks, so CPUs of other domains check them. */
+	/* 1: READY or WAITING may hold tasks: the domain is in `working_domains` (domain_set.bpf.h). */
 	u32 has_work;
 	u64 parts; /* the parts of the domain that tasks use, one bit each (part.bpf.h) */
 	/*
@@ -337,6 +339,12 @@ struct domain_ctx {
 /* The other domains, nearest first. Written by the loader, before attach. */
 struct neighbours {
 	u16 nearest[MAX_DOMAINS];
+	/*
+	 * The same list, cut where a number is less than the one before it: one bit for each domain
+	 * of such a run. The last run may have all that is left.
+	 */
+	u32 nr_runs;
+	u64 runs[RUNS_MAX][DOMAIN_WORDS];
 };
 
 /*

@@ -130,15 +130,16 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &home);
 	const struct cpumask *mask = domain_mask(home);
 	s32 better = mask ? idle_core(p, mask, cpu, claim) : -1;
+	struct domain_walk walk = {};
 	struct domain_ctx *domc;
 	u32 i, other;
 
 	if (better >= 0 || strict || no_steal || !neighbours)
 		return better;
 	bpf_for(i, 0, nr_domains - 1) {
-		if (i >= MAX_DOMAINS)
+		other = next_in(&idle_domains, neighbours, &walk);
+		if (other == NO_DOMAIN)
 			break;
-		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		mask = domain_mask(other);
 		if (!domc || !mask || !any_idle(domc))

@@ -15,7 +15,7 @@
 #ifndef MANYLAND_IDLE_BPF_H
 #define MANYLAND_IDLE_BPF_H
 
-#include "state.bpf.h"
+#include "domain_set.bpf.h"
 
 /*
  * An ample bound on the time between the check for an idle CPU in ops.enqueue and the insertion
@@ -86,23 +86,23 @@ static bool any_idle(struct domain_ctx *domc)
 	return READ_ONCE(domc->nr_idle) > 0;
 }
 
-/* Whether another domain has an idle CPU. */
-__weak bool any_idle_elsewhere(u32 d)
+/* A CPU of domain `d` is idle. */
+static void count_idle(struct domain_ctx *domc, u32 d)
 {
-	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
-	struct domain_ctx *domc;
-	u32 i;
+	if (!__sync_fetch_and_add(&domc->nr_idle, 1))
+		add_to(&idle_domains, d);
+}
 
-	if (!neighbours)
-		return false;
-	bpf_for(i, 0, nr_domains - 1) {
-		if (i >= MAX_DOMAINS)
-			break;
-		domc = domain_at(neighbours->nearest[i]);
-		if (domc && any_idle(domc))
-			return true;
-	}
-	return false;
+static void uncount_idle(struct domain_ctx *domc, u32 d)
+{
+	if (__sync_fetch_and_sub(&domc->nr_idle, 1) == 1)
+		remove_from(&idle_domains, d, &domc->nr_idle);
+}
+
+/* Whether another domain has an idle CPU. */
+static bool any_idle_elsewhere(u32 d)
+{
+	return has_others(&idle_domains, d);
 }
 
 /*
@@ -198,6 +198,7 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
+	struct domain_walk walk = {};
 	struct domain_ctx *domc;
 	u32 i, other;
 	s32 cpu;
@@ -205,9 +206,9 @@ static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 
 	if (!neighbours || !has_any_idle())
 		return -1;
 	bpf_for(i, 0, nr_domains - 1) {
-		if (i >= MAX_DOMAINS)
+		other = next_in(&idle_domains, neighbours, &walk);
+		if (other == NO_DOMAIN)
 			break;
-		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		if (!domc || !any_idle(domc))
 			continue;
@@ -291,7 +292,7 @@ static void note_still_idle(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *do
 		return;
 	if (__sync_fetch_and_or(&domc->idle[word], bit) & bit)
 		return;
-	__sync_fetch_and_add(&domc->nr_idle, 1);
+	count_idle(domc, cpuc->domain);
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
@@ -311,11 +312,11 @@ void BPF_STRUCT_OPS(manyland_update_idle, s32 cpu, bool idle)
 	bit = 1ULL << (cpu % 64);
 	if (!idle) {
 		if (__sync_fetch_and_and(&domc->idle[word], ~bit) & bit)
-			__sync_fetch_and_sub(&domc->nr_idle, 1);
+			uncount_idle(domc, cpuc->domain);
 		return;
 	}
 	if (!(__sync_fetch_and_or(&domc->idle[word], bit) & bit))
-		__sync_fetch_and_add(&domc->nr_idle, 1);
+		count_idle(domc, cpuc->domain);
 	if (scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) > 0 || may_have_own(cpuc) ||
 	    READ_ONCE(domc->state) == THREAD_PARKED || is_undrained(domc) || just_stood(domc) ||
 	    (READ_ONCE(domc->parts) && part_with_tasks(cpuc->domain, cpu, DSQ_READY) != NO_PART))

@@ -12,6 +12,7 @@
 #ifndef MANYLAND_IDLE_CLASS_BPF_H
 #define MANYLAND_IDLE_CLASS_BPF_H
 
+#include "domain_set.bpf.h"
 #include "groups.bpf.h"
 #include "preempt.bpf.h"
 
@@ -55,7 +56,8 @@ static __noinline bool take_off_idle_class(u32 d, s32 cpu)
 
 	if (!mask || !domc || !bpf_cpumask_test_and_clear_cpu(cpu, mask))
 		return false;
-	__sync_fetch_and_sub(&domc->nr_idle_class, 1);
+	if (__sync_fetch_and_sub(&domc->nr_idle_class, 1) == 1)
+		remove_from(&idle_class_domains, d, &domc->nr_idle_class);
 	return true;
 }
 
@@ -73,8 +75,9 @@ static __noinline int begin_idle_class(s32 cpu)
 	cpuc->idle_class = 1;
 	if (!has_idle_class)
 		has_idle_class = true;
-	if (!bpf_cpumask_test_and_set_cpu(cpu, mask))
-		__sync_fetch_and_add(&domc->nr_idle_class, 1);
+	if (!bpf_cpumask_test_and_set_cpu(cpu, mask) &&
+	    !__sync_fetch_and_add(&domc->nr_idle_class, 1))
+		add_to(&idle_class_domains, d);
 	return 0;
 }
 
@@ -128,15 +131,17 @@ static __noinline s32 choose_idle_class_in(struct task_struct *p, u32 d)
 static __noinline s32 choose_idle_class_elsewhere(struct task_struct *p, u32 d)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
+	struct domain_walk walk = {};
+	u32 i, other;
 	s32 cpu;
-	u32 i;
 
 	if (!neighbours)
 		return -1;
 	bpf_for(i, 0, nr_domains - 1) {
-		if (i >= MAX_DOMAINS)
+		other = next_in(&idle_class_domains, neighbours, &walk);
+		if (other == NO_DOMAIN)
 			break;
-		cpu = choose_idle_class_in(p, neighbours->nearest[i]);
+		cpu = choose_idle_class_in(p, other);
 		if (cpu >= 0)
 			return cpu;
 	}

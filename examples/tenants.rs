@@ -121,8 +121,16 @@ mod tests {
         context.vtime = 1 << 40;
         for (slot, weight) in [(1, 100), (2, 800)] {
             let id = CgroupId(u64::from(slot));
-            let group =
-                Group { id, parent: None, level: 1, weight, idle: false, share: 0.5, limit: None };
+            let group = Group {
+                id,
+                parent: None,
+                level: 1,
+                weight,
+                idle: false,
+                share: 0.5,
+                limit: None,
+                throttled: false,
+            };
             context.remember_group(slot, group);
         }
         for (pid, group_slot) in [(1, 1), (2, 2), (3, 0), (4, 2)] {

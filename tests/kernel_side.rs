@@ -709,3 +709,18 @@ fn hogs_share_cpus_that_no_move_deals_out() {
         assert!(report.fairness.unwrap() > 0.94, "{hogs} on {machine}: {:?}", report.fairness);
     }
 }
+
+/// More domains than a word of a set has bits. Tasks begin in one of them, and no domain thread spreads
+/// them: threads wake up late.
+#[test]
+fn idle_cpus_of_all_domains_are_found() {
+    let mut setup = Setup { inspect: Some(Duration::from_micros(100)), ..setup(1.0) };
+    setup.costs.set("thread_wake=900000000").unwrap();
+    let tasks = r#""shell": {"loop": 130, "fork": "hog", "run": 100},
+        "hog": {"instance": 0, "run": 1000}"#;
+    let report = run("L3Cache:130 Core:1 PU:1", tasks, &setup);
+    let hogs = group(&report, "hog");
+    assert!(hogs.tasks == 130 && hogs.cpu_s > 0.98 * 130.0, "{hogs:?}");
+    let idle = report.idle_beside_waiting_us.unwrap();
+    assert!(idle.elsewhere < 300.0, "{idle:?}");
+}

@@ -240,6 +240,15 @@ pub(crate) fn fill_neighbours(neighbours: &mut abi::neighbours, domain: &Domain)
     for (to, from) in neighbours.nearest.iter_mut().zip(&domain.nearest) {
         *to = from.0 as u16;
     }
+    let (mut run, mut before) = (0, None);
+    for id in &domain.nearest {
+        if before > Some(id) && run + 1 < neighbours.runs.len() {
+            run += 1;
+        }
+        before = Some(id);
+        neighbours.runs[run][id.index() / 64] |= 1 << (id.index() % 64);
+        neighbours.nr_runs = run as u32 + 1;
+    }
 }
 
 /// Describes a CPU.
@@ -625,4 +634,38 @@ fn set_enumerators(open: &mut OpenBpfSkel<'_>, btf: &libbpf_rs::btf::Btf<'_>) ->
             __SCX_TASK_QUEUED = "SCX_TASK_QUEUED";
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Granularity, Source, Topology};
+
+    /// The domains that a walk over the runs meets, if all are in the set.
+    fn walked(neighbours: &abi::neighbours) -> Vec<DomainId> {
+        let mut walked = Vec::new();
+        for run in &neighbours.runs[..neighbours.nr_runs as usize] {
+            let numbers = 0..64 * run.len() as u32;
+            walked.extend(numbers.filter(|id| run[*id as usize / 64] >> (id % 64) & 1 != 0));
+        }
+        walked.into_iter().map(DomainId).collect()
+    }
+
+    #[test]
+    fn runs_of_neighbours_keep_their_sequence() {
+        for machine in [
+            "L3Cache:1 Core:2 PU:1",
+            "L3Cache:6 Core:2 PU:1",
+            "Package:2 NUMANode:2 L3Cache:3 Core:1 PU:1",
+            "L3Cache:130 Core:1 PU:1",
+        ] {
+            let topology = Topology::load(&Source::Synthetic(machine.to_owned())).unwrap();
+            for domain in &topology.partition(Granularity::L3).unwrap() {
+                let none = || abi::neighbours { nearest: [0; _], nr_runs: 0, runs: [[0; _]; _] };
+                let mut neighbours = none();
+                fill_neighbours(&mut neighbours, domain);
+                assert_eq!(walked(&neighbours), domain.nearest, "{machine}: {}", domain.id);
+            }
+        }
+    }
 }
