@@ -48,12 +48,21 @@ pub struct Cgroup {
     pub share: f64,
     /// Microseconds of CPU time of its tasks in the interval.
     pub used_us: u64,
+    /// The same since the scheduler attached, or since there is such a cgroup.
+    pub total_us: u64,
     /// How many of them are runnable at this moment.
     pub runnable: u32,
     /// How often its quota was used up, since it has one.
     pub throttles: u64,
     /// For how long, in microseconds.
     pub throttled_us: u64,
+}
+
+impl Cgroup {
+    /// Its path, or else its number.
+    pub fn name(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("number {}", self.id.0))
+    }
 }
 
 /// The answer to a reader: the busiest cgroups of its interval, the busiest one first.
@@ -122,6 +131,7 @@ fn line(usage: &Usage, used_us: u64) -> Cgroup {
         period_us: group.limit.map(|limit| limit.period.as_micros() as u64),
         share: group.share,
         used_us,
+        total_us: usage.ran_ns / 1000,
         runnable: usage.runnable,
         throttles: usage.throttles,
         throttled_us: usage.throttled_ns / 1000,
@@ -140,14 +150,15 @@ impl Names {
         Names { root: root.to_owned(), paths: BTreeMap::new() }
     }
 
-    /// Gives each cgroup its path. One that is gone, or outside of this process's namespace of
-    /// cgroups, has none.
+    /// Gives each cgroup without a path its own. One that is gone, or outside of this process's
+    /// namespace of cgroups, has none.
     pub fn name(&mut self, cgroups: &mut [Cgroup]) {
-        if cgroups.iter().any(|it| !self.paths.contains_key(&it.id.0)) {
+        let nameless = |it: &&mut Cgroup| it.path.is_none();
+        if cgroups.iter_mut().filter(nameless).any(|it| !self.paths.contains_key(&it.id.0)) {
             self.paths.clear();
             read_paths(&self.root, "/", &mut self.paths);
         }
-        for cgroup in cgroups {
+        for cgroup in cgroups.iter_mut().filter(nameless) {
             cgroup.path = self.paths.get(&cgroup.id.0).cloned();
         }
     }
@@ -191,6 +202,7 @@ mod tests {
         let now = [(1, usage(11, 5_001_000, None)), (2, usage(12, 9_000, None)), (3, limited)];
         let answer = busiest.since(now.into_iter());
         assert_eq!(used(&answer), [(12, 9), (11, 1), (13, 0)]);
+        assert_eq!(answer.cgroups[1].total_us, 5001);
         assert_eq!(
             (answer.cgroups[2].quota_us, answer.cgroups[2].throttled_us),
             (Some(50_000), 4000)
@@ -229,5 +241,11 @@ mod tests {
         fs::create_dir(root.path().join("new")).unwrap();
         let asked = [id("new"), id("cgroup.procs")];
         assert_eq!(paths(&mut names, &asked), ["/new", ""]);
+        let mut named = [line(&usage(id("new"), 1, None), 1)];
+        named[0].path = Some("/as/it/came".to_owned());
+        names.name(&mut named);
+        assert_eq!(named[0].name(), "/as/it/came");
+        let nameless = line(&usage(17, 1, None), 1);
+        assert_eq!(nameless.name(), "number 17");
     }
 }

@@ -3,7 +3,8 @@
 pub use super::protocol::Received;
 pub use super::socket::PATH;
 
-use super::cgroups::Cgroups;
+use super::cgroups::{self, Cgroups, Names};
+use super::line::Busy;
 use super::protocol::parse_response;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
@@ -35,6 +36,8 @@ pub enum Target {
 /// A connection to a scheduler. What [`Client::top`] answers is counted since it answered last.
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// How many of the busiest cgroups are asked for, and how they are called.
+    cgroups: Option<(usize, Names)>,
 }
 
 /// Readable before anything is asked once the scheduler has ended.
@@ -60,7 +63,8 @@ impl Client {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {shown}")),
         };
-        Client { stream: BufReader::new(stream) }.with_patience(PATIENCE).map(Some)
+        let client = Client { stream: BufReader::new(stream), cgroups: None };
+        client.with_patience(PATIENCE).map(Some)
     }
 
     /// The same with another time that the scheduler may be silent.
@@ -74,12 +78,18 @@ impl Client {
         Ok(self)
     }
 
+    /// The same, which asks for that many of the busiest cgroups as well. Each response has those of
+    /// the time since the last one, with their paths.
+    pub fn with_cgroups(self, most: usize) -> Client {
+        Client { cgroups: Some((most, Names::new(Path::new(cgroups::ROOT)))), ..self }
+    }
+
     /// What came since the last response.
     ///
     /// # Errors
     /// If the scheduler has ended, refuses, or is not this one.
     pub fn top(&mut self) -> Result<Received> {
-        Received::parse(self.ask(Target::Top)?)
+        self.received(Target::Top)
     }
 
     /// What came since the scheduler attached.
@@ -87,14 +97,23 @@ impl Client {
     /// # Errors
     /// As [`Client::top`].
     pub fn totals(&mut self) -> Result<Received> {
-        Received::parse(self.ask(Target::Totals)?)
+        self.received(Target::Totals)
     }
 
-    /// The busiest cgroups since the last response of this kind.
-    ///
-    /// # Errors
-    /// As [`Client::top`].
-    pub fn cgroups(&mut self) -> Result<Cgroups> {
+    fn received(&mut self, target: Target) -> Result<Received> {
+        let mut received = Received::parse(self.ask(target)?)?;
+        if self.cgroups.is_some() {
+            let mut of = self.cgroups()?;
+            if let Some((most, names)) = &mut self.cgroups {
+                of.cgroups.truncate(*most);
+                names.name(&mut of.cgroups);
+            }
+            received.line.cgroups = Some(Busy { of, cpus: received.about.nr_cpus() });
+        }
+        Ok(received)
+    }
+
+    fn cgroups(&mut self) -> Result<Cgroups> {
         serde_json::from_value(self.ask(Target::Cgroups)?).context(
             "the scheduler does not answer with its cgroups as this version of scx_manyland does",
         )

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the scheduler and the programs that ask it print the same line.
 
-use super::cgroups::Cgroups;
+use super::cgroups::{Cgroup, Cgroups};
 use crate::abi::statistics::{DomainStatistics, ProcessStatistics, STATISTICS};
 use crate::ids::DomainId;
 use crate::kernel::options::Format;
@@ -30,6 +30,18 @@ pub struct Busy {
     pub of: Cgroups,
     /// How many CPUs the domains have together.
     pub cpus: usize,
+}
+
+impl Busy {
+    /// How many CPUs the tasks of one of them are due.
+    pub fn due_cpus(&self, cgroup: &Cgroup) -> f64 {
+        cgroup.share * self.cpus as f64
+    }
+
+    /// How many CPUs they had in the interval.
+    pub fn had_cpus(&self, cgroup: &Cgroup) -> f64 {
+        cgroup.used_us as f64 / 1e6 / self.of.interval_seconds
+    }
 }
 
 impl Serialize for Busy {
@@ -145,12 +157,12 @@ fn write_cgroups(busy: &Busy, text: &mut Vec<u8>) -> Result<()> {
             text,
             "{:>6} {:>9.2} {:>9.2} {:>9} {:>9} {:>13} {}",
             if it.idle { "idle".to_owned() } else { it.weight.to_string() },
-            it.share * busy.cpus as f64,
-            it.used_us as f64 / 1e6 / busy.of.interval_seconds,
+            busy.due_cpus(it),
+            busy.had_cpus(it),
             it.runnable,
             if quota.is_some() { it.throttles.to_string() } else { "-".to_owned() },
             quota.map_or("-".to_owned(), |(quota, period)| format!("{quota}/{period}")),
-            it.path.clone().unwrap_or_else(|| format!("number {}", it.id.0)),
+            it.name(),
         )?;
     }
     Ok(())

@@ -1,9 +1,7 @@
 //! `--monitor`: prints the statistics of a scheduler that another process runs.
 
-use super::cgroups::{self, Names};
 use super::client::{Client, PATH};
-use super::line::{Busy, Line, Writer};
-use crate::cpuset::CpuSet;
+use super::line::Writer;
 use crate::kernel::options::{Format, Seconds};
 use anyhow::{Context, Result};
 use std::io::{self, Write};
@@ -18,7 +16,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// cgroups. Waits while no scheduler runs.
 pub fn run(every: Seconds, format: Format, cgroups: Option<usize>) -> Result<()> {
     let mut writer = Writer::new(format);
-    let mut cgroups = cgroups.map(|most| (most, Names::new(Path::new(cgroups::ROOT))));
     let mut is_said = false;
     loop {
         let Some(client) = Client::connect(Path::new(PATH))? else {
@@ -30,7 +27,11 @@ pub fn run(every: Seconds, format: Format, cgroups: Option<usize>) -> Result<()>
             continue;
         };
         is_said = false;
-        if !follow(client, every.duration(), &mut writer, cgroups.as_mut())? {
+        let client = match cgroups {
+            Some(most) => client.with_cgroups(most),
+            None => client,
+        };
+        if !follow(client, every.duration(), &mut writer)? {
             return Ok(());
         }
         sleep(AGAIN.min(every.duration()));
@@ -38,17 +39,12 @@ pub fn run(every: Seconds, format: Format, cgroups: Option<usize>) -> Result<()>
 }
 
 /// Prints what one scheduler says until it has ended. Whether the lines are still read.
-fn follow(
-    mut client: Client,
-    every: Duration,
-    writer: &mut Writer,
-    mut cgroups: Option<&mut (usize, Names)>,
-) -> Result<bool> {
+fn follow(mut client: Client, every: Duration, writer: &mut Writer) -> Result<bool> {
     let mut text = Vec::new();
     loop {
         sleep(every);
-        let line = match read(&mut client, cgroups.as_deref_mut()) {
-            Ok(line) => line,
+        let line = match client.top() {
+            Ok(received) => received.line,
             Err(error) => {
                 log::warn!("{error:#}");
                 return Ok(true);
@@ -62,18 +58,4 @@ fn follow(
             result => result.context("cannot write to standard output")?,
         }
     }
-}
-
-/// What came since the last line.
-fn read(client: &mut Client, cgroups: Option<&mut (usize, Names)>) -> Result<Line> {
-    let received = client.top()?;
-    let mut line = received.line;
-    if let Some((most, names)) = cgroups {
-        let mut of = client.cgroups()?;
-        of.cgroups.truncate(*most);
-        names.name(&mut of.cgroups);
-        let count = |list: &String| CpuSet::from_list(list).map_or(0, |cpus| cpus.len());
-        line.cgroups = Some(Busy { of, cpus: received.about.cpus.iter().map(count).sum() });
-    }
-    Ok(line)
 }

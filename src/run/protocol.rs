@@ -17,6 +17,7 @@ use super::line::{DomainLine, Line};
 use crate::abi::statistics::{
     DomainStatistics, Kind, Percentiles, STATISTICS, Scope, Statistic, Value,
 };
+use crate::cpuset::CpuSet;
 use crate::domains::latency::Snapshot;
 use crate::ids::DomainId;
 use anyhow::{Context, Result, bail};
@@ -221,6 +222,14 @@ pub struct About {
     pub cpus: Vec<String>,
     /// Its options, by their names.
     pub options: Json,
+}
+
+impl About {
+    /// How many CPUs the domains have together.
+    pub fn nr_cpus(&self) -> usize {
+        let count = |list: &String| CpuSet::from_list(list).map_or(0, |cpus| cpus.len());
+        self.cpus.iter().map(count).sum()
+    }
 }
 
 /// The response to [`Request::Top`], and with `latencies` that to [`Request::Totals`].
