@@ -159,9 +159,10 @@ fn a_scheduler_is_shown_from_its_start_to_its_end_and_again() {
 fn the_picture_in_the_readme_is_true() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stats");
-    let _played = Played::start(&path);
+    let _played =
+        Played::with_cgroups(&path, &["/system.slice/build.service", "/user.slice/batch"]);
     let terminal = Terminal::start(&["top", "--socket", path.to_str().unwrap()]);
-    let screen = terminal.shows(&[" 900k ", "every 1 s"]);
+    let screen = terminal.shows(&[" 900k ", "every 1 s", "/user.slice/batch"]);
     let readme = include_str!("../README.md");
     let (_, picture) = readme.split_once("fills the screen, of 80 columns and more:\n\n").unwrap();
     let picture: Vec<_> = picture.lines().map_while(|line| line.strip_prefix("    ")).collect();
@@ -170,6 +171,47 @@ fn the_picture_in_the_readme_is_true() {
     assert_eq!(head(&picture), head(&drawn), "the columns are others");
     let form = |lines: &[&str]| lines.iter().map(|line| without_numbers(line)).collect::<Vec<_>>();
     assert_eq!(form(&picture), form(&drawn), "{screen}");
+}
+
+/// The names of some cgroups: more than there is room for, and one that no line has room for.
+const NAMES: [&str; 20] = {
+    let mut names = ["/busy.slice"; 20];
+    names[2] = "/system.slice/of-a-name-that-is-longer-than-the-line/the-end.service";
+    names[15] = "/last.slice";
+    names[19] = "/idle.slice";
+    names
+};
+
+#[test]
+fn the_busiest_cgroups_are_shown_below_the_domains() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats");
+    let played = Played::with_cgroups(&path, &NAMES);
+    let terminal =
+        Terminal::start(&["top", "--interval", "0.1", "--socket", path.to_str().unwrap()]);
+    let screen = terminal.shows(&["THROT%", " 900k ", "/last.slice", "q quit"]);
+    let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
+    assert_eq!(lines.len(), usize::from(ROWS.get()), "{screen}");
+    let domains = lines.iter().position(|line| line.starts_with("DOM")).unwrap();
+    assert!(lines[domains + 2].starts_with("  1  "), "{screen}");
+    assert_eq!(lines[domains + 3], "");
+    let head = "WEIGHT     DUE     HAD RUNNABLE THROT/S THROT% CGROUP";
+    assert_eq!(lines[domains + 4], head);
+    let rows: Vec<String> = lines[domains + 5..lines.len() - 1]
+        .iter()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rows[0], "300 4.00 3.50 6 - - /busy.slice", "the busiest one, without a limit");
+    assert_eq!(rows[1], "300 2.00 1.75 6 10 25.0 /busy.slice", "one with a limit");
+    assert_eq!(rows[2], "300 1.33 1.17 6 - - …er-than-the-line/the-end.service");
+    assert!(rows[15].ends_with("/last.slice") && rows.len() == 16, "{screen}");
+    assert!(!screen.contains("/idle.slice"), "{screen}");
+    drop(played);
+    terminal.shows(&["No scheduler runs"]);
+    terminal.comes_to("cgroups remain", |terminal| !terminal.screen().contains("slice"));
+    let _played = Played::start(&path);
+    let screen = terminal.shows(&[" 900k "]);
+    assert!(!screen.contains("CGROUP"), "there is none:\n{screen}");
 }
 
 /// The words of a line, with `#` for each number.

@@ -2,7 +2,8 @@
 
 use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
 use scx_manyland::domains::latency::{BUCKETS, Snapshot};
-use scx_manyland::ids::DomainId;
+use scx_manyland::ids::{CgroupId, DomainId};
+use scx_manyland::run::cgroups::{Cgroup, Cgroups};
 use scx_manyland::run::line::{DomainLine, Line};
 use scx_manyland::run::protocol::{About, Reply, respond};
 use std::io::{BufRead, BufReader, Write};
@@ -20,8 +21,14 @@ pub struct Played {
 }
 
 impl Played {
-    /// Listens at a path.
+    /// Listens at a path. All tasks are in the root of cgroups.
     pub fn start(path: &Path) -> Played {
+        Played::with_cgroups(path, &[])
+    }
+
+    /// The same with cgroups of these names that are busy, the first one most. Each second one has a
+    /// limit.
+    pub fn with_cgroups(path: &Path, cgroups: &'static [&'static str]) -> Played {
         let listener = UnixListener::bind(path).unwrap();
         let streams = Arc::new(Mutex::new(Vec::new()));
         let of_thread = streams.clone();
@@ -29,7 +36,7 @@ impl Played {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 of_thread.lock().unwrap().push(stream.try_clone().unwrap());
-                thread::spawn(move || answer(stream));
+                thread::spawn(move || answer(stream, cgroups));
             }
         });
         Played { path: path.to_owned(), streams }
@@ -44,11 +51,19 @@ impl Drop for Played {
 }
 
 /// Answers with the totals of two domains. The second decides more often.
-fn answer(stream: UnixStream) {
+fn answer(stream: UnixStream, cgroups: &[&str]) {
     let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
     let counts = [const { AtomicU64::new(0) }; BUCKETS];
     let mut times = 0;
     while let Some(Ok(request)) = requests.next() {
+        if request.contains("cgroups") {
+            let mut output = Vec::new();
+            respond(&mut output, 0, &busiest(cgroups, times));
+            if (&stream).write_all(&output).is_err() {
+                return;
+            }
+            continue;
+        }
         times += 1;
         counts[60].fetch_add(100, Ordering::Relaxed);
         let mut latency = Snapshot::empty();
@@ -91,4 +106,26 @@ fn answer(stream: UnixStream) {
             return;
         }
     }
+}
+
+/// What these cgroups had in the last of a number of seconds.
+fn busiest(names: &[&str], times: u64) -> Cgroups {
+    let cgroup = |(at, name): (usize, &&str)| {
+        let (number, limit) = (at as u64 + 1, (at % 2 == 1).then_some(100_000));
+        Cgroup {
+            id: CgroupId(number),
+            path: Some((*name).to_owned()),
+            weight: 300,
+            idle: false,
+            quota_us: limit.map(|period| period / 2),
+            period_us: limit,
+            share: 0.5 / number as f64,
+            used_us: 3_500_000 / number,
+            total_us: 3_500_000 / number * times,
+            runnable: 6,
+            throttles: if limit.is_some() { 10 * times } else { 0 },
+            throttled_us: if limit.is_some() { 250_000 * times } else { 0 },
+        }
+    };
+    Cgroups { interval_seconds: 1.0, cgroups: names.iter().enumerate().map(cgroup).collect() }
 }

@@ -1,7 +1,7 @@
 //! How `top` draws a [`View`]: in the terminal's own two colours, so that it can be read on any
 //! background, and within 80 columns.
 
-use super::view::{Key, Row, State, View};
+use super::view::{CgroupRow, Key, Row, State, View};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
@@ -27,6 +27,13 @@ const COLUMNS: [(&str, u16, Option<Key>); 12] = [
     ("OUT/S", 5, None),
 ];
 
+/// The columns of cgroups, and their widths. A name follows, which is as wide as there is room.
+const CGROUP_COLUMNS: [(&str, u16); 6] =
+    [("WEIGHT", 6), ("DUE", 7), ("HAD", 7), ("RUNNABLE", 8), ("THROT/S", 7), ("THROT%", 6)];
+
+/// The least height of the cgroups' part: a blank line, the head, and a row.
+const LEAST_CGROUP_LINES: u16 = 3;
+
 /// Draws the whole screen.
 pub fn draw(frame: &mut Frame<'_>, view: &View) {
     let rows = [Constraint::Length(2), Constraint::Min(1), Constraint::Length(1)];
@@ -46,9 +53,13 @@ pub fn draw(frame: &mut Frame<'_>, view: &View) {
             frame.render_widget(Paragraph::new(title(received)), head);
             middle(frame, body, vec!["Measuring the first interval.".into()]);
         }
-        State::Runs { received, rows } => {
+        State::Runs { received, rows, cgroups } => {
             frame.render_widget(Paragraph::new(title(received)), head);
-            table(frame, body, view, rows);
+            let (above, below) = divide(body, rows.len(), cgroups.len());
+            table(frame, above, view, rows);
+            if let Some(below) = below {
+                cgroup_table(frame, below, cgroups);
+            }
         }
     }
     let keys = format!(
@@ -101,6 +112,19 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// Where domains are, and cgroups, which get what the domains leave: all domains are shown that were
+/// without them.
+fn divide(body: Rect, domains: usize, cgroups: usize) -> (Rect, Option<Rect>) {
+    let for_domains = u16::try_from(domains + 1).unwrap_or(u16::MAX);
+    let left = body.height.saturating_sub(for_domains);
+    if cgroups == 0 || left < LEAST_CGROUP_LINES {
+        return (body, None);
+    }
+    let rows = [Constraint::Length(for_domains), Constraint::Length(1), Constraint::Min(1)];
+    let [above, _, below] = Layout::vertical(rows).areas(body);
+    (above, Some(below))
+}
+
 fn table(frame: &mut Frame<'_>, area: Rect, view: &View, rows: &[Row]) {
     let head = COLUMNS.map(|(name, width, key)| {
         let style = if key == Some(view.key) { REVERSED } else { BOLD };
@@ -112,6 +136,32 @@ fn table(frame: &mut Frame<'_>, area: Rect, view: &View, rows: &[Row]) {
     let widths = COLUMNS.map(|(_, width, _)| Constraint::Length(width));
     let table = Table::new(shown, widths).header(TableRow::new(head)).column_spacing(1);
     frame.render_widget(table, area);
+}
+
+fn cgroup_table(frame: &mut Frame<'_>, area: Rect, cgroups: &[CgroupRow]) {
+    let columns: u16 = CGROUP_COLUMNS.iter().map(|(_, width)| width + 1).sum();
+    let name_width = area.width.saturating_sub(columns);
+    let head = CGROUP_COLUMNS.iter().map(|(name, width)| right((*name).to_owned(), *width));
+    let head = TableRow::new(head.chain(["CGROUP".to_owned()])).style(BOLD);
+    let rows = cgroups.iter().map(|row| {
+        let cells = CGROUP_COLUMNS.iter().zip(cgroup_cells(row));
+        let cells = cells.map(|(column, cell)| right(cell, column.1));
+        TableRow::new(cells.chain([end(&row.name, name_width)]))
+    });
+    let widths = CGROUP_COLUMNS.iter().map(|(_, width)| *width).chain([name_width]);
+    let table = Table::new(rows, widths.map(Constraint::Length)).header(head).column_spacing(1);
+    frame.render_widget(table, area);
+}
+
+/// A name without control characters; the end of one that is too long, where names differ most.
+fn end(name: &str, width: u16) -> String {
+    let width = usize::from(width);
+    let letters: Vec<char> =
+        name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+    match letters.len() > width {
+        true => ['…'].iter().chain(&letters[letters.len() + 1 - width.max(1)..]).collect(),
+        false => letters.into_iter().collect(),
+    }
 }
 
 /// A text at the right of its column; the start of one that is too long.
@@ -138,6 +188,18 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         format!("{:.1}", row.thread_percent),
         short(row.stolen_in),
         short(row.stolen_out),
+    ]
+}
+
+fn cgroup_cells(row: &CgroupRow) -> [String; CGROUP_COLUMNS.len()] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        row.weight.map_or_else(|| "idle".to_owned(), |weight| weight.to_string()),
+        format!("{:.2}", row.due),
+        format!("{:.2}", row.had),
+        short(row.runnable.into()),
+        or_dash(row.throttles.map(short)),
+        or_dash(row.throttled_percent.map(|it| format!("{it:.1}"))),
     ]
 }
 
@@ -208,5 +270,30 @@ mod tests {
     fn all_columns_fit_into_80() {
         let widths: u16 = COLUMNS.iter().map(|(_, width, _)| width).sum();
         assert!(widths + COLUMNS.len() as u16 <= 81, "{widths}");
+        let widths: u16 = CGROUP_COLUMNS.iter().map(|(_, width)| width + 1).sum();
+        assert!(widths + 30 <= 80, "names have less than 30: {widths}");
+    }
+
+    #[test]
+    fn cgroups_get_the_lines_that_domains_leave() {
+        let body = Rect::new(0, 2, 80, 21);
+        let heights = |domains, cgroups| {
+            let (above, below) = divide(body, domains, cgroups);
+            (above.height, below.map(|below| below.height))
+        };
+        assert_eq!(heights(2, 0), (21, None));
+        assert_eq!(heights(2, 5), (3, Some(17)));
+        assert_eq!(heights(17, 5), (18, Some(2)), "a head and a row");
+        assert_eq!(heights(18, 5), (21, None));
+        assert_eq!(heights(512, 64), (21, None));
+    }
+
+    #[test]
+    fn the_end_of_a_long_name_is_shown() {
+        assert_eq!(end("/a.slice/b", 10), "/a.slice/b");
+        assert_eq!(end("/a.slice/b", 9), "….slice/b");
+        assert_eq!(end("/ü/ü", 3), "…/ü");
+        assert_eq!(end("/a\u{1b}[2J\n", 20), "/a?[2J?");
+        assert_eq!([end("/a", 1), end("/a", 0)], ["…", "…"]);
     }
 }

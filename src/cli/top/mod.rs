@@ -10,6 +10,7 @@ use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use scx_manyland::options::Seconds;
+use scx_manyland::run::cgroups;
 use scx_manyland::run::client::{Client, PATH};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ impl TopArgs {
 
     fn connect(&self) -> Result<Option<Client>> {
         let client = Client::connect(&self.socket)?;
+        let client = client.map(|client| client.with_cgroups(cgroups::MOST));
         client.map(|client| client.with_patience(PATIENCE)).transpose()
     }
 

@@ -4,7 +4,9 @@
 //! Invariant: a row is of the interval between two responses of the same attachment; after another
 //! attachment there are no rows until its second response.
 
+use scx_manyland::run::cgroups::Cgroup;
 use scx_manyland::run::client::Received;
+use scx_manyland::run::line::Busy;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -137,6 +139,43 @@ fn p99_ns(bounds: &BTreeMap<u64, u64>, within: impl Fn(u64) -> f64) -> Option<u6
     bounds.keys().copied().find(|&ns| all > 0.0 && within(ns) >= 0.99 * all)
 }
 
+/// One of the busiest cgroups over an interval. Of its own tasks, not of those of cgroups below.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CgroupRow {
+    pub name: String,
+    /// `cpu.weight`; `None` with `cpu.idle`.
+    pub weight: Option<u32>,
+    /// How many CPUs its tasks were due, and had.
+    pub due: f64,
+    pub had: f64,
+    pub runnable: u32,
+    /// How often it used up its own `cpu.max`, each second; `None` without that, or if it is new.
+    pub throttles: Option<f64>,
+    /// For how much of the interval that was so.
+    pub throttled_percent: Option<f64>,
+}
+
+impl CgroupRow {
+    fn new(then: &Received, busy: &Busy, it: &Cgroup) -> CgroupRow {
+        let known = then.line.cgroups.as_ref();
+        let before = known.and_then(|then| then.of.cgroups.iter().find(|old| old.id == it.id));
+        let seconds = busy.of.interval_seconds;
+        let each_second = |of: fn(&Cgroup) -> u64| {
+            let since = of(it).saturating_sub(of(before?)) as f64 / seconds;
+            it.quota_us.map(|_| since)
+        };
+        CgroupRow {
+            name: it.name(),
+            weight: (!it.idle).then_some(it.weight),
+            due: busy.due_cpus(it),
+            had: busy.had_cpus(it),
+            runnable: it.runnable,
+            throttles: each_second(|it| it.throttles),
+            throttled_percent: each_second(|it| it.throttled_us).map(|us| us / 1e4),
+        }
+    }
+}
+
 /// What is known of schedulers at this moment.
 #[derive(Debug)]
 pub enum State {
@@ -145,7 +184,12 @@ pub enum State {
     /// It has answered once.
     Begun(Received),
     /// It answers.
-    Runs { received: Received, rows: Vec<Row> },
+    Runs {
+        received: Received,
+        rows: Vec<Row>,
+        /// The busiest one first; empty while all tasks are in the root.
+        cgroups: Vec<CgroupRow>,
+    },
 }
 
 /// What the screen shows.
@@ -198,7 +242,11 @@ impl View {
             return;
         }
         let rows = (0..now.line.domains.len()).filter_map(|at| Row::new(at, &then, &now, seconds));
-        self.state = State::Runs { rows: rows.collect(), received: now };
+        let busy = now.line.cgroups.iter();
+        let cgroups = busy
+            .flat_map(|busy| busy.of.cgroups.iter().map(|it| CgroupRow::new(&then, busy, it)))
+            .collect();
+        self.state = State::Runs { rows: rows.collect(), cgroups, received: now };
         self.sort();
     }
 
@@ -237,7 +285,8 @@ impl View {
 mod tests {
     use super::*;
     use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
-    use scx_manyland::ids::DomainId;
+    use scx_manyland::ids::{CgroupId, DomainId};
+    use scx_manyland::run::cgroups::Cgroups;
     use scx_manyland::run::line::{DomainLine, Line};
     use scx_manyland::run::protocol::About;
 
@@ -291,6 +340,48 @@ mod tests {
         assert_eq!(busy.bars, [0, 4000, 0, 0, 0, 0, 0, 0], "between 4 and 16 us");
         assert_eq!((busy.p99_us, busy.thread_percent), (Some(16.384), 20.0));
         assert_eq!((idle.late_percent, idle.p99_us, idle.bars), (None, None, [0; BARS]));
+    }
+
+    /// A cgroup that was due two of four CPUs, and was throttled that often.
+    fn cgroup(id: u64, quota_us: Option<u64>, throttles: u64) -> Cgroup {
+        Cgroup {
+            id: CgroupId(id),
+            path: None,
+            weight: 300,
+            idle: quota_us.is_none(),
+            quota_us,
+            period_us: quota_us,
+            share: 0.5,
+            used_us: 3_000_000,
+            total_us: 0,
+            runnable: 5,
+            throttles,
+            throttled_us: throttles * 50_000,
+        }
+    }
+
+    #[test]
+    fn the_busiest_cgroups_are_of_the_interval_between_two_responses() {
+        let with = |seconds, cgroups| {
+            let of = Cgroups { interval_seconds: 2.0, cgroups };
+            let mut received = totals(seconds, 0);
+            received.line.cgroups = Some(Busy { of, cpus: 4 });
+            received
+        };
+        let mut view = View::new(Duration::from_secs(2));
+        view.received(with(10.0, vec![cgroup(1, Some(1), 100), cgroup(2, None, 7)]));
+        let now = vec![cgroup(1, Some(1), 110), cgroup(2, None, 9), cgroup(3, Some(1), 1)];
+        view.received(with(12.0, now));
+        let State::Runs { cgroups, .. } = &view.state else { panic!("{:?}", view.state) };
+        let [limited, idle, new] = &cgroups[..] else { panic!("{cgroups:?}") };
+        assert_eq!((limited.due, limited.had, limited.runnable), (2.0, 1.5, 5));
+        assert_eq!((limited.throttles, limited.throttled_percent), (Some(5.0), Some(25.0)));
+        assert_eq!((limited.weight, limited.name.as_str()), (Some(300), "number 1"));
+        assert_eq!((idle.weight, idle.throttles, idle.throttled_percent), (None, None, None));
+        assert_eq!(new.throttles, None, "when it was throttled is not known");
+        view.received(totals(13.0, 0));
+        let State::Runs { cgroups, .. } = &view.state else { panic!("{:?}", view.state) };
+        assert_eq!(cgroups, &[]);
     }
 
     #[test]
