@@ -22,8 +22,13 @@ struct Exporter {
 
 impl Exporter {
     fn start(socket: &Path) -> Exporter {
+        Exporter::with(socket, &[])
+    }
+
+    fn with(socket: &Path, options: &[&str]) -> Exporter {
         let mut process = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
             .args(["metrics", "--listen", "0", "--socket", socket.to_str().unwrap()])
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -101,6 +106,69 @@ fn a_scheduler_is_scraped_from_its_start_to_its_end_and_again() {
     }
 }
 
+/// The names of some cgroups, one of them with all that a label has to escape.
+const NAMES: [&str; 3] = ["/system.slice/a.service", "/odd\\x2d \"one\"\n{}", "/the.third"];
+
+#[test]
+fn the_busiest_cgroups_are_given_if_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::with_cgroups(&socket, &NAMES);
+    let text = Exporter::start(&socket).says("\nmanyland_up 1.0\n");
+    assert!(!text.contains("manyland_cgroup_"), "they were not asked for:\n{text}");
+    let exporter = Exporter::with(&socket, &["--stats-cgroups", "2"]);
+    let text = exporter.says("\nmanyland_up 1.0\n");
+    let samples: Vec<&str> = text.lines().filter(|it| it.contains("manyland_cgroup_")).collect();
+    let first = |at: &str| format!("manyland_cgroup_{at}{{cgroup=\"/system.slice/a.service\"}}");
+    let second =
+        |at: &str| format!("manyland_cgroup_{at}{{cgroup=\"/odd\\\\x2d \\\"one\\\"\\n{{}}\"}}");
+    for expected in [
+        "# TYPE manyland_cgroup_weight gauge".to_owned(),
+        first("weight") + " 300.0",
+        first("idle") + " 0.0",
+        "# UNIT manyland_cgroup_due_cpus cpus".to_owned(),
+        first("due_cpus") + " 4.0",
+        second("due_cpus") + " 2.0",
+        "# TYPE manyland_cgroup_cpu_seconds counter".to_owned(),
+        first("cpu_seconds_total") + " 3.5",
+        first("runnable") + " 6.0",
+        "# TYPE manyland_cgroup_throttles counter".to_owned(),
+        second("throttles_total") + " 10.0",
+        second("throttled_seconds_total") + " 0.25",
+    ] {
+        assert!(samples.contains(&expected.as_str()), "no {expected} in:\n{text}");
+    }
+    assert!(!text.contains(&first("throttles_total")), "it has no limit:\n{text}");
+    assert!(!text.contains("/the.third"), "that is one more than asked for:\n{text}");
+    // The counters go on where the next scrape is one of a longer time.
+    exporter.says(&(first("cpu_seconds_total") + " 7.0\n"));
+}
+
+#[test]
+fn the_documents_name_all_metrics_of_cgroups() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::with_cgroups(&socket, &NAMES);
+    let text = textfile(folder.path(), &socket);
+    let given = text.lines().filter_map(|line| line.strip_prefix("# TYPE manyland_cgroup_"));
+    let given: Vec<&str> = given.filter_map(|rest| rest.split(' ').next()).collect();
+    let document = include_str!("../docs/operating.md");
+    let (_, table) =
+        document.split_once("| `manyland_cgroup_` and | meaning |\n|---|---|\n").unwrap();
+    let rows = table.lines().map_while(|line| line.strip_prefix("| `"));
+    let named: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(named, given);
+}
+
+#[test]
+fn without_cgroups_there_is_no_metric_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stats");
+    let _played = Played::start(&socket);
+    let text = Exporter::with(&socket, &["--stats-cgroups", "64"]).says("\nmanyland_up 1.0\n");
+    assert!(!text.contains("manyland_cgroup_"), "{text}");
+}
+
 /// What answers the network is no process of root's.
 #[test]
 fn the_process_that_answers_is_an_unprivileged_user() {
@@ -153,6 +221,7 @@ fn textfile(folder: &Path, socket: &Path) -> String {
     let file = folder.join("manyland.prom");
     let mut process = Command::new(env!("CARGO_BIN_EXE_scx_manyland"))
         .args(["metrics", "--interval", "0.1", "--socket", socket.to_str().unwrap()])
+        .args(["--stats-cgroups", "3"])
         .arg("--textfile")
         .arg(&file)
         .spawn()
@@ -172,16 +241,23 @@ fn textfile(folder: &Path, socket: &Path) -> String {
 fn the_file_is_in_the_format_of_the_textfile_collector() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("stats");
-    let _played = Played::start(&socket);
+    let _played = Played::with_cgroups(&socket, &NAMES);
     let text = textfile(folder.path(), &socket);
     assert!(text.contains("# TYPE manyland_decided_total counter\n"), "{text}");
+    assert!(text.contains("# TYPE manyland_cgroup_cpu_seconds_total counter\n"), "{text}");
+    assert!(text.contains("\nmanyland_cgroup_due_cpus{cgroup=\"/the.third\"} "), "{text}");
     assert!(text.contains("\nmanyland_up 1.0\n"), "{text}");
     assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
 }
 
 #[test]
-fn one_of_the_two_ways_is_needed() {
-    for args in [&["metrics"][..], &["metrics", "--listen", "1", "--textfile", "/a.prom"]] {
+fn one_of_the_two_ways_is_needed_and_a_possible_number() {
+    for args in [
+        &["metrics"][..],
+        &["metrics", "--listen", "1", "--textfile", "/a.prom"],
+        &["metrics", "--listen", "1", "--stats-cgroups", "0"],
+        &["metrics", "--listen", "1", "--stats-cgroups", "65"],
+    ] {
         let run = Command::new(env!("CARGO_BIN_EXE_scx_manyland")).args(args).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{run:?}");
     }
@@ -199,7 +275,7 @@ fn promtool(args: &[&str], input: &str) {
 fn promtool_accepts_the_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("stats");
-    let _played = Played::start(&socket);
+    let _played = Played::with_cgroups(&socket, &NAMES);
     promtool(&["check", "metrics"], &textfile(folder.path(), &socket));
 }
 

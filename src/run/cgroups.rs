@@ -164,14 +164,15 @@ impl Names {
     }
 }
 
-/// Adds a folder and those below. What cannot be read is gone.
+/// Adds a folder and those below. What cannot be read is gone. A name that is no UTF-8 is left out with
+/// all below: two of them could read the same.
 fn read_paths(folder: &Path, path: &str, paths: &mut BTreeMap<u64, String>) {
     let Ok(metadata) = fs::metadata(folder) else { return };
     paths.insert(metadata.ino(), path.to_owned());
     let below = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in below.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let name = entry.file_name();
-        let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = format!("{}/{name}", path.trim_end_matches('/'));
         read_paths(&entry.path(), &path, paths);
     }
 }
@@ -180,6 +181,8 @@ fn read_paths(folder: &Path, path: &str, paths: &mut BTreeMap<u64, String>) {
 mod tests {
     use super::*;
     use crate::policy::{Group, Limit};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::time::Duration;
 
     fn usage(id: u64, ran_ns: u64, limit: Option<Limit>) -> Usage {
@@ -241,6 +244,9 @@ mod tests {
         fs::create_dir(root.path().join("new")).unwrap();
         let asked = [id("new"), id("cgroup.procs")];
         assert_eq!(paths(&mut names, &asked), ["/new", ""]);
+        let odd = root.path().join(OsStr::from_bytes(b"odd\xff"));
+        fs::create_dir(&odd).unwrap();
+        assert_eq!(paths(&mut names, &[fs::metadata(odd).unwrap().ino()]), [""]);
         let mut named = [line(&usage(id("new"), 1, None), 1)];
         named[0].path = Some("/as/it/came".to_owned());
         names.name(&mut named);

@@ -1,14 +1,17 @@
 //! What is known at one moment, in the formats of Prometheus. Nothing here reads or waits.
 //!
 //! Invariant: names and units follow Prometheus' conventions: base units, `_total` for what only
-//! grows, one name for all domains with the label `domain`.
+//! grows, one name for all domains with the label `domain`, and one for all cgroups with the label
+//! `cgroup`. No two samples have the same name and labels.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use scx_manyland::abi::statistics::{Kind, STATISTICS, Scope, Statistic, Value};
+use scx_manyland::run::cgroups::Cgroup;
 use scx_manyland::run::client::Received;
+use scx_manyland::run::line::Busy;
 use std::collections::BTreeMap;
 use std::fmt::{Error, Write};
 
@@ -144,7 +147,8 @@ impl Collector for State {
         match &self.received {
             Some(received) => {
                 of_process(&mut metrics, received)?;
-                of_domains(&mut metrics, received)
+                of_domains(&mut metrics, received)?;
+                received.line.cgroups.as_ref().map_or(Ok(()), |busy| of_cgroups(&mut metrics, busy))
             }
             None => Ok(()),
         }
@@ -219,6 +223,77 @@ fn of_domains(metrics: &mut Metrics<'_>, received: &Received) -> Result<(), Erro
         let labels = label(at);
         let mut one = metric.encode_family(&labels)?;
         one.encode_histogram::<NoLabelSet>(*sum_ns as f64 / 1e9, below, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// A metric of cgroups. `None`: this cgroup has none.
+struct OfCgroup {
+    kind: MetricType,
+    name: &'static str,
+    unit: Option<Unit>,
+    help: &'static str,
+    value: fn(&Busy, &Cgroup) -> Option<f64>,
+}
+
+/// All of them. What is of a limit is missing where there is none.
+fn metrics_of_cgroups() -> [OfCgroup; 7] {
+    let of = |kind, name, unit, help, value| OfCgroup { kind, name, unit, help, value };
+    let gauge = MetricType::Gauge;
+    let counter = MetricType::Counter;
+    let cpus = Some(Unit::Other("cpus".to_owned()));
+    let seconds = Some(Unit::Seconds);
+    [
+        of(gauge, "weight", None, "The cgroup's cpu.weight.", |_, it| Some(it.weight.into())),
+        of(gauge, "idle", None, "Whether the cgroup has cpu.idle.", |_, it| {
+            Some(u8::from(it.idle).into())
+        }),
+        of(
+            gauge,
+            "due",
+            cpus,
+            "CPUs that the cgroup's own tasks are due, by all weights, when the last one was runnable.",
+            |busy, it| Some(busy.due_cpus(it)),
+        ),
+        of(
+            counter,
+            "cpu",
+            seconds.clone(),
+            "CPU time of the cgroup's own tasks since the scheduler attached.",
+            |_, it| Some(it.total_us as f64 / 1e6),
+        ),
+        of(gauge, "runnable", None, "The cgroup's own tasks that are runnable.", |_, it| {
+            Some(it.runnable.into())
+        }),
+        of(
+            counter,
+            "throttles",
+            None,
+            "Times that the cgroup had used up its own cpu.max.",
+            |_, it| it.quota_us.map(|_| it.throttles as f64),
+        ),
+        of(
+            counter,
+            "throttled",
+            seconds,
+            "Time for which the cgroup had used up its own cpu.max.",
+            |_, it| it.quota_us.map(|_| it.throttled_us as f64 / 1e6),
+        ),
+    ]
+}
+
+fn of_cgroups(metrics: &mut Metrics<'_>, busy: &Busy) -> Result<(), Error> {
+    let cgroups = &busy.of.cgroups;
+    let names: Vec<String> = cgroups.iter().map(Cgroup::name).collect();
+    for OfCgroup { kind, name, unit, help, value } in metrics_of_cgroups() {
+        let name = format!("manyland_cgroup_{name}");
+        let label = |at: usize| [("cgroup", names[at].as_str())];
+        let values = cgroups.iter().enumerate();
+        let values = values.filter_map(|(at, it)| Some((label(at), value(busy, it)?)));
+        let values: Vec<_> = values.collect();
+        if !values.is_empty() {
+            metrics.family(kind, &name, help, unit.as_ref(), values)?;
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ mod exposition;
 mod serve;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, value_parser};
 use exposition::{Kernel, State, parse_events};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, fork, geteuid, getpid, getppid};
 use scx_manyland::options::Seconds;
+use scx_manyland::run::cgroups;
 use scx_manyland::run::client::{Client, PATH};
 use serve::Page;
 use std::fs;
@@ -45,6 +46,9 @@ pub struct MetricsArgs {
     /// The user to become before the network is answered
     #[arg(long, value_name = "NAME", default_value = "nobody", conflicts_with = "textfile")]
     user: String,
+    /// Give what the N busiest cgroups were due and had as well (1 to 64), with their paths
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=cgroups::MOST as i64))]
+    stats_cgroups: Option<u8>,
     /// The scheduler's statistics socket
     #[arg(long, value_name = "PATH", default_value = PATH)]
     socket: PathBuf,
@@ -89,11 +93,19 @@ impl MetricsArgs {
         }
     }
 
+    fn connect(&self) -> Result<Option<Client>> {
+        let client = Client::connect(&self.socket)?;
+        Ok(match self.stats_cgroups {
+            Some(most) => client.map(|client| client.with_cgroups(most.into())),
+            None => client,
+        })
+    }
+
     fn write(&self, file: &Path) -> Result<()> {
         let mut client = None;
         loop {
             if client.is_none() {
-                client = Client::connect(&self.socket)?;
+                client = self.connect()?;
             }
             let (page, is_lost) = page(client.as_mut());
             if is_lost {
@@ -110,7 +122,7 @@ impl MetricsArgs {
         let listener = TcpListener::bind(address)
             .map_err(|error| anyhow!("cannot listen at {address}: {}", hint(&error)))?;
         log::info!("metrics are at http://{}/metrics", listener.local_addr()?);
-        let mut client = Client::connect(&self.socket)?;
+        let mut client = self.connect()?;
         let parent = getpid();
         loop {
             let was_connected = client.is_some();
@@ -131,13 +143,13 @@ impl MetricsArgs {
             let how = if was_connected { None } else { Some(WaitPidFlag::WNOHANG) };
             match waitpid(child, how).context("cannot wait for the process that answers")? {
                 WaitStatus::StillAlive => {}
-                WaitStatus::Exited(_, 0) => return Client::connect(&self.socket),
+                WaitStatus::Exited(_, 0) => return self.connect(),
                 // It has said why.
                 WaitStatus::Exited(_, _) => bail!("the process that answers has failed"),
                 status => bail!("the process that answers has ended: {status:?}"),
             }
             sleep(AGAIN);
-            if let Some(client) = Client::connect(&self.socket)? {
+            if let Some(client) = self.connect()? {
                 kill(child, Signal::SIGKILL).context("cannot end the process that answers")?;
                 waitpid(child, None).context("cannot wait for the process that answers")?;
                 return Ok(Some(client));
