@@ -1,5 +1,6 @@
 //! The statistics: their form, what they count, and who reads them.
 
+use crate::api::cgroups::Cgroup;
 use crate::api::cpus::Offline;
 use crate::api::load;
 use crate::api::scheduler::{self, Program, STATS, Scheduler};
@@ -425,10 +426,11 @@ pub fn monitor_prints_what_a_scheduler_says(_: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// `metrics` says whether a scheduler runs, over a hotplug and two runs, and what the kernel counts.
+/// `metrics` says whether a scheduler runs, over a hotplug and two runs, what the kernel counts, and
+/// what cgroups had, under their names.
 pub fn metrics_follow_the_scheduler(_: &Machine) -> Result<()> {
     const ADDRESS: &str = "127.0.0.1:9810";
-    let exporter = Program::start(&["metrics", "--listen", "9810"])?;
+    let exporter = Program::start(&["metrics", "--listen", "9810", "--stats-cgroups", "4"])?;
     let scrape = || -> Result<String> {
         let mut stream = TcpStream::connect(ADDRESS).context("cannot connect")?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
@@ -452,6 +454,11 @@ pub fn metrics_follow_the_scheduler(_: &Machine) -> Result<()> {
         let scheduler = Scheduler::start(&[])?;
         says("manyland_up 1.0")?;
         says("sched_ext_events_total{event=\"")?;
+        let busy = Cgroup::new("busy")?;
+        busy.set("cpu.weight", "200")?;
+        let hogs = busy.hogs(1, LONG)?;
+        says("manyland_cgroup_weight{cgroup=\"/busy\"} 200.0")?;
+        drop((hogs, busy));
         load::hackbench(2, 100, LONG)?;
         ensure!(of_first("manyland_decided_total")? > 100.0, "nothing is decided");
         let time = of_first("manyland_thread_cpu_seconds_total")?;
