@@ -131,6 +131,37 @@ fn a_burst_is_what_was_left_of_earlier_quotas() {
     assert!(with >= 9 && without <= 8, "{without} passes without a burst, {with} with one");
 }
 
+/// In no time does a group use more than what it has at its beginning, a quota and the burst, and the
+/// quotas of the periods that begin in it: with hogs that all wake up after a pause.
+#[test]
+fn no_window_has_more_than_its_quotas_and_a_burst() {
+    const STEP_S: f64 = 0.025;
+    let tasks = r#""worker": {"instance": 8, "taskgroup": "/a", "sleep": 400000, "run": 60000}"#;
+    for (period_s, quota_s, burst_s) in
+        [(0.1, 0.02, 0.0), (0.1, 0.02, 0.02), (0.02, 0.01, 0.01), (0.5, 0.1, 0.05)]
+    {
+        let [period, quota, burst] = [period_s, quota_s, burst_s].map(|s: f64| (s * 1e6) as u64);
+        let files = format!(r#""/a": {{"cpu.max": "{quota} {period}", "cpu.max.burst": {burst}}}"#);
+        let ends = (0..120).map(|at| f64::from(at) * STEP_S);
+        let used = |seconds| match seconds {
+            0.0 => 0.0,
+            _ => group(&run_for(seconds, &files, tasks), "worker").cpu_s,
+        };
+        let used: Vec<(f64, f64)> = ends.map(|seconds| (seconds, used(seconds))).collect();
+        let mut most = f64::MIN;
+        for (at, (begin, before)) in used.iter().enumerate() {
+            for (end, after) in &used[at + 1..] {
+                let quotas = (end - begin) / period_s + 2.0;
+                most = most.max((after - before - quotas * quota_s - burst_s) * 1000.0);
+            }
+        }
+        println!("{quota} us in {period} us, burst {burst} us: {most:.1} ms above");
+        // A tick on each of four CPUs.
+        assert!(most <= 16.0, "{most} ms too much with {files}");
+        assert!(used[119].1 > 0.7 * (3.0 - period_s) * quota_s / period_s, "{used:?}");
+    }
+}
+
 /// 1,000 tasks share 1 ms each second. Each has a CPU for a moment before the watchdog's 30 s.
 #[test]
 fn the_watchdog_never_meets_a_throttled_task() {
