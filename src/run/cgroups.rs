@@ -63,6 +63,11 @@ impl Cgroup {
     pub fn name(&self) -> String {
         self.path.clone().unwrap_or_else(|| format!("number {}", self.id.0))
     }
+
+    /// The same for a terminal, which must not get control characters: they could do anything there.
+    pub fn shown(&self) -> String {
+        self.name().replace(char::is_control, "?")
+    }
 }
 
 /// The answer to a reader: the busiest cgroups of its interval, the busiest one first.
@@ -251,6 +256,8 @@ mod tests {
         named[0].path = Some("/as/it/came".to_owned());
         names.name(&mut named);
         assert_eq!(named[0].name(), "/as/it/came");
+        named[0].path = Some("/a\u{1b}[2J\n".to_owned());
+        assert_eq!(named[0].shown(), "/a?[2J?");
         let nameless = line(&usage(17, 1, None), 1);
         assert_eq!(nameless.name(), "number 17");
     }

@@ -162,7 +162,7 @@ fn write_cgroups(busy: &Busy, text: &mut Vec<u8>) -> Result<()> {
             it.runnable,
             if quota.is_some() { it.throttles.to_string() } else { "-".to_owned() },
             quota.map_or("-".to_owned(), |(quota, period)| format!("{quota}/{period}")),
-            it.name(),
+            it.shown(),
         )?;
     }
     Ok(())

@@ -153,11 +153,10 @@ fn cgroup_table(frame: &mut Frame<'_>, area: Rect, cgroups: &[CgroupRow]) {
     frame.render_widget(table, area);
 }
 
-/// A name without control characters; the end of one that is too long, where names differ most.
+/// A name; the end of one that is too long, where names differ most.
 fn end(name: &str, width: u16) -> String {
     let width = usize::from(width);
-    let letters: Vec<char> =
-        name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+    let letters: Vec<char> = name.chars().collect();
     match letters.len() > width {
         true => ['…'].iter().chain(&letters[letters.len() + 1 - width.max(1)..]).collect(),
         false => letters.into_iter().collect(),
@@ -293,7 +292,6 @@ mod tests {
         assert_eq!(end("/a.slice/b", 10), "/a.slice/b");
         assert_eq!(end("/a.slice/b", 9), "….slice/b");
         assert_eq!(end("/ü/ü", 3), "…/ü");
-        assert_eq!(end("/a\u{1b}[2J\n", 20), "/a?[2J?");
         assert_eq!([end("/a", 1), end("/a", 0)], ["…", "…"]);
     }
 }

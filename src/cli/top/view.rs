@@ -165,7 +165,7 @@ impl CgroupRow {
             it.quota_us.map(|_| since)
         };
         CgroupRow {
-            name: it.name(),
+            name: it.shown(),
             weight: (!it.idle).then_some(it.weight),
             due: busy.due_cpus(it),
             had: busy.had_cpus(it),
