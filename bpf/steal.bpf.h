@@ -97,15 +97,14 @@ static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now, u32 weight)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
 	struct domain_ctx *own_domc = domain_at(d), *domc;
-	struct domain_walk walk = {};
 	u32 i, other, part;
 
 	if (!neighbours || !own_domc)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
-		other = next_in(&working_domains, neighbours, &walk);
-		if (other == NO_DOMAIN)
+		if (i >= MAX_DOMAINS)
 			break;
+		other = neighbours->nearest[i];
 		domc = domain_at(other);
 		if (!domc)
 			continue;
