@@ -78,10 +78,11 @@ impl Client {
         Ok(self)
     }
 
-    /// The same, which asks for that many of the busiest cgroups as well. Each response has those of
-    /// the time since the last one, with their paths.
-    pub fn with_cgroups(self, most: usize) -> Client {
-        Client { cgroups: Some((most, Names::new(Path::new(cgroups::ROOT)))), ..self }
+    /// The same, which asks for that many of the busiest cgroups as well, if any. Each response has those
+    /// of the time since the last one, with their paths.
+    pub fn with_cgroups(self, most: Option<usize>) -> Client {
+        let names = || Names::new(Path::new(cgroups::ROOT));
+        Client { cgroups: most.map(|most| (most, names())), ..self }
     }
 
     /// What came since the last response.

@@ -27,11 +27,7 @@ pub fn run(every: Seconds, format: Format, cgroups: Option<usize>) -> Result<()>
             continue;
         };
         is_said = false;
-        let client = match cgroups {
-            Some(most) => client.with_cgroups(most),
-            None => client,
-        };
-        if !follow(client, every.duration(), &mut writer)? {
+        if !follow(client.with_cgroups(cgroups), every.duration(), &mut writer)? {
             return Ok(());
         }
         sleep(AGAIN.min(every.duration()));

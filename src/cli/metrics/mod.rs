@@ -95,10 +95,7 @@ impl MetricsArgs {
 
     fn connect(&self) -> Result<Option<Client>> {
         let client = Client::connect(&self.socket)?;
-        Ok(match self.stats_cgroups {
-            Some(most) => client.map(|client| client.with_cgroups(most.into())),
-            None => client,
-        })
+        Ok(client.map(|client| client.with_cgroups(self.stats_cgroups.map(usize::from))))
     }
 
     fn write(&self, file: &Path) -> Result<()> {

@@ -51,7 +51,7 @@ impl TopArgs {
 
     fn connect(&self) -> Result<Option<Client>> {
         let client = Client::connect(&self.socket)?;
-        let client = client.map(|client| client.with_cgroups(cgroups::MOST));
+        let client = client.map(|client| client.with_cgroups(Some(cgroups::MOST)));
         client.map(|client| client.with_patience(PATIENCE)).transpose()
     }
 
