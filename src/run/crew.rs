@@ -17,6 +17,7 @@ use crate::logger;
 use crate::policy::Task;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
+use crate::run::class_change;
 use crate::run::notify;
 use crate::run::privileges::Privileges;
 use crate::run::protocol::About;
@@ -120,7 +121,7 @@ impl Crew {
         for (thread, seam) in self.threads.iter().zip(seams) {
             thread.go(seam)?;
         }
-        let attached = loaded.attach(domains, dedicated, preferences)?;
+        let attached = class_change::attaching(|| loaded.attach(domains, dedicated, preferences))?;
         // From here on the kernel asks for a restart when CPUs come or go. A change between reading
         // the machine and attaching is only visible in this count.
         if probe::hotplugs() != hotplugs {

@@ -26,7 +26,8 @@ use seccompiler::{
 use std::os::fd::RawFd;
 
 /// The capabilities that attaching needs: to load the BPF side, to let it read the kernel's data,
-/// to lock memory, and to read what only root may read (the maps of the arenas, the limits).
+/// to lock memory, and to read what only root may read (the maps of the arenas, the limits). Without
+/// CAP_SYS_NICE it does less (`class_change`).
 pub const NEEDED: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_IPC_LOCK];
 

@@ -21,6 +21,7 @@ use crate::printer::open_messages;
 use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
+use crate::run::class_change::RcuThreads;
 use crate::run::evictions::Evictions;
 use crate::run::panics;
 use crate::run::privileges::{self, Privileges};
@@ -57,6 +58,7 @@ pub fn run_on(machine: Topology, builder: &Builder) -> Result<()> {
 /// Runs on the machine that `read` returns, and reads it again when it has changed.
 fn run_while(builder: &Builder, read: impl Fn() -> Result<Topology>) -> Result<()> {
     let signals = prepare(builder)?;
+    let _rcu = RcuThreads::as_they_are();
     let mut attachment = Attachment::First;
     let mut evictions = Evictions::default();
     loop {

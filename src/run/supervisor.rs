@@ -15,6 +15,7 @@
 
 use crate::logger;
 use crate::run::builder::Builder;
+use crate::run::class_change::RcuThreads;
 use crate::run::evictions::Evictions;
 use crate::run::notify;
 use crate::run::session::{self, Attachment, Ended};
@@ -52,6 +53,8 @@ pub fn run(builder: &Builder) -> Result<()> {
     forget_environment();
     let signals: SigSet = ASK_TO_END.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block().context("cannot block signals")?;
+    // The scheduler's process makes them real-time tasks, and cannot undo that.
+    let _rcu = RcuThreads::as_they_are();
     let result = attach_again_and_again(builder, &signals);
     // A confined process cannot remove it.
     socket::remove_left(Path::new(socket::PATH));

@@ -40,6 +40,16 @@ pub fn programs() -> Vec<Program> {
         .collect()
 }
 
+/// The thread of the kernel that has a name.
+pub fn kernel_thread(name: &str) -> Option<i32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
+        let named = fs::read_to_string(entry.path().join("comm")).ok()?.trim() == name;
+        let has_program = fs::read_link(entry.path().join("exe")).is_ok();
+        (named && !has_program).then_some(pid)
+    })
+}
+
 /// The processes that a process of one thread has started and not waited for.
 pub fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -1,12 +1,13 @@
 //! Attaching and leaving, the polite way and the other.
 
 use crate::api::load::{self, Hackbench};
-use crate::api::process;
 use crate::api::scheduler::Scheduler;
+use crate::api::{cpus, process, sched_ext};
 use crate::machine::Machine;
 use crate::suite::tests;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ tests! {
     detaches_when_asked: 60 s on L3X2;
     load_survives_a_crash: 90 s on L3X2;
     load_survives_kill_9: 150 s on L3X2;
+    attaches_while_tasks_start: 200 s on L3X1 ANY_KERNEL;
+    detaches_while_tasks_start: 300 s on L3X1 ANY_KERNEL;
 }
 
 /// Attaches, serves a load and detaches, twice, so that the second time finds what the first left.
@@ -76,4 +79,68 @@ pub fn load_survives_kill_9(_: &Machine) -> Result<()> {
     ensure!(hackbench.is_running()?, "hackbench was done before the scheduler could be killed");
     scheduler.kill_with(Signal::SIGKILL)?;
     hackbench.finish()
+}
+
+/// For so long tasks may keep CPUs that start while the kernel moves all tasks to another class.
+const HELD: Duration = Duration::from_secs(80);
+
+/// Tasks that start while the scheduler attaches fill the CPUs. The kernel has yet to move them, so
+/// they come before all that it has moved. It attaches all the same.
+pub fn attaches_while_tasks_start(_: &Machine) -> Result<()> {
+    thread::scope(|scope| {
+        let hogs = scope.spawn(|| beside_new_hogs("disabled", "enabled"));
+        let scheduler = Scheduler::start(&[]);
+        hogs.join().expect("it does not panic")?;
+        scheduler?.stop()
+    })
+}
+
+/// Tasks that start while it detaches fill the CPUs, and belong to the kernel's own scheduler. It
+/// detaches all the same, be it asked to or killed. What it has done to RCU's thread is undone.
+pub fn detaches_while_tasks_start(_: &Machine) -> Result<()> {
+    let rcu = process::kernel_thread("rcu_preempt").context("there is no thread of RCU")?;
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let scheduler = Scheduler::start(&[])?;
+        ensure!(process::is_real_time(rcu), "RCU's thread may wait for tasks");
+        thread::scope(|scope| {
+            let hogs = scope.spawn(|| beside_new_hogs("enabled", "disabled"));
+            let ended = match signal {
+                Signal::SIGKILL => scheduler.kill_with(signal),
+                _ => scheduler.stop_with(signal),
+            };
+            hogs.join().expect("it does not panic")?;
+            ended
+        })?;
+    }
+    ensure!(!process::is_real_time(rcu), "RCU's thread has remained a real-time task");
+    Ok(())
+}
+
+/// As soon as sched_ext is not in the state `from`, hogs start on each CPU. Beside them it comes to
+/// the state `to`.
+fn beside_new_hogs(from: &str, to: &str) -> Result<()> {
+    const EACH: usize = 4;
+    const SOON: Duration = Duration::from_micros(100);
+    let over = AtomicBool::new(false);
+    let hog = &|cpu| {
+        process::bind(0, &[cpu].into_iter().collect()).expect("binding to an online CPU");
+        let end = Instant::now() + HELD;
+        while !over.load(Ordering::Relaxed) && Instant::now() < end {
+            std::hint::spin_loop();
+        }
+    };
+    process::become_real_time();
+    let cpus = cpus::online()?;
+    thread::scope(|scope| {
+        let limit = Instant::now() + HELD;
+        while sched_ext::state() == from && Instant::now() < limit {
+            thread::sleep(SOON);
+        }
+        for _ in 0..EACH {
+            cpus.iter().for_each(|cpu| drop(scope.spawn(move || hog(cpu))));
+        }
+        let came = sched_ext::wait_for_state(to, HELD / 2);
+        over.store(true, Ordering::Relaxed);
+        came
+    })
 }
