@@ -39,6 +39,10 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
+/// How many times slower than the host for which the limits were set another may be, by itself or with
+/// what else it does. A test that has to fail, as by a hang, has no such time.
+const SLOW_HOST: u32 = 3;
+
 /// A test that runs in a guest. An error or a panic fails it.
 pub struct GuestTest {
     pub machine: &'static Machine,
@@ -78,7 +82,10 @@ impl GuestTest {
             machine,
             path: format!("{module}::{}", case.name),
             action: Action::Case(case.run),
-            limit: Duration::from_secs(seconds),
+            limit: match case.fails_with {
+                None => SLOW_HOST * Duration::from_secs(seconds),
+                Some(_) => Duration::from_secs(seconds),
+            },
             slow: machine.on_demand,
             fails_with: case.fails_with,
         }

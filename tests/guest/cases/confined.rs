@@ -25,7 +25,7 @@ tests! {
     tasks_leave_a_domain_that_real_time_tasks_have: 90 s on L3X2;
 }
 
-const LONG: Duration = Duration::from_secs(100);
+const LONG: Duration = Duration::from_secs(300);
 
 /// In a namespace of process numbers BPF knows the domain threads: they decide.
 pub fn a_pid_namespace_hides_no_domain_thread(_: &Machine) -> Result<()> {

@@ -68,7 +68,7 @@ pub fn tests() -> impl Iterator<Item = GuestTest> {
 impl Row {
     fn test(&'static self, extent: Extent) -> GuestTest {
         let (group, limit) = match extent {
-            Extent::Short => ("rows", Duration::from_secs(300)),
+            Extent::Short => ("rows", Duration::from_secs(900)),
             // Attaching 200 times under load takes an hour and a half without KVM.
             Extent::Full => ("reliability", Duration::from_secs(9000)),
         };
