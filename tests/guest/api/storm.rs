@@ -39,7 +39,7 @@ pub enum Kind {
     Deaths,
     /// NUMBER threads whose niceness and scheduling class somebody changes all the time.
     Classes,
-    /// NUMBER processes that somebody moves from one cgroup to another all the time.
+    /// NUMBER processes that somebody moves all the time between cgroups with weights and limits.
     Cgroups,
     /// A process that takes NUMBER MiB of memory and writes to all of it, again and again.
     Memory,
@@ -332,12 +332,22 @@ fn classes(number: usize, end: Instant) -> Result<()> {
 
 fn cgroups(number: usize, end: Instant) -> Result<()> {
     const ROOT: &str = "/sys/fs/cgroup";
+    // Two groups of unlike weights, and two that use up their limits all the time.
+    const SETTINGS: [(&str, &str); 4] = [
+        ("cpu.weight", "25"),
+        ("cpu.weight", "800"),
+        ("cpu.max", "1000 100000"),
+        ("cpu.max", "1000 50000"),
+    ];
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+cpu")
         .context("cannot give cgroups the controller of CPU time")?;
-    let groups: Vec<String> =
-        (0..4).map(|group| format!("{ROOT}/storm{group}")).chain([ROOT.into()]).collect();
-    for group in &groups {
-        fs::create_dir_all(group).with_context(|| format!("cannot make the cgroup {group}"))?;
+    let mut groups = vec![ROOT.to_owned()];
+    for (number, (file, value)) in SETTINGS.into_iter().enumerate() {
+        let group = format!("{ROOT}/storm{number}");
+        fs::create_dir_all(&group).with_context(|| format!("cannot make the cgroup {group}"))?;
+        fs::write(format!("{group}/{file}"), value)
+            .with_context(|| format!("cannot set {file} of {group}"))?;
+        groups.push(group);
     }
     process::become_real_time();
     let herd = (0..number).map(|_| start(|| restless(end))).collect::<Result<Vec<_>>>()?;

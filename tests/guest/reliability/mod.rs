@@ -245,7 +245,7 @@ pub const ROWS: &[Row] = &[
     Row {
         number: "4f",
         name: "cgroup_moves",
-        what: "processes moved between cgroups",
+        what: "processes moved between cgroups with weights and limits",
         fault: storms::cgroups,
         ..ROW
     },

@@ -38,7 +38,14 @@ pub fn deaths_of_few_pids(scene: &mut Scene) -> Result<()> {
 }
 
 pub fn cgroups(scene: &mut Scene) -> Result<()> {
-    storm(scene, Kind::Cgroups, scene.number(200, 50))
+    let throttled = |scene: &Scene| {
+        let stats = scene.scheduler.as_ref().map(|scheduler| scheduler.await_stats(1));
+        stats.transpose()?.map(|stats| stats.sum("throttled")).transpose()
+    };
+    let before = throttled(scene)?;
+    storm(scene, Kind::Cgroups, scene.number(200, 50))?;
+    ensure!(before.is_none() || throttled(scene)? > before, "no task met its group's limit");
+    Ok(())
 }
 
 pub fn classes(scene: &mut Scene) -> Result<()> {
