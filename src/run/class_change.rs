@@ -79,7 +79,8 @@ fn raise_rcu() -> Result<()> {
     for pid in threads {
         raise(pid).with_context(|| {
             format!(
-                "cannot make RCU's thread {pid} a real-time task, for which CAP_SYS_NICE is needed"
+                "cannot make RCU's thread {pid} a real-time task; CAP_SYS_NICE is needed, and a service \
+                 without RestrictRealtime"
             )
         })?;
     }
