@@ -18,6 +18,7 @@ use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::ids::{CpuId, DomainId};
 use crate::kernel::options::RunOptions;
+use crate::kernel::threads;
 use crate::topology::preference::{Preferences, Step};
 use crate::topology::{Domain, Domains};
 use anyhow::{Context, Result, ensure};
@@ -502,15 +503,7 @@ pub(crate) fn offered_cpus(domains: &Domains, options: &RunOptions) -> usize {
 
 /// The pid of khugepaged, a reclaim thread that has no flag of its own; 0 if there is none.
 fn khugepaged() -> i32 {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
-    processes
-        .flatten()
-        .find(|process| {
-            std::fs::read_to_string(process.path().join("comm"))
-                .is_ok_and(|name| name.trim() == "khugepaged")
-        })
-        .and_then(|process| process.file_name().to_str()?.parse().ok())
-        .unwrap_or(0)
+    threads::named(|name| name == "khugepaged").first().copied().unwrap_or(0)
 }
 
 fn set_options(

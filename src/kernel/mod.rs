@@ -1,6 +1,7 @@
 //! The BPF side, loaded and attached, as the rest of the program sees it.
 //!
-//! - [`probe`] asks whether this kernel can run the scheduler at all.
+//! - [`probe`] asks whether this kernel can run the scheduler at all; [`threads`] finds threads of the
+//!   kernel.
 //! - [`load`] loads the BPF side for a list of domains with the [`options`] of a run, and attaches
 //!   it.
 //! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF,
@@ -20,6 +21,7 @@ pub mod probe;
 pub mod rings;
 pub mod seam;
 pub mod shared;
+pub mod threads;
 
 /// The generated skeleton of the BPF side.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]

@@ -27,6 +27,7 @@ use crate::kernel::load::ThreadMark;
 use crate::kernel::seam::BpfSeam;
 use crate::policy::{MakePolicy, Setup, Slices, Task};
 use crate::run::affinity;
+use crate::run::class_change;
 use crate::run::panics;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
@@ -212,7 +213,8 @@ fn settle(plan: &Plan) -> Result<(alloc::Arena, Option<BpfProgram>)> {
         }
     }
     if plan.partial {
-        choose_sched_ext().context("cannot put it into the class SCHED_EXT")?;
+        class_change::set_policy(0, SCHED_EXT, 0)
+            .context("cannot put it into the class SCHED_EXT")?;
     }
     alloc::set_thread_policy(plan.domain.numa_node)?;
     alloc::prefault_stack(STACK_KIB - STACK_MARGIN_KIB);
@@ -225,13 +227,6 @@ fn settle(plan: &Plan) -> Result<(alloc::Arena, Option<BpfProgram>)> {
 
 /// `SCHED_EXT` of `<linux/sched.h>`.
 const SCHED_EXT: libc::c_int = 7;
-
-fn choose_sched_ext() -> nix::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread, and the parameters outlive the call.
-    nix::errno::Errno::result(unsafe { libc::sched_setscheduler(0, SCHED_EXT, &parameters) })?;
-    Ok(())
-}
 
 fn work(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {

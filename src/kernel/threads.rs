@@ -1,0 +1,70 @@
+//! The kernel's own threads, by their names.
+//!
+//! Invariant: no program is among them, whatever it calls itself.
+
+use std::fs;
+use std::path::Path;
+
+/// The flag of these threads in `/proc/PID/stat`.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// The threads of the kernel with such names, by their numbers; none of them where a pid namespace
+/// hides them.
+pub fn named(is_wanted: impl Fn(&str) -> bool) -> Vec<libc::pid_t> {
+    named_in(Path::new("/proc"), is_wanted)
+}
+
+fn named_in(proc: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<libc::pid_t> {
+    let processes = fs::read_dir(proc).into_iter().flatten().flatten();
+    let mut pids: Vec<_> = processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            is_wanted(kernel_name(&stat)?).then_some(pid)
+        })
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// The name in a line of `/proc/PID/stat`, if that is of a thread of the kernel. Any task may have the
+/// name of one, but not the flag.
+fn kernel_name(stat: &str) -> Option<&str> {
+    const FLAGS: usize = 6;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let flags: u32 = rest.split_whitespace().nth(FLAGS)?.parse().ok()?;
+    (flags & PF_KTHREAD != 0).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_no_name_of_the_kernels() {
+        let stat = |name: &str, flags: u32| format!("17 ({name}) I 2 0 0 0 -1 {flags} 0 0 0 0 0");
+        for name in ["rcu_preempt", "rcuog/0", "a) (rcu_preempt"] {
+            assert_eq!(kernel_name(&stat(name, 0x0020_8040)), Some(name));
+            assert_eq!(kernel_name(&stat(name, 0x0040_0040)), None, "a program called {name}");
+        }
+        assert_eq!(kernel_name(""), None);
+        assert_eq!(kernel_name("17 (rcu_preempt) I 2"), None);
+    }
+
+    #[test]
+    fn finds_threads_by_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for (pid, name) in
+            [("9", "rcu_preempt"), ("x", "rcu_preempt"), ("7", "rcuog/1"), ("8", "sh")]
+        {
+            let process = folder.path().join(pid);
+            fs::create_dir(&process).unwrap();
+            let stat = format!("{pid} ({name}) I 2 0 0 0 -1 {PF_KTHREAD} 0");
+            fs::write(process.join("stat"), stat).unwrap();
+        }
+        fs::create_dir(folder.path().join("10")).unwrap();
+        let is_wanted = |name: &str| name.starts_with("rcu");
+        assert_eq!(named_in(folder.path(), is_wanted), [7, 9]);
+        assert_eq!(named_in(&folder.path().join("none"), is_wanted), [] as [libc::pid_t; 0]);
+    }
+}
