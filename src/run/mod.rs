@@ -9,7 +9,8 @@
 //! 4. `session` reads the machine, loads the BPF side and attaches, as often as the machine
 //!    changes, or `evictions` allows after the kernel has ended it. `crew` holds the domain threads of
 //!    one attachment, waits for its end, or for `changes` of the machine, and detaches.
-//!    `class_change` sees that neither attaching nor detaching waits for other tasks.
+//!    With `haste` the session goes before other tasks until it can attach, and `class_change` sees
+//!    that neither attaching nor detaching waits for them.
 //! 5. `thread` is a domain thread: it binds itself to its CPUs, gets its memory, decides in rounds
 //!    while the scheduler is attached, and ends when the session says so.
 //! 6. [`privileges`] says what a process gives up once it is attached, and [`signals`] how it is
@@ -29,6 +30,7 @@ mod class_change;
 pub mod client;
 mod crew;
 mod evictions;
+mod haste;
 pub mod line;
 mod monitor;
 mod notify;

@@ -23,6 +23,7 @@ use crate::run::builder::Builder;
 use crate::run::changes::Changes;
 use crate::run::class_change::RcuThreads;
 use crate::run::evictions::Evictions;
+use crate::run::haste::Haste;
 use crate::run::panics;
 use crate::run::privileges::{self, Privileges};
 use crate::run::signals::Signals;
@@ -146,6 +147,7 @@ fn attach(
     privileges: Privileges,
 ) -> Result<Ended> {
     let options = &builder.options;
+    let haste = Haste::begin();
     // Reading the machine forks, which must not meet locked memory or other threads: it comes
     // first.
     let hotplugs = probe::hotplugs();
@@ -169,6 +171,8 @@ fn attach(
     let preferences = preferences(options, &domains, &dedicated);
     let mut storage = MaybeUninit::uninit();
     let loaded = Loaded::new(&mut storage, options, &domains, &preferences)?;
+    // The domain threads are not to inherit it.
+    drop(haste);
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
     let mut crew = match Crew::start(builder, machine, &loaded, &board, deques, privileges) {

@@ -173,6 +173,11 @@ pub fn is_real_time(tid: i32) -> bool {
     unsafe { libc::sched_getscheduler(tid) == libc::SCHED_FIFO }
 }
 
+/// A task's niceness.
+pub fn niceness(tid: i32) -> Result<i32> {
+    stat(tid)?[16].parse().context("the niceness in a stat file")
+}
+
 /// Sets a task's niceness.
 pub fn renice(tid: i32, nice: i32) -> Result<()> {
     // SAFETY: setpriority takes no pointers.

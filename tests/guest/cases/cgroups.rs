@@ -225,7 +225,6 @@ fn in_threaded_groups(of: &Cgroup, run: impl FnOnce(&[Cgroup; 2]) -> Result<()>)
 /// killed, the controller switched off and on below them, while the scheduler detaches and attaches
 /// under load: no count of it is left when all is quiet.
 pub fn no_count_leaks(_: &Machine) -> Result<()> {
-    process::renice(0, -20)?;
     let mut scheduler = Scheduler::start(&STATS)?;
     let before = scheduler.gauge("cgroups")?;
     for round in 0..2 {

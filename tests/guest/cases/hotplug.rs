@@ -25,8 +25,6 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// A CPU goes and comes back under load.
 pub fn a_cpu_goes_and_comes(_: &Machine) -> Result<()> {
     let mut hackbench = Hackbench::start(1, 1_000_000, LIMIT * 2)?;
-    // The scheduler inherits it: otherwise loading it takes its turn among forty tasks.
-    process::renice(0, -20)?;
     let scheduler = Scheduler::start(&[])?;
     let last = cpus::online()?.iter().last().context("no CPU is online")?;
     let gone = after(&scheduler, || Offline::take(last))??;

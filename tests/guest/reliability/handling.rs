@@ -1,6 +1,6 @@
 //! Rows 7 and 8: attaching and detaching without end, other schedulers, and decisions of a madman.
 
-use super::{Scene, hasty};
+use super::{Scene, ours};
 use crate::api::scheduler::{self, Scheduler};
 use crate::api::{fuzzer, other, sched_ext};
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ pub fn again_and_again(scene: &mut Scene) -> Result<()> {
     for round in 0..scene.number(200, 5) {
         let Some(scheduler) = scene.scheduler.take() else { return Ok(()) };
         scheduler.stop().with_context(|| format!("in round {round}"))?;
-        let next = hasty().with_context(|| format!("in round {round}"))?;
+        let next = ours().with_context(|| format!("in round {round}"))?;
         scene.scheduler = Some(next);
     }
     Ok(())
@@ -43,7 +43,7 @@ pub fn another_scheduler(scene: &mut Scene) -> Result<()> {
         thread::sleep(Duration::from_secs(1));
         drop(other);
         sched_ext::wait_for_state("disabled", Duration::from_secs(5))?;
-        scene.scheduler = Some(hasty()?);
+        scene.scheduler = Some(ours()?);
         thread::sleep(Duration::from_secs(1));
     }
     Ok(())

@@ -18,7 +18,6 @@ mod user_space;
 
 pub use scene::{Extent, Scene, run};
 
-use crate::api::process;
 use crate::api::scheduler::{STATS, Scheduler};
 use crate::machine::FAULTS;
 use crate::suite::{Action, GuestTest};
@@ -93,22 +92,8 @@ fn ours() -> Result<Scheduler> {
     Scheduler::start(&STATS)
 }
 
-/// Attaching again takes seconds of an emulated CPU, and a minute if it has to take its turn among
-/// the load.
-fn hasty() -> Result<Scheduler> {
-    in_haste(ours)
-}
-
 fn dedicating() -> Result<Scheduler> {
-    in_haste(|| Scheduler::start(&[&STATS[..], &["--dedicate"]].concat()))
-}
-
-/// Starts a scheduler that goes before the load while it attaches, now and later.
-fn in_haste(start: impl FnOnce() -> Result<Scheduler>) -> Result<Scheduler> {
-    process::renice(0, -20)?;
-    let started = start();
-    process::renice(0, 0)?;
-    started
+    Scheduler::start(&[&STATS[..], &["--dedicate"]].concat())
 }
 
 /// A row that most others differ from in little.
@@ -275,7 +260,7 @@ pub const ROWS: &[Row] = &[
         number: "6a",
         name: "cpus_come_and_go",
         what: "CPUs off and on at random",
-        start: hasty,
+        start: ours,
         fault: cpus::hotplug,
         in_make_test: false, // hotplug::a_cpu_goes_and_comes_again_and_again
         ..ROW
@@ -284,7 +269,7 @@ pub const ROWS: &[Row] = &[
         number: "6b",
         name: "domain_goes",
         what: "all CPUs of a domain off and on",
-        start: hasty,
+        start: ours,
         fault: cpus::a_domain_off,
         in_make_test: false, // hotplug::a_domain_goes_and_comes
         ..ROW
@@ -302,7 +287,7 @@ pub const ROWS: &[Row] = &[
         number: "6d",
         name: "suspend",
         what: "suspended to memory and resumed",
-        start: hasty,
+        start: ours,
         fault: cpus::suspend,
         ..ROW
     },

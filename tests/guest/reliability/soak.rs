@@ -63,7 +63,7 @@ fn soaks(_: &Machine) -> Result<()> {
 
 /// One attachment, some faults, and its end, which may be a sudden one.
 fn round() -> Result<()> {
-    let mut scheduler = super::hasty()?;
+    let mut scheduler = super::ours()?;
     let mut load = Load::start()?;
     let mut storms = Vec::new();
     for _ in 0..fastrand::usize(..=STORMS) {
