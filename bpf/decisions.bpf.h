@@ -293,6 +293,17 @@ static long carry_out_next(struct bpf_dynptr *message, void *context)
 }
 
 /*
+ * Whether `cpu`, which asks for work, runs a task that has become ready in domain `d`: not the domain
+ * thread's own CPU, nor one of another domain, nor one whose task may go on.
+ */
+static bool runs_ready_of(u32 d, s32 cpu)
+{
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+
+	return cpuc && cpuc->domain == d && !cpuc->dedicated && !READ_ONCE(cpuc->running);
+}
+
+/*
  * Step 1 of ops.dispatch: carries out what the thread of domain `d` has decided. Answers whether
  * the drain was cut, so that the ring may hold more.
  *
@@ -338,9 +349,10 @@ __weak int drain_decisions(u32 d, s32 cpu)
 	if (__sync_lock_test_and_set(&domc->carried_out, 0) && domc->starved_since_ns)
 		domc->starved_since_ns = 0;
 	to_ready = __sync_lock_test_and_set(&domc->to_ready, 0);
-	/* This CPU runs one of them itself. */
-	if (to_ready > 1)
-		kick_idle(domc, d, to_ready - 1);
+	if (to_ready && runs_ready_of(d, cpu))
+		to_ready--;
+	if (to_ready)
+		kick_idle(domc, d, to_ready);
 	else if (drain.cut)
 		kick_idle(domc, d, 1);
 	return drain.cut;
