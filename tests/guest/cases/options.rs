@@ -121,8 +121,10 @@ pub fn a_thread_that_lost_its_dedicated_cpu_sleeps(_: &Machine) -> Result<()> {
 /// bound to it.
 pub fn dedicated_cpus_are_kept_free(_: &Machine) -> Result<()> {
     let dedicated: CpuSet = cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()).collect();
-    let early =
-        (0..cpus::online()?.len() * 2).map(|_| Hog::anywhere(LONG)).collect::<Result<Vec<_>>>()?;
+    // They are there for as long as an attachment may need. One that has ended stays on its last CPU.
+    let early = (0..cpus::online()?.len() * 2)
+        .map(|_| Hog::anywhere(5 * LONG))
+        .collect::<Result<Vec<_>>>()?;
     let scheduler = Scheduler::start(&["--dedicate"])?;
     for thread in scheduler.domain_threads()? {
         let cpus = process::affinity(thread.tid)?;
