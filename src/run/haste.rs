@@ -1,6 +1,6 @@
 //! Going before other tasks until the scheduler can attach.
 //!
-//! Reading the machine and having the kernel verify the BPF programs takes a second or more of one
+//! To read the machine and to have the kernel verify the BPF programs needs a second or more of one
 //! CPU's time. Until then the kernel's own scheduler has the machine, and its tasks may be many: after
 //! a CPU has come or gone, those that this scheduler had a moment ago.
 //!
