@@ -284,7 +284,7 @@ struct domain_ctx {
 	/* Since when a CPU has had nothing to run although tasks waited; 0: none has. */
 	u64 starved_since_ns;
 	u64 ready_vtime; /* vtime (the policy's unit) of the task last run from READY */
-	/* 1: READY or WAITING may hold tasks, so CPUs of other domains check them. */
+	/* 1: READY or WAITING may hold tasks: the domain is in `working_domains` (domain_set.bpf.h). */
 	u32 has_work;
 	u64 parts; /* the parts of the domain that tasks use, one bit each (part.bpf.h) */
 	/*

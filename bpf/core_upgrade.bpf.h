@@ -130,7 +130,7 @@ static s32 whole_core(struct task_struct *p, u32 home, s32 cpu, bool claim)
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &home);
 	const struct cpumask *mask = domain_mask(home);
 	s32 better = mask ? idle_core(p, mask, cpu, claim) : -1;
-	struct domain_walk walk = {};
+	struct domain_walk walk = start_walk();
 	struct domain_ctx *domc;
 	u32 i, other;
 

@@ -237,7 +237,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		return;
 	}
 	count(&domc->counts.decided);
-	note_work(domc);
+	note_work(domc, d->domain);
 	note_latency(domc, scx_bpf_now() - taskc->runnable_ns);
 	domc->carried_out++;
 	if (d->domain != taskc->notified) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which domains have an idle CPU, and which have one that runs a task of SCHED_IDLE: a bit for each
- * domain. A walk over a set visits its domains only, nearest first, so that it does not grow with the
- * machine.
+ * Which domains have an idle CPU, which have one that runs a task of SCHED_IDLE, and which may have
+ * work for CPUs of others: a bit for each domain. A walk over a set visits its domains only, nearest
+ * first, so that it does not grow with the machine.
  *
  * Each member has a count of its own, and a domain changes the set only when that becomes 0 or is no
  * longer 0: seldom, so that CPUs of all domains can read the set from their caches.
@@ -20,16 +20,33 @@ struct domain_set {
 } __attribute__((aligned(64)));
 
 GLOBAL struct domain_set idle_domains; /* those with an idle CPU; the count is `nr_idle` */
+GLOBAL struct domain_set working_domains; /* those with work; the count is `has_work` */
 /* Those with CPUs that run tasks of SCHED_IDLE; the count is `nr_idle_class`. */
 GLOBAL struct domain_set idle_class_domains;
 
-/* Where a walk is. All zero: at its beginning. */
+/* Where a walk is: start_walk() begins one. */
 struct domain_walk {
 	u64 left; /* domains of the word of the set that it is at */
 	u32 run; /* the run of neighbours that it is in */
 	u32 word; /* the next word of that */
 	u32 base; /* the first domain of `left` */
 };
+
+GLOBAL u32 first_step; /* 0, which the verifier does not know */
+
+/*
+ * A walk at its beginning. Were that a constant, the verifier would follow each step of each walk with all
+ * that the caller does there, rather than any step once.
+ */
+static __always_inline struct domain_walk start_walk(void)
+{
+	struct domain_walk walk = {
+		.run = READ_ONCE(first_step),
+		.word = READ_ONCE(first_step),
+	};
+
+	return walk;
+}
 
 /* The count of domain `d` is no longer 0. */
 static void add_to(struct domain_set *set, u32 d)
@@ -128,6 +145,29 @@ static __noinline u32 next_in(struct domain_set *set, struct neighbours *neighbo
 	bit = lowest_bit(walk->left);
 	walk->left &= walk->left - 1;
 	return walk->base + bit;
+}
+
+/*
+ * A task is about to be put into a queue of domain `d`. While the domain is not in the set, CPUs of
+ * others need not check its queues.
+ *
+ * The domain's own CPUs check their queues in any case, and remove it when they find them empty.
+ * If they do so just before the task is there, other domains come for it only after the next task.
+ */
+static void note_work(struct domain_ctx *domc, u32 d)
+{
+	if (READ_ONCE(domc->has_work))
+		return;
+	WRITE_ONCE(domc->has_work, 1);
+	add_to(&working_domains, d);
+}
+
+static void note_no_work(struct domain_ctx *domc, u32 d)
+{
+	if (!READ_ONCE(domc->has_work))
+		return;
+	WRITE_ONCE(domc->has_work, 0);
+	remove_from(&working_domains, d, &domc->has_work);
 }
 
 #endif /* MANYLAND_DOMAIN_SET_BPF_H */

@@ -147,7 +147,7 @@ static __always_inline void wait_for_decision(struct task_struct *p, struct task
 	taskc->runnable_ns = scx_bpf_now();
 	taskc->notified = d;
 	taskc->waits_on = dsq;
-	note_work(domc);
+	note_work(domc, d);
 	urgent = enq_flags & SCX_ENQ_WAKEUP && is_urgent(taskc, d);
 	if (notify(p, taskc, d, flags))
 		count(&domc->counts.queued);

@@ -190,7 +190,7 @@ __weak int rescue(s32 cpu)
 	/* A timer implies RCU, but Linux before 6.18 does not see that. */
 	bpf_rcu_read_lock();
 	if (domc && move_out(cpu, cpuc->domain)) {
-		note_work(domc);
+		note_work(domc, cpuc->domain);
 		kick_idle(domc, cpuc->domain, 1);
 	}
 	bpf_rcu_read_unlock();

@@ -198,7 +198,7 @@ static s32 claim_idle(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags
 static s32 claim_idle_elsewhere(struct task_struct *p, u32 d, s32 prev_cpu, u64 wake_flags)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
-	struct domain_walk walk = {};
+	struct domain_walk walk = start_walk();
 	struct domain_ctx *domc;
 	u32 i, other;
 	s32 cpu;

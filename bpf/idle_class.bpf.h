@@ -131,7 +131,7 @@ static __noinline s32 choose_idle_class_in(struct task_struct *p, u32 d)
 static __noinline s32 choose_idle_class_elsewhere(struct task_struct *p, u32 d)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
-	struct domain_walk walk = {};
+	struct domain_walk walk = start_walk();
 	u32 i, other;
 	s32 cpu;
 

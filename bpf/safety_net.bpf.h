@@ -292,8 +292,7 @@ static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *
 		return false;
 	if (domc->starved_since_ns)
 		domc->starved_since_ns = 0;
-	if (READ_ONCE(domc->has_work))
-		WRITE_ONCE(domc->has_work, 0);
+	note_no_work(domc, cpuc->domain);
 	return false;
 }
 

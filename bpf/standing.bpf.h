@@ -49,7 +49,7 @@ static __always_inline void make_ready(struct task_struct *p, struct task_ctx *t
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags | SCX_ENQ_PREEMPT);
 		return;
 	}
-	note_work(domc);
+	note_work(domc, d);
 	WRITE_ONCE(domc->stood_ns, taskc->runnable_ns);
 	scx_bpf_dsq_insert_vtime(p, dsq, slice, taskc->policy_vtime, enq_flags);
 }

@@ -417,20 +417,6 @@ static bool bypasses_user_space(struct task_struct *p)
 	       (khugepaged_pid && p->pid == khugepaged_pid);
 }
 
-/*
- * A task is about to be put into a queue of the domain. While the flag is 0, CPUs of other domains
- * need not check the domain's queues.
- *
- * The domain's own CPUs check their queues whatever the flag says, and clear it when they find them
- * empty. If they do so just before the task is there, other domains come for it only after the next
- * task sets the flag.
- */
-static void note_work(struct domain_ctx *domc)
-{
-	if (!READ_ONCE(domc->has_work))
-		WRITE_ONCE(domc->has_work, 1);
-}
-
 /* Tasks were moved to OWN of `cpu`: makes the CPU check that queue. */
 static void note_own(s32 cpu)
 {

@@ -87,48 +87,70 @@ static bool is_worth_a_slice(struct domain_ctx *own_domc, struct domain_ctx *dom
 	return head_weighs(ready, weight, fuller) || head_weighs(waiting, weight, fuller);
 }
 
+/* What a CPU has found in another domain. */
+enum help {
+	HELP_NOTHING, /* it goes on to the next domain */
+	HELP_RUNS, /* a task runs on it */
+	HELP_ASKED, /* the thread of its domain is asked to decide for a task */
+};
+
 /*
- * Runs a ready task of the nearest other domain that has one. A task may wait there because that
- * domain's thread itself waits for a CPU. Then the thread of domain `d` is asked to decide; if
- * neither comes, the task runs undecided. `weight` is that of the task on the CPU, if it could go
- * on, or 0.
+ * `cpu` helps domain `other`: it carries out what the thread there has decided, and runs a ready task.
+ * A task may wait there because that domain's thread itself waits for a CPU. Then the thread of the
+ * CPU's own domain is asked to decide; if neither comes, the task runs undecided. `weight` is that of the
+ * task on the CPU, if it could go on, or 0.
+ *
+ * Global, so that the verifier checks it once and not for each state of the walk.
  */
-static __noinline bool run_from_nearest(u32 d, s32 cpu, u64 now, u32 weight)
+__weak int help(u32 other, s32 cpu, u64 now, u32 weight)
+{
+	struct domain_ctx *domc = domain_at(other), *own_domc;
+	struct cpu_ctx *cpuc = cpu_at(cpu);
+	u32 part, d;
+
+	if (!domc || !cpuc)
+		return HELP_NOTHING;
+	d = cpuc->domain;
+	own_domc = domain_at(d);
+	if (!own_domc)
+		return HELP_NOTHING;
+	if (is_undrained(domc))
+		drain_decisions(other, cpu);
+	if (!READ_ONCE(domc->has_work) ||
+	    (weight && !is_worth_a_slice(own_domc, domc, other, weight)))
+		return HELP_NOTHING;
+	if (run_from(DSQ_READY | other))
+		return HELP_RUNS;
+	if (READ_ONCE(domc->parts)) {
+		part = part_with_tasks(other, cpu, DSQ_READY);
+		if (part != NO_PART && run_from(DSQ_READY | (nr_domains + part)))
+			return HELP_RUNS;
+	}
+	if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 || domc->state == THREAD_RUNNING ||
+	    is_undrained(domc))
+		return HELP_NOTHING;
+	if (is_at_hand(own_domc, now))
+		return ask_for(DSQ_WAITING | other, d, cpu) ? HELP_ASKED : HELP_NOTHING;
+	return is_away(domc, now) && run_from(DSQ_WAITING | other) ? HELP_RUNS : HELP_NOTHING;
+}
+
+/* Helps the nearest other domain that has work for the CPU. */
+static __always_inline bool run_from_nearest(u32 d, s32 cpu, u64 now, u32 weight)
 {
 	struct neighbours *neighbours = bpf_map_lookup_elem(&neighbours_of, &d);
-	struct domain_ctx *own_domc = domain_at(d), *domc;
-	u32 i, other, part;
+	struct domain_walk walk = start_walk();
+	u32 i, other;
+	int found;
 
-	if (!neighbours || !own_domc)
+	if (!neighbours)
 		return false;
 	bpf_for(i, 0, nr_domains - 1) {
-		if (i >= MAX_DOMAINS)
+		other = next_in(&working_domains, neighbours, &walk);
+		if (other == NO_DOMAIN)
 			break;
-		other = neighbours->nearest[i];
-		domc = domain_at(other);
-		if (!domc)
-			continue;
-		if (is_undrained(domc))
-			drain_decisions(other, cpu);
-		if (!READ_ONCE(domc->has_work) ||
-		    (weight && !is_worth_a_slice(own_domc, domc, other, weight)))
-			continue;
-		if (run_from(DSQ_READY | other))
-			return true;
-		if (READ_ONCE(domc->parts)) {
-			part = part_with_tasks(other, cpu, DSQ_READY);
-			if (part != NO_PART && run_from(DSQ_READY | (nr_domains + part)))
-				return true;
-		}
-		if (scx_bpf_dsq_nr_queued(DSQ_WAITING | other) <= 0 ||
-		    domc->state == THREAD_RUNNING || is_undrained(domc))
-			continue;
-		if (is_at_hand(own_domc, now)) {
-			if (ask_for(DSQ_WAITING | other, d, cpu))
-				break;
-		} else if (is_away(domc, now) && run_from(DSQ_WAITING | other)) {
-			return true;
-		}
+		found = help(other, cpu, now, weight);
+		if (found != HELP_NOTHING)
+			return found == HELP_RUNS;
 	}
 	return false;
 }

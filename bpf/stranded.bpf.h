@@ -74,7 +74,7 @@ __weak int evacuate(u32 d, u32 to)
 			break;
 	}
 	if (moved) {
-		note_work(to_domc);
+		note_work(to_domc, to);
 		kick_idle(to_domc, to, STRANDED_MAX);
 	}
 	bpf_rcu_read_unlock();

@@ -259,7 +259,7 @@ static void note_released(struct task_struct *p, struct task_ctx *taskc)
 
 	if (!domc)
 		return;
-	note_work(domc);
+	note_work(domc, d);
 	if (notify(p, taskc, d, flags_again(taskc)))
 		count(&domc->counts.queued);
 	else

@@ -116,7 +116,7 @@ static void run_in_turn(struct task_struct *p, s32 cpu, u64 enq_flags)
 		vtime = (bound ? cpuc->own_vtime : domc->ready_vtime) + scx_bpf_dsq_nr_queued(dsq);
 	}
 	count(&domc->counts.late);
-	note_work(domc);
+	note_work(domc, d);
 	WRITE_ONCE(domc->stood_ns, scx_bpf_now());
 	scx_bpf_dsq_insert_vtime(p, dsq, slice, vtime, enq_flags);
 	if (bound) {

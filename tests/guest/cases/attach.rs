@@ -6,6 +6,7 @@ use crate::api::{cpus, process, sched_ext, wait_until};
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
+use libbpf_rs::query::ProgInfoIter;
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,6 +16,7 @@ tests! {
     attaches_and_detaches: 90 s on L3X1 L3X2 L3X4 ANY_KERNEL;
     attaches_again_under_load: 400 s on L3X2;
     goes_first_until_it_attaches: 90 s on L3X1;
+    loads_with_little_verification: 60 s on L3X2;
     detaches_when_asked: 60 s on L3X2;
     load_survives_a_crash: 90 s on L3X2;
     load_survives_kill_9: 150 s on L3X2;
@@ -70,6 +72,19 @@ pub fn goes_first_until_it_attaches(_: &Machine) -> Result<()> {
         }
         scheduler.stop()
     })
+}
+
+/// The kernel follows the programs' instructions, on each way through them that it tells from others,
+/// before it accepts them. One way too many in a loop is seconds in which nothing schedules.
+pub fn loads_with_little_verification(_: &Machine) -> Result<()> {
+    const BOUND: u32 = 200_000;
+    let scheduler = Scheduler::start(&[])?;
+    let programs = ProgInfoIter::default().map(|program| program.verified_insns);
+    let (count, verified) = programs.fold((0, 0), |(n, sum), verified| (n + 1, sum + verified));
+    println!("the kernel has followed {verified} instructions of {count} programs");
+    ensure!(count > 20, "these are not the scheduler's programs: {count}");
+    ensure!(verified < BOUND, "the kernel follows {verified} instructions, {BOUND} are allowed");
+    scheduler.stop()
 }
 
 /// SIGTERM and SIGHUP are as polite as Ctrl-C.
