@@ -103,7 +103,10 @@ impl M<'_> {
         if self.tasks[d].left_ns == 0 {
             self.threads[d].doing = Doing::Coming;
             self.tasks[d].left_ns = self.kernel.costs.round;
-        } else if self.threads[d].doing == Doing::Spinning {
+        } else if self.threads[d].dedicated.is_some()
+            && matches!(self.threads[d].doing, Doing::Spinning | Doing::Coming)
+        {
+            // What it was to see while it spun may have come while it was switched out.
             self.come_again(d);
         }
     }
