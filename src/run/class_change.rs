@@ -10,8 +10,9 @@
 //!   at any moment. So they are on PREEMPT_RT, and with `rcutree.kthread_prio=1`;
 //! - the thread that attaches. It is a real-time task while it does so. Linux 7.0 has one for that.
 //!
-//! Invariant: who was made a real-time task by [`attaching`] is none any more when that has returned
-//! or, of RCU's threads, when [`RcuThreads`] is dropped. After SIGKILL these remain real-time tasks.
+//! Invariant: the thread that was made a real-time task by [`attaching`] is none any more when that has
+//! returned, and RCU's threads when [`RcuThreads`] is dropped. After SIGKILL these remain real-time
+//! tasks.
 
 use crate::kernel::threads;
 use anyhow::{Context, Result, ensure};
@@ -47,15 +48,21 @@ impl Drop for RcuThreads {
     }
 }
 
-/// Calls `attach` with RCU's threads and the calling one as real-time tasks. If this process may not
-/// make them so, or does not see those of RCU, it warns, and attaches all the same.
-pub fn attaching<T>(attach: impl FnOnce() -> T) -> T {
+/// Warns if this process may not make RCU's threads real-time tasks, or does not see them.
+pub fn warn_of_what_is_missing() {
     if let Err(error) = raise_rcu() {
         log::warn!(
             "{error:#}; if many tasks start at the moment it attaches or detaches, both may wait \
              until these sleep"
         );
     }
+}
+
+/// Calls `attach` with RCU's threads and the calling one as real-time tasks, as far as this process may
+/// make them so.
+pub fn attaching<T>(attach: impl FnOnce() -> T) -> T {
+    // A CPU that came has brought a thread of RCU. What is missing was said before the first time.
+    let _ = raise_rcu();
     as_real_time_task(attach)
 }
 

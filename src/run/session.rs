@@ -21,7 +21,7 @@ use crate::printer::open_messages;
 use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
-use crate::run::class_change::RcuThreads;
+use crate::run::class_change::{self, RcuThreads};
 use crate::run::evictions::Evictions;
 use crate::run::haste::Haste;
 use crate::run::panics;
@@ -216,6 +216,7 @@ fn warn_of_surroundings() -> Result<()> {
              so they do not hold; Linux 6.17 and newer do"
         );
     }
+    class_change::warn_of_what_is_missing();
     if probe::is_preempt_rt() {
         log::warn!(
             "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \
