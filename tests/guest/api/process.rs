@@ -208,6 +208,11 @@ pub fn choose_real_time(tid: i32) -> Result<()> {
     choose(tid, libc::SCHED_FIFO, 1).with_context(|| format!("cannot make {tid} a real-time task"))
 }
 
+/// Makes a task an ordinary one (SCHED_OTHER).
+pub fn choose_ordinary(tid: i32) -> Result<()> {
+    choose(tid, libc::SCHED_OTHER, 0).with_context(|| format!("cannot make {tid} an ordinary task"))
+}
+
 fn choose(tid: i32, policy: libc::c_int, priority: libc::c_int) -> nix::Result<()> {
     let param = libc::sched_param { sched_priority: priority };
     // SAFETY: `param` lives through the call.

@@ -135,6 +135,7 @@ pub fn attaches_while_tasks_start(_: &Machine) -> Result<()> {
 /// detaches all the same, be it asked to or killed. What it has done to RCU's thread is undone.
 pub fn detaches_while_tasks_start(_: &Machine) -> Result<()> {
     let rcu = process::kernel_thread("rcu_preempt").context("there is no thread of RCU")?;
+    process::choose_ordinary(rcu)?;
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let scheduler = Scheduler::start(&[])?;
         ensure!(process::is_real_time(rcu), "RCU's thread may wait for tasks");

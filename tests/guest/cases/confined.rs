@@ -231,17 +231,30 @@ pub fn has_domains(scheduler: &Scheduler, domains: &[CpuSet]) -> Result<()> {
     .with_context(|| scheduler.plight())
 }
 
-/// Under a load of hogs, each domain decides, and for at least 95 % of the tasks that have to wait.
+/// Under a load of hogs, each domain decides, and comes to decide for at least 95 % of the tasks that have
+/// to wait. A host that lets the guest's CPUs wait makes a thread miss some; not all the time.
 fn user_space_decides(scheduler: &Scheduler) -> Result<()> {
+    const ENOUGH: u64 = 100;
     // What came before is in the lines up to this one.
-    let before = scheduler.await_stats(1)?.lines.len();
+    let mut before = scheduler.await_stats(1)?.lines.len();
     scheduler.decisions_resume()?;
-    let mut stats = scheduler.stats()?;
-    stats.lines.drain(..before);
-    let (decided, late) = (stats.sum("decided")? + stats.sum("standing")?, stats.sum("late")?);
-    println!("{decided} decided, {late} not");
-    ensure!(late * 19 <= decided, "of {} tasks {late} ran undecided", decided + late);
-    Ok(())
+    let mut seen = Vec::new();
+    let mut does = || -> Result<bool> {
+        let mut stats = scheduler.await_stats(1)?;
+        let after = stats.lines.len();
+        stats.lines.drain(..before);
+        let (decided, late) = (stats.sum("decided")? + stats.sum("standing")?, stats.sum("late")?);
+        if decided + late < ENOUGH {
+            return Ok(false);
+        }
+        before = after;
+        seen.push(format!("{decided} decided, {late} not"));
+        Ok(late * 19 <= decided)
+    };
+    let decides =
+        wait_until("user space decides for 95 % of the tasks", LONG, || does().unwrap_or(false));
+    println!("{}", seen.join("; "));
+    decides.with_context(|| scheduler.plight())
 }
 
 /// Under a load, each domain thread runs in its domain again.
