@@ -260,7 +260,6 @@ pub const ROWS: &[Row] = &[
         number: "6a",
         name: "cpus_come_and_go",
         what: "CPUs off and on at random",
-        start: ours,
         fault: cpus::hotplug,
         in_make_test: false, // hotplug::a_cpu_goes_and_comes_again_and_again
         ..ROW
@@ -269,7 +268,6 @@ pub const ROWS: &[Row] = &[
         number: "6b",
         name: "domain_goes",
         what: "all CPUs of a domain off and on",
-        start: ours,
         fault: cpus::a_domain_off,
         in_make_test: false, // hotplug::a_domain_goes_and_comes
         ..ROW
@@ -287,7 +285,6 @@ pub const ROWS: &[Row] = &[
         number: "6d",
         name: "suspend",
         what: "suspended to memory and resumed",
-        start: ours,
         fault: cpus::suspend,
         ..ROW
     },
