@@ -15,6 +15,7 @@
 //! tasks.
 
 use crate::kernel::threads;
+use crate::run::session::Attachment;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
@@ -48,21 +49,17 @@ impl Drop for RcuThreads {
     }
 }
 
-/// Warns if this process may not make RCU's threads real-time tasks, or does not see them.
-pub fn warn_of_what_is_missing() {
-    if let Err(error) = raise_rcu() {
+/// Calls `attach` with RCU's threads and the calling one as real-time tasks. If this process may not
+/// make them so, or does not see those of RCU, it warns the first time, and attaches all the same.
+pub fn attaching<T>(attachment: Attachment, attach: impl FnOnce() -> T) -> T {
+    if let Err(error) = raise_rcu()
+        && attachment == Attachment::First
+    {
         log::warn!(
             "{error:#}; if many tasks start at the moment it attaches or detaches, both may wait \
              until these sleep"
         );
     }
-}
-
-/// Calls `attach` with RCU's threads and the calling one as real-time tasks, as far as this process may
-/// make them so.
-pub fn attaching<T>(attach: impl FnOnce() -> T) -> T {
-    // A CPU that came has brought a thread of RCU. What is missing was said before the first time.
-    let _ = raise_rcu();
     as_real_time_task(attach)
 }
 

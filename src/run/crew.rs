@@ -2,7 +2,7 @@
 //!
 //! Invariant: every thread that was started has been joined when [`Crew::dismiss`] returns.
 
-use super::session::Ended;
+use super::session::{Attachment, Ended};
 use crate::alloc;
 use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
@@ -58,6 +58,7 @@ pub(super) struct Crew {
     stop: Arc<AtomicBool>,
     alarm: Arc<EventFd>,
     privileges: Privileges,
+    attachment: Attachment,
 }
 
 impl Crew {
@@ -69,12 +70,13 @@ impl Crew {
         board: &Arc<Board>,
         deques: Vec<Deque<Task>>,
         privileges: Privileges,
+        attachment: Attachment,
     ) -> Result<Self> {
         let Machine { domains, dedicated, preferences } = machine;
         let stop = Arc::new(AtomicBool::new(false));
         let alarm = Arc::new(EventFd::new().context("cannot create an eventfd")?);
         let threads = Vec::with_capacity(domains.len());
-        let mut crew = Self { threads, stop, alarm, privileges };
+        let mut crew = Self { threads, stop, alarm, privileges, attachment };
         for (domain, deque) in domains.iter().zip(deques) {
             let plan = Plan {
                 domain: domain.clone(),
@@ -121,7 +123,9 @@ impl Crew {
         for (thread, seam) in self.threads.iter().zip(seams) {
             thread.go(seam)?;
         }
-        let attached = class_change::attaching(|| loaded.attach(domains, dedicated, preferences))?;
+        let attached = class_change::attaching(self.attachment, || {
+            loaded.attach(domains, dedicated, preferences)
+        })?;
         // From here on the kernel asks for a restart when CPUs come or go. A change between reading
         // the machine and attaching is only visible in this count.
         if probe::hotplugs() != hotplugs {

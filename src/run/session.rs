@@ -21,7 +21,7 @@ use crate::printer::open_messages;
 use crate::run::affinity;
 use crate::run::builder::Builder;
 use crate::run::changes::Changes;
-use crate::run::class_change::{self, RcuThreads};
+use crate::run::class_change::RcuThreads;
 use crate::run::evictions::Evictions;
 use crate::run::haste::Haste;
 use crate::run::panics;
@@ -175,7 +175,8 @@ fn attach(
     drop(haste);
     let (board, deques) = Board::new(domains.len(), !options.no_steal && !options.strict);
     let machine = Machine { domains: &domains, dedicated: &dedicated, preferences: &preferences };
-    let mut crew = match Crew::start(builder, machine, &loaded, &board, deques, privileges) {
+    let crew = Crew::start(builder, machine, &loaded, &board, deques, privileges, attachment);
+    let mut crew = match crew {
         // A thread cannot be bound to CPUs that have gone offline.
         Err(_) if probe::hotplugs() != hotplugs => return Ok(Ended::MachineChanged),
         crew => crew?,
@@ -216,7 +217,6 @@ fn warn_of_surroundings() -> Result<()> {
              so they do not hold; Linux 6.17 and newer do"
         );
     }
-    class_change::warn_of_what_is_missing();
     if probe::is_preempt_rt() {
         log::warn!(
             "this kernel has PREEMPT_RT, on which this is not tested: each wake-up of a domain thread \
