@@ -14,6 +14,7 @@
 #ifndef MANYLAND_DECISIONS_BPF_H
 #define MANYLAND_DECISIONS_BPF_H
 
+#include "alarm.bpf.h"
 #include "balance.bpf.h"
 #include "home.bpf.h"
 #include "idle_class.bpf.h"
@@ -166,7 +167,7 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	struct domain_ctx *domc = domain_at(drain->domain);
 	struct task_ctx *taskc = task_ctx(p);
 	struct transfer transfer;
-	u64 decided_seq;
+	u64 decided_seq, now;
 	s32 kick;
 
 	if (!domc)
@@ -236,9 +237,10 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 			scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
 		return;
 	}
+	now = scx_bpf_now();
 	count(&domc->counts.decided);
 	note_work(domc, d->domain);
-	note_latency(domc, scx_bpf_now() - taskc->runnable_ns);
+	note_latency(domc, now - taskc->runnable_ns);
 	domc->carried_out++;
 	if (d->domain != taskc->notified) {
 		note_theft(taskc->notified, d->domain);
@@ -258,10 +260,14 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		return;
 	}
 	note_own(kick);
-	if (d->flags & DECISION_PREEMPT)
+	if (d->flags & DECISION_PREEMPT) {
 		preempt(drain->domain, kick, drain->cpu);
-	else if (kick != drain->cpu)
+	} else if (kick != drain->cpu) {
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
+		/* Other CPUs cannot run it, and the task that runs there may have to give way. */
+		if (taskc->overtakes && !taskc->burst_ns)
+			set_alarm(kick, now);
+	}
 }
 
 /*

@@ -238,23 +238,6 @@ static bool run_next(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u32
 }
 
 /*
- * A task has had the CPU of `cpuc` for itself, so it is not behind virtual time. What it is behind
- * counts as used. Otherwise it would go before tasks that wake up until it has used as much again.
- */
-static void forfeit_lag(struct task_ctx *taskc, struct cpu_ctx *cpuc)
-{
-	struct domain_ctx *domc = domain_at(cpuc->domain);
-	u64 now, vtime = policy_vtime_now(taskc);
-
-	if (!domc || !taskc->vtime_rate || taskc->decided_by != cpuc->domain)
-		return;
-	now = cpuc->runs_bound ? cpuc->bound.policy_vtime :
-				 virtual_time_of(taskc, domc, cpuc->domain);
-	if (before(vtime, now))
-		taskc->used_ns += (now - vtime) * VTIME_RATE_ONE / taskc->vtime_rate;
-}
-
-/*
  * There is no other task to run. The running one goes on, or leaves for a better core and keeps the
  * CPU until then.
  */

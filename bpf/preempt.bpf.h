@@ -61,6 +61,23 @@ static u64 virtual_time_of(struct task_ctx *taskc, struct domain_ctx *domc, u32 
 }
 
 /*
+ * A task has had the CPU of `cpuc` for itself, so it is not behind virtual time. What it is behind
+ * counts as used. Otherwise it would go before tasks that wake up until it has used as much again.
+ */
+static void forfeit_lag(struct task_ctx *taskc, struct cpu_ctx *cpuc)
+{
+	struct domain_ctx *domc = domain_at(cpuc->domain);
+	u64 now, vtime = policy_vtime_now(taskc);
+
+	if (!domc || !taskc->vtime_rate || taskc->decided_by != cpuc->domain)
+		return;
+	now = cpuc->runs_bound ? cpuc->bound.policy_vtime :
+				 virtual_time_of(taskc, domc, cpuc->domain);
+	if (before(vtime, now))
+		taskc->used_ns += (now - vtime) * VTIME_RATE_ONE / taskc->vtime_rate;
+}
+
+/*
  * How far virtual time would have come since `since_ns` if the tasks that wait in the domain and one
  * on each CPU had shared its CPUs all the time. In fact it stands still while each CPU has one task,
  * since what these use costs no other task anything.
@@ -145,6 +162,9 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 							 wakeup_vtime(taskc, cpuc->domain);
 	else
 		rate = rate_by_weight(taskc);
+	/* A light task may be seconds behind, for a few slices that it has not had. */
+	if (rate > VTIME_RATE_ONE && before(vtime, now - slice_ns))
+		vtime = now - slice_ns;
 	cpuc->run_vtime = (alone && before(vtime, now) ? now : vtime) + late_by(rate);
 	cpuc->run_ns = taskc->started_ns;
 	WRITE_ONCE(cpuc->run_rate, rate);
@@ -302,13 +322,17 @@ static __noinline bool head_comes_before(u64 dsq, u64 vtime)
 	return earlier;
 }
 
+/* Whether a crowd waits in domain `d`. */
+static bool has_crowd(struct domain_ctx *domc, u32 d)
+{
+	return scx_bpf_dsq_nr_queued(DSQ_READY | d) > (s32)(CROWD_PER_CPU * domc->nr_cpus);
+}
+
 /* Whether a crowd waits in domain `d`, or a ready task comes before the key `vtime`. */
 static bool others_come_first(struct domain_ctx *domc, u32 d, u64 vtime)
 {
-	s32 ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
-
-	return ready > 0 && (ready > (s32)(CROWD_PER_CPU * domc->nr_cpus) ||
-			     head_comes_before(DSQ_READY | d, vtime));
+	return scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 &&
+	       (has_crowd(domc, d) || head_comes_before(DSQ_READY | d, vtime));
 }
 
 /* The task on the CPU of `cpuc` gives way. */

@@ -159,9 +159,13 @@ __weak bool overtake_bound(struct task_ctx *taskc __arg_nonnull, u32 d, s32 cpu)
 	struct overtaker it;
 
 	if (no_preempt || !domc || !taskc->overtakes ||
-	    (taskc->by_message && message_waits(domc, d)) ||
-	    others_come_first(domc, d, wakeup_vtime(taskc, d)))
+	    (taskc->by_message && message_waits(domc, d)) || has_crowd(domc, d))
 		return false;
+	if (others_come_first(domc, d, wakeup_vtime(taskc, d))) {
+		/* Another CPU may run those. It does not run this one. */
+		set_alarm(cpu, scx_bpf_now() + PROTECTED_MIN_NS);
+		return false;
+	}
 	it = overtaker(taskc, domc, d);
 	if (cut_here(d, cpu, &it)) {
 		count(&domc->counts.overtaken);

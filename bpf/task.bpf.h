@@ -141,6 +141,8 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	if (taskc) {
 		keep_rest(taskc, cpuc, runnable);
 		charge(taskc, p, cpuc);
+		if (runnable && taskc->free && cpuc)
+			forfeit_lag(taskc, cpuc);
 		if (taskc->leased_from && cpuc)
 			end_lease(taskc, cpuc);
 		if (sleeps) {
