@@ -10,9 +10,10 @@
  * is level with the domain: it has no lag from a time in which it wanted no CPU.
  *
  * The tasks of a crowd and those of the whole domain compete as well. A CPU runs from the queue
- * that is furthest behind, so a crowd that is behind has its CPUs before the others.
+ * that is furthest behind, so a crowd that is behind has its CPUs before the others. Only on a CPU that
+ * is dedicated to a domain thread does a crowd compete with nobody else.
  *
- * Invariant: a virtual time of a crowd is not ahead of the domain's.
+ * Invariant: a virtual time of a crowd is not ahead of the domain's, except on a dedicated CPU.
  */
 #ifndef MANYLAND_CROWD_BPF_H
 #define MANYLAND_CROWD_BPF_H
@@ -71,7 +72,7 @@ __weak int join_crowd(u32 d, u32 queue, s32 bound_to)
 		cpuc = cpu_at(bound_to);
 		if (cpuc && !cpuc->runs_bound && scx_bpf_dsq_nr_queued(DSQ_OWN | bound_to) <= 0 &&
 		    scx_bpf_dsq_nr_queued(DSQ_BOUND | bound_to) <= 0)
-			level_crowd(&cpuc->bound, domc);
+			level_bound(cpuc, domc);
 	} else if (queue >= nr_domains) {
 		part = part_at(queue - nr_domains);
 		if (part && scx_bpf_dsq_nr_queued(DSQ_READY | queue) <= 0 &&
@@ -81,12 +82,12 @@ __weak int join_crowd(u32 d, u32 queue, s32 bound_to)
 	return 0;
 }
 
-/* The later of two keys, but not one after `most`. */
-static u64 advanced(u64 vtime, u64 key, u64 most)
+/* The later of two keys, but not one after `most` if there is a limit. */
+static u64 advanced(u64 vtime, u64 key, u64 most, bool limited)
 {
 	if (before(vtime, key))
 		vtime = key;
-	return before(most, vtime) ? most : vtime;
+	return limited && before(most, vtime) ? most : vtime;
 }
 
 /*
@@ -94,11 +95,12 @@ static u64 advanced(u64 vtime, u64 key, u64 most)
  * its last decision says what the policy's would be.
  */
 static __always_inline void advance_crowd(struct crowd *crowd, struct task_struct *p,
-					  struct task_ctx *taskc, struct domain_ctx *domc, u32 d)
+					  struct task_ctx *taskc, struct domain_ctx *domc, u32 d,
+					  bool limited)
 {
 	u64 vtime;
 
-	crowd->net_vtime = advanced(crowd->net_vtime, taskc->vtime, domc->net_vtime);
+	crowd->net_vtime = advanced(crowd->net_vtime, taskc->vtime, domc->net_vtime, limited);
 	if (is_ready(taskc))
 		vtime = (taskc->ready_on & DSQ_KIND) == DSQ_OVERTAKES ? taskc->policy_vtime :
 									p->scx.dsq_vtime;
@@ -106,7 +108,7 @@ static __always_inline void advance_crowd(struct crowd *crowd, struct task_struc
 		vtime = policy_vtime_now(taskc);
 	else
 		return;
-	crowd->policy_vtime = advanced(crowd->policy_vtime, vtime, domc->policy_vtime);
+	crowd->policy_vtime = advanced(crowd->policy_vtime, vtime, domc->policy_vtime, limited);
 }
 
 /* `p` is switched in on the CPU of `cpuc`, and may be of a crowd. */
@@ -120,11 +122,11 @@ static __noinline int begin_in_crowd(struct task_struct *p, struct task_ctx *tas
 	if (!domc || taskc->free)
 		return 0;
 	if (cpuc->runs_bound) {
-		advance_crowd(&cpuc->bound, p, taskc, domc, cpuc->domain);
+		advance_crowd(&cpuc->bound, p, taskc, domc, cpuc->domain, !cpuc->dedicated);
 	} else if (taskc->in_part) {
 		part = part_at(part_in(taskc, cpuc->domain));
 		if (part)
-			advance_crowd(&part->crowd, p, taskc, domc, cpuc->domain);
+			advance_crowd(&part->crowd, p, taskc, domc, cpuc->domain, true);
 	}
 	return 0;
 }
@@ -139,13 +141,13 @@ static void go_on_in_crowd(struct task_ctx *taskc, struct cpu_ctx *cpuc, struct 
 	struct part *part;
 
 	if (cpuc->runs_bound) {
-		cpuc->bound.net_vtime =
-			advanced(cpuc->bound.net_vtime, taskc->vtime, domc->net_vtime);
+		cpuc->bound.net_vtime = advanced(cpuc->bound.net_vtime, taskc->vtime,
+						 domc->net_vtime, !cpuc->dedicated);
 	} else if (taskc->in_part) {
 		part = part_at(part_in(taskc, cpuc->domain));
 		if (part)
-			part->crowd.net_vtime =
-				advanced(part->crowd.net_vtime, taskc->vtime, domc->net_vtime);
+			part->crowd.net_vtime = advanced(part->crowd.net_vtime, taskc->vtime,
+							 domc->net_vtime, true);
 	}
 }
 

@@ -138,12 +138,12 @@ static u32 measure_tick(struct heartbeat *h)
 }
 
 /* No task waits bound to the CPU of `cpuc`: those that come are level with the domain. */
-static void level_bound(struct cpu_ctx *cpuc)
+static void level_unused(struct cpu_ctx *cpuc)
 {
 	struct domain_ctx *domc = cpuc ? domain_at(cpuc->domain) : NULL;
 
 	if (domc && !cpuc->runs_bound)
-		level_crowd(&cpuc->bound, domc);
+		level_bound(cpuc, domc);
 }
 
 /*
@@ -171,7 +171,7 @@ static void serve_cpus(u32 tick_ns)
 			note_own(i);
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 		} else {
-			level_bound(cpu_at(i));
+			level_unused(cpu_at(i));
 		}
 	}
 }

@@ -46,14 +46,18 @@ static void begin_ready_in(struct task_struct *p, u32 queue, struct cpu_ctx *cpu
 	note_theft(queue, cpuc->domain);
 }
 
-/* A ready task runs: virtual time advances to its key. */
+/*
+ * A ready task runs: virtual time advances to its key. Not that of the domain from a dedicated CPU:
+ * there are so few tasks that they would be ahead of all others, which cannot run there.
+ */
 static void begin_ready(struct task_struct *p, struct task_ctx *taskc, struct cpu_ctx *cpuc)
 {
 	u32 kind = taskc->ready_on & DSQ_KIND;
 
 	if (kind == DSQ_OWN) {
 		cpuc->own_vtime = p->scx.dsq_vtime;
-		advance_policy_vtime(domain_at(cpuc->domain), p->scx.dsq_vtime);
+		if (!cpuc->dedicated)
+			advance_policy_vtime(domain_at(cpuc->domain), p->scx.dsq_vtime);
 	}
 	if (kind == DSQ_READY)
 		begin_ready_in(p, taskc->ready_on & ~DSQ_KIND, cpuc);

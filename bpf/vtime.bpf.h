@@ -311,4 +311,17 @@ static void level_crowd(struct crowd *crowd, struct domain_ctx *domc)
 	crowd->net_vtime = domc->net_vtime;
 }
 
+/* The same for the tasks that are bound to the CPU of `cpuc`. Those of a dedicated CPU may be ahead. */
+static void level_bound(struct cpu_ctx *cpuc, struct domain_ctx *domc)
+{
+	if (!cpuc->dedicated) {
+		level_crowd(&cpuc->bound, domc);
+		return;
+	}
+	if (before(cpuc->bound.policy_vtime, domc->policy_vtime))
+		cpuc->bound.policy_vtime = domc->policy_vtime;
+	if (before(cpuc->bound.net_vtime, domc->net_vtime))
+		cpuc->bound.net_vtime = domc->net_vtime;
+}
+
 #endif /* MANYLAND_VTIME_BPF_H */
