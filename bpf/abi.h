@@ -278,6 +278,8 @@ struct domain_ctx {
 	u64 called_ns; /* when a notice last woke it */
 	u32 state; /* enum thread_state */
 	u32 away; /* enum away; 0: the thread runs in its domain */
+	/* One more than the dedicated CPU, if tasks that are bound to it want it as well; or 0. */
+	u32 shared_cpu;
 	u32 ready; /* tasks in READY when they were last counted */
 	u32 carried_out; /* decisions carried out since the last drain ended */
 	u32 to_ready; /* those of them that moved a task to READY */

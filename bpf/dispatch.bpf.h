@@ -133,8 +133,11 @@ static bool goes_on(struct task_struct *prev, s32 cpu, struct cpu_ctx *cpuc,
  */
 static bool run_due_thread(struct cpu_ctx *cpuc, struct domain_ctx *domc, u32 d, u64 now)
 {
-	return thread_is_due(domc, d, now, cpuc->gives_way == GIVES_WAY_YIELDS ? 0 : patience_ns) &&
-	       run_from(DSQ_THREAD | d);
+	u64 most = cpuc->gives_way == GIVES_WAY_YIELDS ? 0 :
+		   cpuc->dedicated		       ? PROTECTED_MIN_NS :
+							 patience_ns;
+
+	return thread_is_due(domc, d, now, most) && run_from(DSQ_THREAD | d);
 }
 
 /*

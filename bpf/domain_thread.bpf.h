@@ -8,7 +8,8 @@
  *   RUNNING ---- has nothing left to do -----------------> ASLEEP
  *   RUNNING ---- gives way: end_thread() ----------------> PREEMPTED, until ops.enqueue parks it
  *
- * away.bpf.h says where it runs if it finds no CPU in its domain.
+ * own_cpu.bpf.h says how it shares a CPU that is its own, away.bpf.h where it runs if it finds none in
+ * its domain.
  *
  * Invariant: the thread is in `state` since `state_since_ns`. `patience_ns` of a domain is how long
  * its CPUs wait for the thread now; it grows with the lateness of the machine's own timers.
@@ -18,6 +19,7 @@
 
 #include "idle.bpf.h"
 #include "idle_class.bpf.h"
+#include "own_cpu.bpf.h"
 #include "preempt.bpf.h"
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
@@ -54,8 +56,8 @@ static void park_thread(struct task_struct *p, struct task_ctx *taskc, u64 enq_f
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	if (enq_flags & SCX_ENQ_WAKEUP &&
-	    (cut_idle_class(cpu) || thread_overtakes(domc, taskc->home, cpu))) {
+	if (enq_flags & SCX_ENQ_WAKEUP && (cut_idle_class(cpu) || cut_on_own_cpu(domc, cpu) ||
+					   thread_overtakes(domc, taskc->home, cpu))) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags | SCX_ENQ_PREEMPT);
 		return;
 	}
@@ -136,7 +138,8 @@ static void note_ready(struct domain_ctx *domc, u32 d)
 /*
  * Whether the parked thread has kept notices waiting for longer than `most_ns`, or an urgent one for
  * as long as any task is protected that is about to sleep, or seems to have no work and has been
- * parked for PARKED_MAX_NS.
+ * parked for PARKED_MAX_NS. It has work if a CPU finds nothing ready, but no other CPU can run a thread
+ * that shares its own.
  */
 static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 {
@@ -151,7 +154,7 @@ static bool thread_is_due(struct domain_ctx *domc, u32 d, u64 now, u64 most_ns)
 		return true;
 	if ((s64)parked < (s64)most_ns)
 		return false;
-	if (parked > PARKED_MAX_NS)
+	if (parked > PARKED_MAX_NS || (READ_ONCE(domc->shared_cpu) && domc->starved_since_ns))
 		return true;
 	ring = bpf_map_lookup_elem(&notice_rings, &d);
 	return ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > 0;
@@ -223,8 +226,8 @@ static u64 lateness(struct heartbeat *h)
 	return h->lateness_ns;
 }
 
-/* The domain thread is switched in. */
-static void begin_thread(struct task_ctx *taskc, u32 d)
+/* The domain thread is switched in on `cpu`. */
+static void begin_thread(struct task_ctx *taskc, struct cpu_ctx *cpuc, s32 cpu)
 {
 	struct domain_ctx *domc = domain_at(taskc->home);
 
@@ -236,8 +239,9 @@ static void begin_thread(struct task_ctx *taskc, u32 d)
 	WRITE_ONCE(domc->hurried, 0);
 	note_ready(domc, taskc->home);
 	count(&domc->counts.activations);
-	if (d != taskc->home)
+	if (cpuc->domain != taskc->home)
 		count(&domc->counts.away);
+	begin_on_own_cpu(domc, cpu);
 }
 
 /* The domain thread is switched out. */

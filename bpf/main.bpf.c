@@ -68,6 +68,7 @@ char _license[] SEC("license") = "GPL";
 #include "core_upgrade.bpf.h"
 #include "home.bpf.h"
 #include "balance.bpf.h"
+#include "own_cpu.bpf.h"
 #include "domain_thread.bpf.h"
 #include "select_cpu.bpf.h"
 #include "enqueue.bpf.h"

@@ -104,6 +104,7 @@ __weak bool notify(struct task_struct *p __arg_trusted, struct task_ctx *taskc _
 	bpf_rcu_read_lock();
 	notified = notify_rcu(p, taskc, domc, d, flags);
 	bpf_rcu_read_unlock();
+	call_to_own_cpu(domc);
 	return notified;
 }
 

@@ -439,6 +439,9 @@ static void hurry(struct task_struct *p, struct domain_ctx *domc, u32 d, s32 cpu
 {
 	struct overtaker it = urgent_overtaker(domc);
 
+	/* It runs on its own CPU only. */
+	if (READ_ONCE(domc->shared_cpu))
+		return;
 	cpu = cpu_to_preempt(p, d, bpf_get_smp_processor_id(), cpu, &it);
 	if (cpu < 0) {
 		if (it.later_ns)

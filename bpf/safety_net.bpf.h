@@ -285,9 +285,13 @@ static bool goes_on_undecided(struct task_struct *prev, s32 cpu, struct cpu_ctx 
 static bool run_by_safety_net(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *domc, u64 now,
 			      struct task_struct *prev)
 {
-	if (is_awaited(cpu, cpuc))
-		return net_is_open(domc, now) && (goes_on_undecided(prev, cpu, cpuc, domc) ||
-						  run_waiting(cpu, cpuc->domain, cpuc->dedicated));
+	if (is_awaited(cpu, cpuc)) {
+		if (net_is_open(domc, now))
+			return goes_on_undecided(prev, cpu, cpuc, domc) ||
+			       run_waiting(cpu, cpuc->domain, cpuc->dedicated);
+		call_to_own_cpu(domc);
+		return false;
+	}
 	if (cpuc->dedicated)
 		return false;
 	if (domc->starved_since_ns)

@@ -7,7 +7,8 @@
  *      CPU is set (begin_slice), if short slices were asked for or the crowd is very large. It is also
  *      set if a task wakes up to which the running one will give way in a moment (cpu_to_overtake).
  *   2  The alarm rings (check_slice). If others want the CPU, the slice ends if it is over. Otherwise the
- *      running task gives way to the first ready one, by the rules of preempt.bpf.h.
+ *      running task gives way to the first ready one, by the rules of preempt.bpf.h, or to the thread
+ *      that the CPU is dedicated to (own_cpu.bpf.h).
  *
  * Slices shorter than a tick cost throughput (docs/decisions/0068-short-slices.md), so they end in time
  * only where that was asked for.
@@ -17,6 +18,7 @@
 #ifndef MANYLAND_SLICE_END_BPF_H
 #define MANYLAND_SLICE_END_BPF_H
 
+#include "domain_thread.bpf.h"
 #include "kthread.bpf.h"
 #include "preempt.bpf.h"
 
@@ -60,6 +62,25 @@ static void end_slice(s32 cpu, struct cpu_ctx *cpuc)
 	scx_bpf_kick_cpu(cpu, 0);
 }
 
+/*
+ * The thread that `cpu` is dedicated to is parked: if it has work, the task that runs there gives way to
+ * it, at once or as soon as it may.
+ */
+static void check_own_cpu(struct cpu_ctx *cpuc, struct domain_ctx *domc, s32 cpu, u64 now)
+{
+	u64 began =
+		before(domc->state_since_ns, cpuc->run_ns) ? cpuc->run_ns : domc->state_since_ns;
+
+	if (!READ_ONCE(cpuc->run_rate))
+		return;
+	if (before(now, began + PROTECTED_MIN_NS)) {
+		set_alarm(cpu, began + PROTECTED_MIN_NS);
+	} else if (thread_is_due(domc, cpuc->domain, now, PROTECTED_MIN_NS)) {
+		count(&domc->counts.hurried);
+		cut_elsewhere(cpu);
+	}
+}
+
 /* The alarm of `cpu` rings. Global, so that the verifier checks it once. */
 __weak int check_slice(s32 cpu)
 {
@@ -68,7 +89,13 @@ __weak int check_slice(s32 cpu)
 	struct overtaker to = { .cpu = -1, .later_cpu = -1 };
 	u64 ends, now = scx_bpf_now();
 
-	if (!domc || !cpuc->running || cpuc->gives_way || is_unwanted(cpu, cpuc))
+	if (!domc || !cpuc->running || cpuc->gives_way)
+		return 0;
+	if (cpuc->dedicated && domc->state == THREAD_PARKED) {
+		check_own_cpu(cpuc, domc, cpu, now);
+		return 0;
+	}
+	if (is_unwanted(cpu, cpuc))
 		return 0;
 	ends = READ_ONCE(cpuc->slice_ends_ns);
 	if (ends && !before(now, ends)) {

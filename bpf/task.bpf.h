@@ -82,7 +82,7 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	taskc->started_ns = now;
 	cpuc->gives_way = GIVES_WAY_NOT;
 	if (taskc->is_thread) {
-		begin_thread(taskc, cpuc->domain);
+		begin_thread(taskc, cpuc, scx_bpf_task_cpu(p));
 		return;
 	}
 	domc = domain_at(taskc->notified);
@@ -116,8 +116,10 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 	count_runnable(p, taskc);
 	cpuc->weight = effective_weight(p, taskc);
 	cpuc->running = bypasses_user_space(p) ? 0 : p->pid;
-	if (cpuc->running)
+	if (cpuc->running) {
 		publish_begin(taskc, cpuc, scx_bpf_task_cpu(p));
+		begin_guest(cpuc, scx_bpf_task_cpu(p));
+	}
 	if (is_idle_class(p, taskc))
 		begin_idle_class(scx_bpf_task_cpu(p));
 	taskc->ran_on = scx_bpf_task_cpu(p);

@@ -101,6 +101,40 @@ fn a_woken_task_that_is_bound_waits_for_no_tick() {
     }
 }
 
+/// A hog that is bound to the CPU of a domain thread holds up neither the thread nor who waits for it.
+#[test]
+fn a_dedicated_cpu_serves_its_thread_before_what_is_bound_there() {
+    let tasks = r#""hog": {"instance": 3, "run": 20000},
+        "sleeper": {"instance": 12, "run": 50, "sleep": 10000}"#;
+    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 20.0);
+    let scheduler = scheduler.with(|options| options.dedicate = true);
+    let setup = Setup { scheduler, length, ..Setup::default() };
+    let run = |tasks: &str| run("L3Cache:1 Core:4 PU:1", tasks, &setup);
+    let alone = run(tasks);
+    let report = run(&format!(r#"{tasks}, "bound": {{"run": 20000, "cpus": [3]}}"#));
+    let [alone, delay] = [&alone, &report].map(|report| &group(report, "sleeper").run_delay_us);
+    assert!(delay.p50 < 20.0 && delay.mean < 1.5 * alone.mean, "{delay:?}, else {alone:?}");
+    let domain = &report.domains[0];
+    assert!(domain.counts.late == 0 && domain.decision_us.p99 < 1000.0, "{domain:?}");
+    // It has what the thread leaves.
+    assert!(group(&report, "bound").cpu_s > 19.0, "{report:?}");
+}
+
+/// On a dedicated CPU too weights count, and who slept has no lead without end.
+#[test]
+fn tasks_bound_to_a_dedicated_cpu_have_their_shares() {
+    let tasks = r#""hog": {"instance": 6, "run": 20000},
+        "heavy": {"run": 20000, "cpus": [3]},
+        "light": {"priority": 5, "delay": 5000000, "run": 20000, "cpus": [3]}"#;
+    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 25.0);
+    let scheduler = scheduler.with(|options| options.dedicate = true);
+    let report =
+        run("L3Cache:1 Core:4 PU:1", tasks, &Setup { scheduler, length, ..Setup::default() });
+    let [heavy, light] = ["heavy", "light"].map(|name| group(&report, name).cpu_s);
+    assert!((14.5..15.5).contains(&(heavy - 5.0)), "{heavy}, {light}");
+    assert!((4.5..5.5).contains(&light), "{heavy}, {light}");
+}
+
 /// By a timer, as slices end at ticks otherwise.
 #[test]
 fn slices_shorter_than_a_tick_end_in_time() {

@@ -83,7 +83,7 @@ pub struct RunOptions {
     #[arg(long)]
     pub partial: bool,
     /// Each domain thread keeps one CPU of its domain to itself, spinning: the lowest latency,
-    /// at the price of that CPU
+    /// at the price of that CPU. A task that is bound to it has what the thread leaves
     #[arg(long)]
     pub dedicate: bool,
     /// Which kind of core tasks get first, where a machine has fast and slow ones

@@ -71,6 +71,11 @@ impl BpfSeam {
         self.shared.has_undrained()
     }
 
+    /// Whether the thread's dedicated CPU has other tasks, which are bound to it.
+    pub fn shares_cpu(&self) -> bool {
+        self.shared.shares_cpu()
+    }
+
     /// Whether there are notices to drain.
     pub fn has_messages(&self) -> bool {
         self.notices.has_messages()

@@ -119,6 +119,11 @@ impl SharedDomain {
         field!(self.submitted as AtomicU64).load(Ordering::Relaxed) != drained
     }
 
+    /// Whether the thread's dedicated CPU has other tasks, which are bound to it.
+    pub fn shares_cpu(&self) -> bool {
+        field!(self.shared_cpu as AtomicU32).load(Ordering::Relaxed) != 0
+    }
+
     /// Says that the thread is about to sleep, or that it is awake.
     ///
     /// After `true` the caller checks the ring once more. The store and the fence are sequentially

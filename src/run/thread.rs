@@ -14,7 +14,7 @@
 //!    still in the kernel, which holds every runnable task.
 //!
 //! Invariant: while no task waits for a decision the thread sleeps in the kernel. With `--dedicate`
-//! it spins instead, but only on the CPU that is its own. From `go` on it neither allocates outside
+//! it spins instead, but only on the CPU that is its own, and that no other task wants. From `go` on it neither allocates outside
 //! its arena nor touches memory for the first time.
 
 use crate::alloc;
@@ -244,11 +244,11 @@ fn decide_or_sleep(scheduler: &mut Scheduler<BpfSeam>) {
 /// Decides without sleeping, on the dedicated CPU. It yields once a batch, which makes the kernel
 /// drain the decisions, and otherwise never leaves the CPU.
 ///
-/// The CPU may be about to go offline, or a user may have bound the thread elsewhere. Then it is
-/// among tasks, and sleeps as other domain threads do.
+/// The CPU may be about to go offline, or a user may have bound the thread elsewhere, or tasks to the
+/// CPU. Then it is among tasks, and sleeps as other domain threads do.
 fn spin(scheduler: &mut Scheduler<BpfSeam>, cpu: CpuId, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
-        if nix::sched::sched_getcpu() != Ok(cpu.index()) {
+        if nix::sched::sched_getcpu() != Ok(cpu.index()) || scheduler.seam().shares_cpu() {
             decide_or_sleep(scheduler);
             continue;
         }

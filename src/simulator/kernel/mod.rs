@@ -518,6 +518,11 @@ impl Kernel {
         unsafe { (*self.memory.domain(domain).as_ptr()).sleeping = sleeping.into() };
     }
 
+    /// Whether other tasks want the CPU that is dedicated to a domain's thread.
+    pub fn shares_cpu(&self, domain: usize) -> bool {
+        self.domain(domain).shared_cpu != 0
+    }
+
     /// A task, which must have been created.
     pub fn task(&self, id: TaskId) -> &Task {
         let task = self.tasks[id.index()].expect("the task was created");

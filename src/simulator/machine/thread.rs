@@ -119,7 +119,9 @@ impl M<'_> {
     /// The thread has finished what it was doing.
     pub(super) fn thread_goes_on(mut self, d: usize, cpu: CpuId) {
         match self.threads[d].doing {
-            _ if self.threads[d].dedicated.is_some() => self.spin(d, cpu),
+            _ if self.threads[d].dedicated.is_some() && !self.kernel.shares_cpu(d) => {
+                self.spin(d, cpu);
+            }
             Doing::Coming | Doing::Spinning => self.round(d, cpu),
             Doing::Round(Left::Waiting) => self.yield_thread(d, cpu),
             Doing::Round(Left::Nothing) => {

@@ -1,8 +1,9 @@
 //! RULE 5: a task's affinity is never broken.
 
 use crate::api::load::Hog;
-use crate::api::scheduler::Scheduler;
+use crate::api::scheduler::{STATS, Scheduler};
 use crate::api::{cpus, process, wait_until};
+use crate::cases::confined::user_space_decides;
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
@@ -10,11 +11,15 @@ use scx_manyland::cpuset::CpuSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Ample for what does not depend on speed.
+const LONG: Duration = Duration::from_secs(300);
+
 tests! {
     bound_tasks_stay_and_run: 90 s on L3X2 L3X4;
     tasks_moved_while_waiting_stay: 90 s on L3X2;
     tasks_bound_anew_on_their_way_stay: 90 s on L3X2;
     tasks_bound_to_dedicated_cpus_run: 90 s on L3X2;
+    threads_go_before_tasks_on_their_own_cpus: 150 s on L3X2;
 }
 
 /// Tasks bound to one CPU, to a part of a domain, to a domain and across domains stay there, and
@@ -121,6 +126,29 @@ pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
         hog.run_time().is_ok_and(|ran| ran > Duration::from_secs(1))
     })?;
     hog.stop()?;
+    scheduler.stop()
+}
+
+/// Next to hogs that are bound to the threads' own CPUs, user space decides for all other tasks as
+/// before: such a hog gives way when its thread has something to decide, and goes on after it.
+pub fn threads_go_before_tasks_on_their_own_cpus(_: &Machine) -> Result<()> {
+    let scheduler = Scheduler::start(&[&STATS[..], &["--dedicate"]].concat())?;
+    let dedicated = CpuSet::from_iter(cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()));
+    let others = (0..2 * cpus::online()?.len()).map(|_| Hog::off(&dedicated, LONG));
+    let others = others.collect::<Result<Vec<_>>>()?;
+    let bound = dedicated.iter().map(|cpu| Hog::on(&CpuSet::from_iter([cpu]), LONG));
+    let bound = bound.collect::<Result<Vec<_>>>()?;
+    wait_until("hogs have given way to the threads of their CPUs", LONG, || {
+        scheduler.await_stats(1).and_then(|stats| stats.sum("hurried")).is_ok_and(|it| it > 100)
+    })
+    .with_context(|| scheduler.plight())?;
+    user_space_decides(&scheduler)?;
+    for hog in bound.iter().chain(&others) {
+        wait_until("a hog has run for a second", LONG, || {
+            hog.run_time().is_ok_and(|ran| ran > Duration::from_secs(1))
+        })?;
+    }
+    bound.into_iter().chain(others).try_for_each(Hog::stop)?;
     scheduler.stop()
 }
 

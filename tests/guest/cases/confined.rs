@@ -233,7 +233,7 @@ pub fn has_domains(scheduler: &Scheduler, domains: &[CpuSet]) -> Result<()> {
 
 /// Under a load of hogs, each domain decides, and comes to decide for at least 95 % of the tasks that have
 /// to wait. A host that lets the guest's CPUs wait makes a thread miss some; not all the time.
-fn user_space_decides(scheduler: &Scheduler) -> Result<()> {
+pub fn user_space_decides(scheduler: &Scheduler) -> Result<()> {
     const ENOUGH: u64 = 100;
     // What came before is in the lines up to this one.
     let mut before = scheduler.await_stats(1)?.lines.len();
