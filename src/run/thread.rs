@@ -14,8 +14,8 @@
 //!    still in the kernel, which holds every runnable task.
 //!
 //! Invariant: while no task waits for a decision the thread sleeps in the kernel. With `--dedicate`
-//! it spins instead, but only on the CPU that is its own, and that no other task wants. From `go` on it neither allocates outside
-//! its arena nor touches memory for the first time.
+//! it spins instead, but only on the CPU that is its own, and that no other task wants. From `go` on it
+//! neither allocates outside its arena nor touches memory for the first time.
 
 use crate::alloc;
 use crate::cpuset::CpuSet;
