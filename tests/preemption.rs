@@ -2,12 +2,12 @@
 //!
 //! Times here are virtual, so they are the same in every run and may be asserted.
 
-use scx_manyland::Builder;
 use scx_manyland::policy::kind::PolicyKind;
 use scx_manyland::simulator::report::{GroupReport, Report};
 use scx_manyland::simulator::workload::Workload;
 use scx_manyland::simulator::{Setup, simulate};
 use scx_manyland::topology::{Source, Topology};
+use scx_manyland::{Builder, RunOptions};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,8 +23,12 @@ fn setup(policy: PolicyKind, seconds: f64) -> Setup {
     Setup { scheduler, length: Some(Duration::from_secs_f64(seconds)), ..Setup::default() }
 }
 
+fn with(setup: Setup, set: impl FnOnce(&mut RunOptions)) -> Setup {
+    Setup { scheduler: setup.scheduler.with(set), ..setup }
+}
+
 fn without(setup: Setup) -> Setup {
-    Setup { scheduler: setup.scheduler.with(|options| options.no_preempt = true), ..setup }
+    with(setup, |options| options.no_preempt = true)
 }
 
 fn run(machine: &str, tasks: &str, setup: &Setup) -> Report {
@@ -106,9 +110,7 @@ fn a_woken_task_that_is_bound_waits_for_no_tick() {
 fn a_dedicated_cpu_serves_its_thread_before_what_is_bound_there() {
     let tasks = r#""hog": {"instance": 3, "run": 20000},
         "sleeper": {"instance": 12, "run": 50, "sleep": 10000}"#;
-    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 20.0);
-    let scheduler = scheduler.with(|options| options.dedicate = true);
-    let setup = Setup { scheduler, length, ..Setup::default() };
+    let setup = with(setup(PolicyKind::Vruntime, 20.0), |options| options.dedicate = true);
     let run = |tasks: &str| run("L3Cache:1 Core:4 PU:1", tasks, &setup);
     let alone = run(tasks);
     let report = run(&format!(r#"{tasks}, "bound": {{"run": 20000, "cpus": [3]}}"#));
@@ -126,10 +128,8 @@ fn tasks_bound_to_a_dedicated_cpu_have_their_shares() {
     let tasks = r#""hog": {"instance": 6, "run": 20000},
         "heavy": {"run": 20000, "cpus": [3]},
         "light": {"priority": 5, "delay": 5000000, "run": 20000, "cpus": [3]}"#;
-    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 25.0);
-    let scheduler = scheduler.with(|options| options.dedicate = true);
-    let report =
-        run("L3Cache:1 Core:4 PU:1", tasks, &Setup { scheduler, length, ..Setup::default() });
+    let setup = with(setup(PolicyKind::Vruntime, 25.0), |options| options.dedicate = true);
+    let report = run("L3Cache:1 Core:4 PU:1", tasks, &setup);
     let [heavy, light] = ["heavy", "light"].map(|name| group(&report, name).cpu_s);
     assert!((14.5..15.5).contains(&(heavy - 5.0)), "{heavy}, {light}");
     assert!((4.5..5.5).contains(&light), "{heavy}, {light}");
@@ -139,12 +139,11 @@ fn tasks_bound_to_a_dedicated_cpu_have_their_shares() {
 #[test]
 fn slices_shorter_than_a_tick_end_in_time() {
     let tasks = r#""hog": {"instance": 4, "run": 20000}"#;
-    let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 5.0);
-    let scheduler = scheduler.with(|options| {
+    let setup = with(setup(PolicyKind::Vruntime, 5.0), |options| {
         options.slice_us = 1000;
         options.slice_min_us = Some(500);
     });
-    let runs = runs(tasks, &Setup { scheduler, length, ..Setup::default() });
+    let runs = runs(tasks, &setup);
     // The length of a tick is known after two heartbeats.
     let runs = runs.iter().filter(|run| run.0.starts_with("hog") && run.1 > 500_000.0);
     let lengths = runs.map(|(_, from, to)| to - from).collect::<Vec<_>>();
@@ -157,9 +156,8 @@ fn slices_shorter_than_a_tick_end_in_time() {
 fn other_slices_end_at_ticks() {
     let tasks = r#""hog": {"instance": 4, "run": 20000}"#;
     for slice_min_us in [None, Some(5000)] {
-        let Setup { scheduler, length, .. } = setup(PolicyKind::Vruntime, 5.0);
-        let scheduler = scheduler.with(|options| options.slice_min_us = slice_min_us);
-        let report = run(ONE, tasks, &Setup { scheduler, length, ..Setup::default() });
+        let setup = setup(PolicyKind::Vruntime, 5.0);
+        let report = run(ONE, tasks, &with(setup, |options| options.slice_min_us = slice_min_us));
         let ended: u64 = report.domains.iter().map(|domain| domain.counts.ended).sum();
         assert!(ended == 0 && report.switches < 2000, "{slice_min_us:?}: {report:?}");
     }

@@ -12,6 +12,11 @@ pub fn l3s() -> Result<Vec<CpuSet>> {
     groups("cache/index3/shared_cpu_list")
 }
 
+/// The last CPU of each L3, which `--dedicate` gives to a domain thread.
+pub fn dedicated() -> Result<CpuSet> {
+    Ok(l3s()?.iter().filter_map(|l3| l3.iter().last()).collect())
+}
+
 /// The CPUs of each core, in ascending order.
 pub fn cores() -> Result<Vec<CpuSet>> {
     groups("topology/thread_siblings_list")

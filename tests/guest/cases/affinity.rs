@@ -120,7 +120,7 @@ pub fn tasks_bound_anew_on_their_way_stay(_: &Machine) -> Result<()> {
 /// same.
 pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&["--dedicate"])?;
-    let dedicated = CpuSet::from_iter(cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()));
+    let dedicated = cpus::dedicated()?;
     let hog = Hog::on(&dedicated, Duration::from_secs(60))?;
     wait_until(&format!("a hog bound to {dedicated} runs"), Duration::from_secs(60), || {
         hog.run_time().is_ok_and(|ran| ran > Duration::from_secs(1))
@@ -133,7 +133,7 @@ pub fn tasks_bound_to_dedicated_cpus_run(_: &Machine) -> Result<()> {
 /// before: such a hog gives way when its thread has something to decide, and goes on after it.
 pub fn threads_go_before_tasks_on_their_own_cpus(_: &Machine) -> Result<()> {
     let scheduler = Scheduler::start(&[&STATS[..], &["--dedicate"]].concat())?;
-    let dedicated = CpuSet::from_iter(cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()));
+    let dedicated = cpus::dedicated()?;
     let others = (0..2 * cpus::online()?.len()).map(|_| Hog::off(&dedicated, LONG));
     let others = others.collect::<Result<Vec<_>>>()?;
     let bound = dedicated.iter().map(|cpu| Hog::on(&CpuSet::from_iter([cpu]), LONG));

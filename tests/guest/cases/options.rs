@@ -120,7 +120,7 @@ pub fn a_thread_that_lost_its_dedicated_cpu_sleeps(_: &Machine) -> Result<()> {
 /// With `--dedicate` the last CPU of each domain is its thread's, and nobody else's who is not
 /// bound to it.
 pub fn dedicated_cpus_are_kept_free(_: &Machine) -> Result<()> {
-    let dedicated: CpuSet = cpus::l3s()?.iter().filter_map(|l3| l3.iter().last()).collect();
+    let dedicated = cpus::dedicated()?;
     // They are there for as long as an attachment may need. One that has ended stays on its last CPU.
     let early = (0..cpus::online()?.len() * 2)
         .map(|_| Hog::anywhere(5 * LONG))
