@@ -10,8 +10,8 @@
  * is level with the domain: it has no lag from a time in which it wanted no CPU.
  *
  * The tasks of a crowd and those of the whole domain compete as well. A CPU runs from the queue
- * that is furthest behind, so a crowd that is behind has its CPUs before the others. Only on a CPU that
- * is dedicated to a domain thread does a crowd compete with nobody else.
+ * that is furthest behind, so a crowd that is behind has its CPUs before the others. On a CPU that is
+ * dedicated to a domain thread its crowd competes with no other task.
  *
  * Invariant: a virtual time of a crowd is not ahead of the domain's, except on a dedicated CPU.
  */
@@ -70,8 +70,7 @@ __weak int join_crowd(u32 d, u32 queue, s32 bound_to)
 		return 0;
 	if (bound_to >= 0) {
 		cpuc = cpu_at(bound_to);
-		if (cpuc && !cpuc->runs_bound && scx_bpf_dsq_nr_queued(DSQ_OWN | bound_to) <= 0 &&
-		    scx_bpf_dsq_nr_queued(DSQ_BOUND | bound_to) <= 0)
+		if (cpuc && !cpuc->runs_bound && !has_tasks_of_its_own(bound_to))
 			level_bound(cpuc, domc);
 	} else if (queue >= nr_domains) {
 		part = part_at(queue - nr_domains);

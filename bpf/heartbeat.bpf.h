@@ -158,8 +158,7 @@ static void serve_cpus(u32 tick_ns)
 		cpuc = cpu_at(i);
 		if (cpuc)
 			cpuc->short_ns = has_short_slices(i, cpuc) ? tick_ns : 0;
-		if (scx_bpf_dsq_nr_queued(DSQ_BOUND | i) > 0 ||
-		    scx_bpf_dsq_nr_queued(DSQ_OWN | i) > 0) {
+		if (has_tasks_of_its_own(i)) {
 			rescue(i);
 			cpuc = cpu_at(i);
 			if (!cpuc)

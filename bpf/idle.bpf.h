@@ -136,12 +136,11 @@ static void kick_if_idle(s32 cpu)
  */
 __weak bool must_queue(u32 cpu, u32 d)
 {
-	return strict && (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
-			  scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
-			  part_with_tasks(d, cpu, DSQ_READY) != NO_PART ||
-			  part_with_tasks(d, cpu, DSQ_WAITING) != NO_PART ||
-			  scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0 ||
-			  scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0);
+	return strict &&
+	       (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
+		scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
+		part_with_tasks(d, cpu, DSQ_READY) != NO_PART ||
+		part_with_tasks(d, cpu, DSQ_WAITING) != NO_PART || has_tasks_of_its_own(cpu));
 }
 
 /*

@@ -11,8 +11,8 @@
  *   3  The task keeps the rest of its slice (rest.bpf.h).
  *   4  A notice wakes the thread, and no such task is there any more (begin_on_own_cpu): it spins.
  *
- * Invariant: a task has run for PROTECTED_MIN_NS when it gives way, and for PROTECTED_MAX_NS if the
- * thread was parked.
+ * Invariant: a task has run for PROTECTED_MIN_NS when it gives way. For notices that were there when
+ * the thread parked, it has run for PROTECTED_MAX_NS.
  */
 #ifndef MANYLAND_OWN_CPU_BPF_H
 #define MANYLAND_OWN_CPU_BPF_H
@@ -40,8 +40,7 @@ static void begin_on_own_cpu(struct domain_ctx *domc, s32 cpu)
 {
 	u32 shared = READ_ONCE(domc->shared_cpu);
 
-	if (shared && (shared != (u32)cpu + 1 || (scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) <= 0 &&
-						  scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) <= 0)))
+	if (shared && (shared != (u32)cpu + 1 || !has_tasks_of_its_own(cpu)))
 		WRITE_ONCE(domc->shared_cpu, 0);
 }
 

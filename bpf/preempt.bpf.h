@@ -322,17 +322,18 @@ static __noinline bool head_comes_before(u64 dsq, u64 vtime)
 	return earlier;
 }
 
-/* Whether a crowd waits in domain `d`. */
-static bool has_crowd(struct domain_ctx *domc, u32 d)
+/* Whether this number of ready tasks is a crowd in `domc`. */
+static bool are_crowd(struct domain_ctx *domc, s32 ready)
 {
-	return scx_bpf_dsq_nr_queued(DSQ_READY | d) > (s32)(CROWD_PER_CPU * domc->nr_cpus);
+	return ready > (s32)(CROWD_PER_CPU * domc->nr_cpus);
 }
 
-/* Whether a crowd waits in domain `d`, or a ready task comes before the key `vtime`. */
+/* Whether a crowd is ready in domain `d`, or a task that comes before the key `vtime`. */
 static bool others_come_first(struct domain_ctx *domc, u32 d, u64 vtime)
 {
-	return scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 &&
-	       (has_crowd(domc, d) || head_comes_before(DSQ_READY | d, vtime));
+	s32 ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+
+	return ready > 0 && (are_crowd(domc, ready) || head_comes_before(DSQ_READY | d, vtime));
 }
 
 /* The task on the CPU of `cpuc` gives way. */

@@ -144,8 +144,7 @@ static bool overtake(struct task_ctx *taskc, struct domain_ctx *domc, u32 d, s32
  */
 static bool may_stand_bound(struct task_struct *p, s32 cpu)
 {
-	return p->nr_cpus_allowed == 1 && scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) <= 0 &&
-	       scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) <= 0;
+	return p->nr_cpus_allowed == 1 && !has_tasks_of_its_own(cpu);
 }
 
 /*
@@ -157,11 +156,15 @@ __weak bool overtake_bound(struct task_ctx *taskc __arg_nonnull, u32 d, s32 cpu)
 {
 	struct domain_ctx *domc = domain_at(d);
 	struct overtaker it;
+	s32 ready;
 
 	if (no_preempt || !domc || !taskc->overtakes ||
-	    (taskc->by_message && message_waits(domc, d)) || has_crowd(domc, d))
+	    (taskc->by_message && message_waits(domc, d)))
 		return false;
-	if (others_come_first(domc, d, wakeup_vtime(taskc, d))) {
+	ready = scx_bpf_dsq_nr_queued(DSQ_READY | d);
+	if (are_crowd(domc, ready))
+		return false;
+	if (ready > 0 && head_comes_before(DSQ_READY | d, wakeup_vtime(taskc, d))) {
 		/* Another CPU may run those. It does not run this one. */
 		set_alarm(cpu, scx_bpf_now() + PROTECTED_MIN_NS);
 		return false;

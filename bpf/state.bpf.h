@@ -417,6 +417,13 @@ static bool bypasses_user_space(struct task_struct *p)
 	       (khugepaged_pid && p->pid == khugepaged_pid);
 }
 
+/* Whether a task that may run on `cpu` only waits there, or one is ready there. */
+static bool has_tasks_of_its_own(s32 cpu)
+{
+	return scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0 ||
+	       scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0;
+}
+
 /* Tasks were moved to OWN of `cpu`: makes the CPU check that queue. */
 static void note_own(s32 cpu)
 {
