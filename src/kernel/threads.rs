@@ -1,6 +1,6 @@
-//! The kernel's own threads, by their names.
+//! Threads as `/proc` tells of them: the kernel's own by their names, and all that can run.
 //!
-//! Invariant: no program is among them, whatever it calls itself.
+//! Invariant: no program is among the kernel's own, whatever it calls itself.
 
 use std::fs;
 use std::path::Path;
@@ -27,6 +27,28 @@ fn named_in(proc: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<libc::pid_t> {
     pids
 }
 
+/// The threads of all processes that can run, or do.
+pub fn runnable() -> Vec<libc::pid_t> {
+    runnable_in(Path::new("/proc"))
+}
+
+fn runnable_in(proc: &Path) -> Vec<libc::pid_t> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    entries(proc)
+        .flat_map(|process| entries(&process.path().join("task")))
+        .filter_map(|thread| {
+            let tid = thread.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            is_runnable(&stat).then_some(tid)
+        })
+        .collect()
+}
+
+/// Whether a line of `/proc/PID/stat` says that the thread can run.
+fn is_runnable(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
+}
+
 /// The name in a line of `/proc/PID/stat`, if that is of a thread of the kernel. Any task may have the
 /// name of one, but not the flag.
 fn kernel_name(stat: &str) -> Option<&str> {
@@ -49,6 +71,22 @@ mod tests {
         }
         assert_eq!(kernel_name(""), None);
         assert_eq!(kernel_name("17 (rcu_preempt) I 2"), None);
+    }
+
+    #[test]
+    fn finds_what_can_run() {
+        assert!(is_runnable("17 (a) S) R 2 0"));
+        assert!(!is_runnable("17 (R) S 2 0") && !is_runnable(""));
+        let folder = tempfile::tempdir().unwrap();
+        for (process, thread, state) in [(3, 3, 'S'), (3, 4, 'R'), (5, 5, 'R'), (6, 6, 'D')] {
+            let path = folder.path().join(format!("{process}/task/{thread}"));
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("stat"), format!("{thread} (sh) {state} 1")).unwrap();
+        }
+        let mut found = runnable_in(folder.path());
+        found.sort_unstable();
+        assert_eq!(found, [4, 5]);
+        assert_eq!(runnable_in(&folder.path().join("none")), [] as [libc::pid_t; 0]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::run::session::Attachment;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
+/// `SCHED_EXT` of `<linux/sched.h>`.
+pub const SCHED_EXT: libc::c_int = 7;
+
 /// The lowest priority of the real-time class.
 const PRIORITY: libc::c_int = 1;
 
@@ -64,13 +67,24 @@ pub fn attaching<T>(attachment: Attachment, attach: impl FnOnce() -> T) -> T {
 }
 
 /// Calls `f` with the calling thread as a real-time task, if it may be one.
-fn as_real_time_task<T>(f: impl FnOnce() -> T) -> T {
+pub fn as_real_time_task<T>(f: impl FnOnce() -> T) -> T {
     let raised = raise(0).unwrap_or(false);
     let result = f();
     if raised && let Err(error) = set_policy(0, libc::SCHED_OTHER, 0) {
-        log::warn!("the main thread remains a real-time task: {error}");
+        log::warn!("this process remains a real-time task: {error}");
     }
     result
+}
+
+/// Makes the calling thread an ordinary task: the process that started it may be none.
+///
+/// # Errors
+/// If this process may not.
+pub fn be_ordinary() -> Result<()> {
+    if policy_of(0) != Ok(libc::SCHED_FIFO) {
+        return Ok(());
+    }
+    set_policy(0, libc::SCHED_OTHER, 0).context("cannot be an ordinary task")
 }
 
 fn raise_rcu() -> Result<()> {
@@ -98,7 +112,11 @@ fn raise(pid: libc::pid_t) -> nix::Result<bool> {
     set_policy(pid, libc::SCHED_FIFO, PRIORITY).map(|()| true)
 }
 
-fn policy_of(pid: libc::pid_t) -> nix::Result<libc::c_int> {
+/// The scheduling policy of a thread, with `SCHED_RESET_ON_FORK`; 0 is the calling one.
+///
+/// # Errors
+/// If the thread is gone.
+pub fn policy_of(pid: libc::pid_t) -> nix::Result<libc::c_int> {
     // SAFETY: the call has no pointers.
     Errno::result(unsafe { libc::sched_getscheduler(pid) })
 }

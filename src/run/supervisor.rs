@@ -5,8 +5,9 @@
 //!
 //! 1. It starts another process, which schedules.
 //! 2. It passes signals on to it.
-//! 3. It starts the next one when the machine has changed, or the kernel has ended the scheduler.
-//! 4. It removes the statistics socket at the end.
+//! 3. It is a real-time task, and sees that a detachment does not wait for tasks that cannot run.
+//! 4. It starts the next process when the machine has changed, or the kernel has ended the scheduler.
+//! 5. It removes the statistics socket at the end.
 //!
 //! It accepts two things from the scheduler's process: the exit code, and a line for the user if
 //! that says an error or that the kernel has ended it.
@@ -15,7 +16,8 @@
 
 use crate::logger;
 use crate::run::builder::Builder;
-use crate::run::class_change::RcuThreads;
+use crate::run::class_change::{self, RcuThreads};
+use crate::run::detachment::{self, Detachment};
 use crate::run::evictions::Evictions;
 use crate::run::notify;
 use crate::run::session::{self, Attachment, Ended};
@@ -25,10 +27,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::Path;
+use std::time::Duration;
 
 /// The exit codes of the scheduler's process.
 const ASKED: i32 = 0;
@@ -55,7 +59,7 @@ pub fn run(builder: &Builder) -> Result<()> {
     signals.thread_block().context("cannot block signals")?;
     // The scheduler's process makes them real-time tasks, and cannot undo that.
     let _rcu = RcuThreads::as_they_are();
-    let result = attach_again_and_again(builder, &signals);
+    let result = class_change::as_real_time_task(|| attach_again_and_again(builder, &signals));
     // A confined process cannot remove it.
     socket::remove_left(Path::new(socket::PATH));
     signals.thread_unblock().context("cannot let signals through")?;
@@ -118,6 +122,7 @@ fn be_the_scheduler(
 }
 
 fn schedule(parent: Pid, builder: &Builder, attachment: Attachment) -> Result<Ended> {
+    class_change::be_ordinary()?;
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot bind its life to its parent's")?;
     ensure!(getppid() == parent, "the process that started the scheduler is gone");
     session::run_once(builder, attachment)
@@ -128,6 +133,7 @@ fn schedule(parent: Pid, builder: &Builder, attachment: Attachment) -> Result<En
 /// this process remembers it.
 fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> {
     let mut asked = false;
+    let mut detachment = Detachment::none_seen();
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("cannot wait for the scheduler")? {
             WaitStatus::Exited(_, MACHINE_CHANGED) if !asked => return Ok(Ended::MachineChanged),
@@ -141,7 +147,8 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
             }
             _ => {}
         }
-        match signals.wait() {
+        match wait(signals, detachment::INTERVAL) {
+            Err(Errno::EAGAIN) => detachment.see(),
             Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
             Ok(signal) => {
                 asked = true;
@@ -151,6 +158,18 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
             Err(error) => return Err(error).context("cannot wait for signals"),
         }
     }
+}
+
+/// Waits for one of the signals.
+///
+/// # Errors
+/// EAGAIN if none came in that time, EINTR if another one did.
+fn wait(signals: &SigSet, most: Duration) -> nix::Result<Signal> {
+    let most = TimeSpec::from_duration(most);
+    // SAFETY: both pointers are valid for the call, and it accepts NULL for what it would tell.
+    let signal =
+        unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), most.as_ref()) };
+    Errno::result(signal).and_then(Signal::try_from)
 }
 
 /// The line of a process that has ended with an error, or because the kernel ended the scheduler.

@@ -213,7 +213,7 @@ fn settle(plan: &Plan) -> Result<(alloc::Arena, Option<BpfProgram>)> {
         }
     }
     if plan.partial {
-        class_change::set_policy(0, SCHED_EXT, 0)
+        class_change::set_policy(0, class_change::SCHED_EXT, 0)
             .context("cannot put it into the class SCHED_EXT")?;
     }
     alloc::set_thread_policy(plan.domain.numa_node)?;
@@ -224,9 +224,6 @@ fn settle(plan: &Plan) -> Result<(alloc::Arena, Option<BpfProgram>)> {
     plan.privileges.settle_thread()?;
     Ok((arena, filter))
 }
-
-/// `SCHED_EXT` of `<linux/sched.h>`.
-const SCHED_EXT: libc::c_int = 7;
 
 fn work(scheduler: &mut Scheduler<BpfSeam>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {

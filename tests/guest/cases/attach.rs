@@ -22,6 +22,7 @@ tests! {
     load_survives_kill_9: 150 s on L3X2;
     attaches_while_tasks_start: 200 s on L3X1 ANY_KERNEL;
     detaches_while_tasks_start: 300 s on L3X1 ANY_KERNEL;
+    detaches_while_readers_wait: 300 s on L3X1 ANY_KERNEL;
 }
 
 /// Attaches, serves a load and detaches, twice, so that the second time finds what the first left.
@@ -139,18 +140,62 @@ pub fn detaches_while_tasks_start(_: &Machine) -> Result<()> {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let scheduler = Scheduler::start(&[])?;
         ensure!(process::is_real_time(rcu), "RCU's thread may wait for tasks");
-        thread::scope(|scope| {
-            let hogs = scope.spawn(|| beside_new_hogs("enabled", "disabled"));
-            let ended = match signal {
-                Signal::SIGKILL => scheduler.kill_with(signal),
-                _ => scheduler.stop_with(signal),
-            };
-            hogs.join().expect("it does not panic")?;
-            ended
-        })?;
+        detaches_beside_new_hogs(scheduler, signal)?;
     }
     ensure!(!process::is_real_time(rcu), "RCU's thread has remained a real-time task");
     Ok(())
+}
+
+/// The same, and on each CPU they preempt a task of sched_ext that reads under RCU. The grace periods
+/// that the detachment needs wait for these tasks.
+pub fn detaches_while_readers_wait(_: &Machine) -> Result<()> {
+    const SLEEPERS: usize = 1000;
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let scheduler = Scheduler::start(&[])?;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // A reader goes through all threads of its user, so that takes long.
+            let sleep = || {
+                while !over.load(Ordering::Relaxed) {
+                    thread::park();
+                }
+            };
+            let sleepers: Vec<_> = (0..SLEEPERS)
+                .map(|_| thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, sleep))
+                .collect();
+            for cpu in cpus::online()?.iter() {
+                let over = &over;
+                scope.spawn(move || {
+                    process::bind(0, &[cpu].into_iter().collect())
+                        .expect("binding to an online CPU");
+                    while !over.load(Ordering::Relaxed) {
+                        // SAFETY: getpriority takes no pointers.
+                        unsafe { libc::getpriority(libc::PRIO_USER, 0) };
+                    }
+                });
+            }
+            let detached = detaches_beside_new_hogs(scheduler, signal);
+            over.store(true, Ordering::Relaxed);
+            for sleeper in sleepers {
+                sleeper.context("cannot start a thread")?.thread().unpark();
+            }
+            detached
+        })?;
+    }
+    Ok(())
+}
+
+/// It ends by this signal, and detaches beside hogs that start meanwhile.
+fn detaches_beside_new_hogs(scheduler: Scheduler, signal: Signal) -> Result<()> {
+    thread::scope(|scope| {
+        let hogs = scope.spawn(|| beside_new_hogs("enabled", "disabled"));
+        let ended = match signal {
+            Signal::SIGKILL => scheduler.kill_with(signal),
+            _ => scheduler.stop_with(signal),
+        };
+        hogs.join().expect("it does not panic")?;
+        ended
+    })
 }
 
 /// As soon as sched_ext is not in the state `from`, hogs start on each CPU. Beside them it comes to

@@ -441,7 +441,7 @@ fn hogs_on(cpus: &CpuSet) -> Result<Vec<(CpuSet, Hog)>> {
     cpus.iter()
         .map(|cpu| {
             let cpu = CpuSet::from_iter([cpu]);
-            Ok((cpu, Hog::on(&cpu, LONG)?))
+            Ok((cpu, Hog::on(&cpu, 5 * LONG)?))
         })
         .collect()
 }
