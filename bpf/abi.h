@@ -411,7 +411,7 @@ struct cpu_ctx {
 	/* Written by BPF for the wake-ups of other CPUs (preempt.bpf.h). */
 
 	u64 run_vtime __attribute__((aligned(64))); /* the key of the running task at `run_ns` */
-	u64 run_ns; /* when its slice began */
+	u64 run_ns; /* when its slice began; while `run_rate` is 0, since when that is so */
 	u64 slice_began_ns; /* when its slice would have begun, had it run without a break */
 	u64 protected_ns; /* how long it runs at least before it gives way */
 	u64 preemptions_ns; /* the CPU's budget is used up until about this time */

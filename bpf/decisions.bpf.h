@@ -168,7 +168,6 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 	struct task_ctx *taskc = task_ctx(p);
 	struct transfer transfer;
 	u64 decided_seq, now;
-	struct cpu_ctx *cpuc;
 	s32 kick;
 
 	if (!domc)
@@ -265,9 +264,8 @@ static void carry_out(struct task_struct *p, const struct decision *d, struct dr
 		preempt(drain->domain, kick, drain->cpu);
 	} else if (kick != drain->cpu) {
 		scx_bpf_kick_cpu(kick, SCX_KICK_IDLE);
-		cpuc = cpu_at(kick);
 		/* Other CPUs cannot run it, and the task that runs there may have to give way. */
-		if (taskc->overtakes && !taskc->burst_ns && cpuc && READ_ONCE(cpuc->run_rate))
+		if (taskc->overtakes && !taskc->burst_ns && !is_idle(kick))
 			set_alarm(kick, now);
 	}
 }

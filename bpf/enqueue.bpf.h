@@ -218,7 +218,7 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	if (why == GIVES_WAY_TO_KTHREAD && remain(p, taskc, cpu, enq_flags))
 		return;
 	if (why == GIVES_WAY_TO_CLASS && remains(p, taskc, d, cpu)) {
-		if (taskc->free && !must_queue(cpu, d)) {
+		if (taskc->free) {
 			send(p, taskc, d, cpu, enq_flags);
 			return;
 		}

@@ -5,7 +5,7 @@
  *
  * A task is not worth a move if the CPU is soon free again, as it is after a threaded interrupt. So
  * where all recent interruptions were brief, the task remains: ready there by its decision, or in
- * the CPU's OWN if it had the CPU for itself.
+ * the CPU's OWN if it had the CPU for itself and no other task wants it.
  *
  * Invariant: no task that may run elsewhere is left in the local queue of such a CPU, or in its OWN
  * for longer than two heartbeats.
@@ -60,7 +60,7 @@ static bool is_interrupted_for_long(struct cpu_ctx *cpuc)
 
 /*
  * Whether `p`, which a higher scheduling class has preempted on `cpu` of its home `d`, remains
- * there: for the rest of a decided slice, or because no other task wanted the CPU.
+ * there: for the rest of a decided slice, or because no other task wants the CPU.
  */
 static bool remains(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cpu)
 {
@@ -68,7 +68,7 @@ static bool remains(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cp
 
 	return cpuc && cpuc->brief == BRIEF_MIN && cpuc->domain == d &&
 	       bpf_cpumask_test_cpu(cpu, p->cpus_ptr) &&
-	       (taskc->rest_ns >= REST_MIN_NS || taskc->free);
+	       (taskc->rest_ns >= REST_MIN_NS || (taskc->free && !others_wait(cpu, d)));
 }
 
 /*

@@ -130,17 +130,25 @@ static void kick_if_idle(s32 cpu)
 }
 
 /*
+ * Whether tasks that `cpu` of domain `d` could run wait for a decision, or are ready. Global, so that
+ * the verifier checks it once.
+ */
+__weak bool others_wait(u32 cpu, u32 d)
+{
+	return scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
+	       scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
+	       part_with_tasks(d, cpu, DSQ_READY) != NO_PART ||
+	       part_with_tasks(d, cpu, DSQ_WAITING) != NO_PART || has_tasks_of_its_own(cpu);
+}
+
+/*
  * Whether a task has to queue although a CPU is idle. Its home is `d`, and it may be bound to
  * `cpu`. With --strict it must not overtake tasks that wait for a decision, or for the CPU that was
- * kicked for them. Global, so that the verifier checks it once.
+ * kicked for them.
  */
-__weak bool must_queue(u32 cpu, u32 d)
+static bool must_queue(u32 cpu, u32 d)
 {
-	return strict &&
-	       (scx_bpf_dsq_nr_queued(DSQ_WAITING | d) > 0 ||
-		scx_bpf_dsq_nr_queued(DSQ_READY | d) > 0 ||
-		part_with_tasks(d, cpu, DSQ_READY) != NO_PART ||
-		part_with_tasks(d, cpu, DSQ_WAITING) != NO_PART || has_tasks_of_its_own(cpu));
+	return strict && others_wait(cpu, d);
 }
 
 /*

@@ -21,6 +21,9 @@
  * If no decision stands, the domain thread has to make one. By the same rules a task gives way to
  * the thread, once for all notices that are in its ring (is_urgent, hurry).
  *
+ * Where a thread of the kernel or a higher scheduling class has the CPU, nothing is compared. What they
+ * have preempted may go on after them, so the CPU is compared again later (returns_ns).
+ *
  * Keys of the woken tasks and of running ones are compared as times, so a light task counts as far
  * ahead as it will be at the end of its slice (late_by).
  *
@@ -171,6 +174,15 @@ __weak int publish_run(struct task_ctx *taskc __arg_nonnull, struct cpu_ctx *cpu
 	return 0;
 }
 
+/* The task on the CPU of `cpuc` stops: nothing may give way there any more. */
+static void end_run(struct cpu_ctx *cpuc)
+{
+	if (cpuc->running)
+		cpuc->run_ns = scx_bpf_now();
+	cpuc->running = 0;
+	WRITE_ONCE(cpuc->run_rate, 0);
+}
+
 /* Whether a task usually sleeps before half of a slice. */
 static bool sleeps_soon(u64 usual)
 {
@@ -234,6 +246,18 @@ static void note_later(struct cpu_ctx *cpuc, struct overtaker *to, u64 at_ns)
 }
 
 /*
+ * Nothing that may give way runs on the CPU of `cpuc`: a thread of the kernel does, or a task of a higher
+ * scheduling class. What it has preempted may soon go on, without the CPU asking for work. Answers when
+ * to check again whether it has: each time after twice as long.
+ */
+static u64 returns_ns(struct cpu_ctx *cpuc, u64 now)
+{
+	u64 away = now - cpuc->run_ns;
+
+	return now + (away < PROTECTED_MIN_NS ? PROTECTED_MIN_NS : away);
+}
+
+/*
  * Whether the task on the CPU of `cpuc` gives way. If so, the next CPU that is compared has to have
  * a task that comes later still. If not, `to` has the time when it will.
  */
@@ -243,8 +267,10 @@ __weak bool would_give_way(struct cpu_ctx *cpuc __arg_nonnull, struct overtaker 
 	u64 protected_ns = cpuc->protected_ns;
 	u32 rate = READ_ONCE(cpuc->run_rate);
 
-	if (!rate)
+	if (!rate) {
+		note_later(cpuc, to, returns_ns(cpuc, now));
 		return false;
+	}
 	if (protected_ns < to->protected_ns)
 		protected_ns = to->protected_ns;
 	at_ns = cpuc->slice_began_ns + protected_ns;

@@ -41,6 +41,7 @@ static bool is_cut(struct cpu_ctx *cpuc)
 static void give_way(struct cpu_ctx *cpuc, u16 why)
 {
 	WRITE_ONCE(cpuc->run_rate, 0);
+	cpuc->run_ns = scx_bpf_now();
 	WRITE_ONCE(cpuc->gives_way, why);
 }
 

@@ -89,8 +89,13 @@ __weak int check_slice(s32 cpu)
 	struct overtaker to = { .cpu = -1, .later_cpu = -1 };
 	u64 ends, now = scx_bpf_now();
 
-	if (!domc || !cpuc->running || cpuc->gives_way)
+	if (!domc)
 		return 0;
+	if (!cpuc->running || cpuc->gives_way) {
+		if (scx_bpf_dsq_nr_queued(DSQ_OWN | cpu) > 0)
+			set_alarm(cpu, returns_ns(cpuc, now));
+		return 0;
+	}
 	if (cpuc->dedicated && domc->state == THREAD_PARKED) {
 		check_own_cpu(cpuc, domc, cpu, now);
 		return 0;

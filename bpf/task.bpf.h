@@ -159,10 +159,9 @@ void BPF_STRUCT_OPS(manyland_stopping, struct task_struct *p, bool runnable)
 	}
 	if (cpuc) {
 		cpuc->weight = 0;
-		cpuc->running = 0;
 		cpuc->runs_bound = 0;
 		end_idle_class(cpuc, scx_bpf_task_cpu(p));
-		WRITE_ONCE(cpuc->run_rate, 0);
+		end_run(cpuc);
 	}
 }
 

@@ -105,6 +105,45 @@ fn a_woken_task_that_is_bound_waits_for_no_tick() {
     }
 }
 
+/// A real-time task that often runs for 100 us. What it has preempted may then go on.
+fn real_time(cpu: u32, sleep_us: u32) -> String {
+    format!(
+        r#""rt{cpu}": {{"policy": "SCHED_FIFO", "cpus": [{cpu}], "run": 100, "sleep": {sleep_us}}}"#
+    )
+}
+
+#[test]
+fn a_woken_task_waits_for_no_tick_next_to_real_time_tasks() {
+    for (kind, sleep_us) in KINDS.iter().flat_map(|kind| [900, 4900].map(|sleep| (kind, sleep))) {
+        let tasks = format!(
+            r#""hog": {{"instance": 4, {kind}, "run": 20000}}, {},
+            "probe": {{"run": 30, "sleep": 9917, "cpus": [0]}}"#,
+            real_time(0, sleep_us)
+        );
+        let report = run(FOUR, &tasks, &setup(PolicyKind::Vruntime, 10.0));
+        let delay = &group(&report, "probe").run_delay_us;
+        let what = format!("{kind}, every {sleep_us} us: {delay:?}");
+        assert!(delay.p99 < 0.1 * TICK_US && delay.mean < 50.0, "{what}");
+    }
+}
+
+/// A hog that had its CPU for itself when a real-time task preempted it shares it with those that wait.
+#[test]
+fn what_real_time_tasks_preempt_has_no_more_than_its_share() {
+    let tasks = format!(
+        r#""first": {{"instance": 4, "run": 20000}},
+        "second": {{"instance": 4, "delay": 2000000, "run": 20000}}, {}"#,
+        (0..4).map(|cpu| real_time(cpu, 900)).collect::<Vec<_>>().join(", ")
+    );
+    let report = run(FOUR, &tasks, &setup(PolicyKind::Vruntime, 12.0));
+    let [first, second] = ["first", "second"].map(|name| group(&report, name).cpu_s);
+    let alone = 4.0 * 0.9 * 2.0;
+    assert!((0.85..1.0 / 0.85).contains(&((first - alone) / second)), "{first}, {second}");
+    // A crowd of two for each CPU, whose slices end at ticks.
+    let longest = group(&report, "second").run_delay_us.max;
+    assert!(longest < 12.0 * TICK_US, "{longest}");
+}
+
 /// A hog that is bound to the CPU of a domain thread holds up neither the thread nor who waits for it.
 #[test]
 fn a_dedicated_cpu_serves_its_thread_before_what_is_bound_there() {
