@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// The time between two checks whether the kernel detaches. A detachment that both see lasts longer.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+pub const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The file remains open: a path is found under locks that a task which cannot run may hold.
 const STATE: &str = "/sys/kernel/sched_ext/state";
