@@ -2,12 +2,10 @@
 //!
 //! Invariant: reading it needs no system call, which a confined process could not make.
 
+use super::mapping::{Access, Mapping};
 use crate::abi;
 use anyhow::{Context, Result};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
-use std::ptr::NonNull;
 
 /// The bytes of a piece.
 pub const PIECE: usize = size_of::<abi::dump_piece>();
@@ -18,10 +16,7 @@ pub fn pieces(bytes: u32) -> u32 {
 }
 
 /// The memory that BPF writes the dump to.
-pub struct ExitDump {
-    start: NonNull<u8>,
-    length: NonZeroUsize,
-}
+pub struct ExitDump(Mapping);
 
 impl ExitDump {
     /// Maps the array of pieces.
@@ -29,31 +24,20 @@ impl ExitDump {
     /// # Errors
     /// If the kernel refuses the mapping.
     pub fn new(map: BorrowedFd<'_>, pieces: u32) -> Result<ExitDump> {
-        let length = NonZeroUsize::new(pieces.max(1) as usize * PIECE).expect("it is not 0");
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in
-        // use.
-        let start =
-            unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map, 0) };
-        let start = start.context("cannot map the memory for a dump")?;
-        Ok(ExitDump { start: start.cast(), length })
+        let mapping =
+            Mapping::of_values::<abi::dump_piece>(map, pieces.max(1) as usize, Access::Read);
+        Ok(ExitDump(mapping.context("cannot map the memory for a dump")?))
     }
 
     /// The dump, after an exit has been recorded; empty if there was none.
     pub fn text(&self) -> String {
-        let bytes = (0..self.length.get()).map(|at| {
-            // SAFETY: the offset is inside the mapping; the kernel's side may write, so each byte
+        let bytes = (0..self.0.length()).map(|at| {
+            // SAFETY: the address is inside the mapping; the kernel's side may write, so each byte
             // is read once.
-            unsafe { self.start.add(at).read_volatile() }
+            unsafe { self.0.at(at).read_volatile() }
         });
         let bytes: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-impl Drop for ExitDump {
-    fn drop(&mut self) {
-        // SAFETY: nothing refers to the mapping.
-        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
 }
 

@@ -2,12 +2,11 @@
 //!
 //! Invariant: every access is atomic, and nothing here is written.
 
+use super::mapping::{Access, Mapping};
 use crate::abi;
 use crate::ids::CgroupId;
 use crate::policy::{Group, Limit};
 use anyhow::{Context, Result};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -15,7 +14,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 const COUNT: usize = abi::limits_GROUPS_MAX as usize;
-const BYTES: NonZeroUsize = NonZeroUsize::new(COUNT * size_of::<abi::group>()).unwrap();
 
 /// What a group was due and had, when the gauges were last refreshed.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +31,11 @@ pub struct Usage {
 }
 
 /// The mapped memory of all groups.
-pub struct SharedGroups(NonNull<abi::group>);
+pub struct SharedGroups {
+    /// The first of them.
+    first: NonNull<abi::group>,
+    _mapping: Mapping,
+}
 
 // SAFETY: the mapping belongs to the process and is only accessed atomically.
 unsafe impl Send for SharedGroups {}
@@ -54,24 +56,22 @@ impl SharedGroups {
     /// # Errors
     /// If the kernel refuses the mapping.
     pub fn new(map: BorrowedFd<'_>) -> Result<Arc<Self>> {
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in
-        // use.
-        let start =
-            unsafe { mmap(None, BYTES, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map, 0) }
-                .context("cannot map the memory of the cgroups")?;
-        Ok(Arc::new(Self(start.cast())))
+        let mapping = Mapping::of_values::<abi::group>(map, COUNT, Access::Read)
+            .context("cannot map the memory of the cgroups")?;
+        let first = mapping.value(0).expect("there are groups");
+        Ok(Arc::new(Self { first, _mapping: mapping }))
     }
 
     /// The group of a slot; `None` if the slot is free, or its group changes at this moment.
     pub fn group(&self, slot: u32) -> Option<Group> {
         // SAFETY: it is the memory of all groups, as long as this is there.
-        unsafe { group(self.0, slot) }
+        unsafe { group(self.first, slot) }
     }
 
     /// What the group of a slot was due and had; `None` as for [`SharedGroups::group`].
     pub fn usage(&self, slot: u32) -> Option<Usage> {
         // SAFETY: as above.
-        let at = unsafe { group_at(self.0, slot) }?;
+        let at = unsafe { group_at(self.first, slot) }?;
         let usage = Usage {
             group: self.group(slot)?,
             runnable: read!(at.runnable as AtomicU32),
@@ -119,11 +119,4 @@ pub unsafe fn group(first: NonNull<abi::group>, slot: u32) -> Option<Group> {
         throttled: read!(at.throttled as AtomicU32) != 0,
     };
     (id != 0 && read!(at.id as AtomicU64) == id).then_some(group)
-}
-
-impl Drop for SharedGroups {
-    fn drop(&mut self) {
-        // SAFETY: nothing refers to the mapping but this.
-        let _ = unsafe { munmap(self.0.cast(), BYTES.get()) };
-    }
 }

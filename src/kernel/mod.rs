@@ -5,7 +5,7 @@
 //! - [`load`] loads the BPF side for a list of domains with the [`options`] of a run, and attaches
 //!   it.
 //! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF,
-//!   [`groups`] that of the cgroups.
+//!   [`groups`] that of the cgroups; each is a [`mapping`].
 //! - [`seam`] puts both below a domain thread.
 //! - [`exit`] says why the scheduler was detached, and [`dump`] what the kernel knew then.
 //!
@@ -16,6 +16,7 @@ pub mod dump;
 pub mod exit;
 pub mod groups;
 pub mod load;
+pub mod mapping;
 pub mod options;
 pub mod probe;
 pub mod rings;

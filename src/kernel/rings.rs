@@ -17,15 +17,12 @@
 //! Invariant: a ring has one consumer. The ring of decisions has one producer, the domain thread.
 //! Neither side makes a system call or allocates.
 
+use super::mapping::{Access, Mapping};
 use crate::abi;
 use crate::domains::seam::Message;
 use anyhow::{Context, Result, bail};
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -42,47 +39,9 @@ pub(crate) const fn stride(length: u64) -> u64 {
     (length + HEADER).next_multiple_of(8)
 }
 
-/// A mapping that ends with its owner.
-struct Mapping {
-    start: NonNull<libc::c_void>,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(ring: BorrowedFd<'_>, offset: usize, length: usize, writable: bool) -> Result<Self> {
-        let protection = match writable {
-            true => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-            false => ProtFlags::PROT_READ,
-        };
-        let length = NonZeroUsize::new(length).expect("a ring has a size");
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory that
-        // is in use.
-        let start = unsafe {
-            mmap(
-                None,
-                length,
-                protection,
-                MapFlags::MAP_SHARED,
-                ring,
-                libc::off_t::try_from(offset)?,
-            )
-        }
-        .context("cannot map a ring buffer of the kernel")?;
-        Ok(Self { start, length: length.get() })
-    }
-
-    fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset < self.length);
-        // SAFETY: the offset is inside the mapping.
-        unsafe { self.start.cast::<u8>().add(offset) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: nothing outlives the ring that owns the mapping.
-        let _ = unsafe { munmap(self.start, self.length) };
-    }
+/// Maps a part of a ring.
+fn map(ring: BorrowedFd<'_>, offset: usize, length: usize, access: Access) -> Result<Mapping> {
+    Mapping::new(ring, offset, length, access).context("cannot map a ring buffer of the kernel")
 }
 
 /// The notices of the kernel. Their one consumer is the domain thread.
@@ -93,9 +52,6 @@ pub struct NoticeRing {
     size: u64,
 }
 
-// SAFETY: the mappings belong to the process, not to a thread.
-unsafe impl Send for NoticeRing {}
-
 impl NoticeRing {
     /// Maps the ring buffer `ring` of `size` bytes, whose notices the caller may consume.
     ///
@@ -103,8 +59,8 @@ impl NoticeRing {
     /// If the kernel refuses the mapping.
     pub fn new(ring: OwnedFd, size: u32) -> Result<Self> {
         let page = page_size();
-        let consumer = Mapping::new(ring.as_fd(), 0, page, true)?;
-        let producer = Mapping::new(ring.as_fd(), page, page + 2 * size as usize, false)?;
+        let consumer = map(ring.as_fd(), 0, page, Access::Write)?;
+        let producer = map(ring.as_fd(), page, page + 2 * size as usize, Access::Read)?;
         Ok(Self { ring, consumer, producer, size: u64::from(size) })
     }
 
@@ -199,8 +155,8 @@ impl DecisionRing {
             bail!("a ring of {size} bytes holds no decision");
         }
         let page = page_size();
-        let consumer = Mapping::new(ring.as_fd(), 0, page, false)?;
-        let producer = Mapping::new(ring.as_fd(), page, page + 2 * size as usize, true)?;
+        let consumer = map(ring.as_fd(), 0, page, Access::Read)?;
+        let producer = map(ring.as_fd(), page, page + 2 * size as usize, Access::Write)?;
         Ok(Self { _ring: ring, consumer, producer, size: u64::from(size) })
     }
 

@@ -2,28 +2,22 @@
 //!
 //! Invariant: every access is atomic, and only the side that `bpf/abi.h` names writes a field.
 
+use super::mapping::{Access, Mapping};
 use crate::abi;
 use crate::abi::statistics::{DomainStatistics, Percentiles, statistics};
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::domains::latency::{BUCKETS, Snapshot};
 use crate::ids::DomainId;
-use anyhow::{Context, Result};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use std::num::NonZeroUsize;
+use anyhow::{Context, Result, ensure};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The mapped memory of all domains.
-pub struct SharedDomains {
-    start: NonNull<abi::domain_ctx>,
-    count: usize,
-}
+pub struct SharedDomains(Mapping);
 
-// SAFETY: the mapping belongs to the process and is only accessed atomically.
-unsafe impl Send for SharedDomains {}
-// SAFETY: as above.
+// SAFETY: the mapping is only accessed atomically.
 unsafe impl Sync for SharedDomains {}
 
 impl SharedDomains {
@@ -32,22 +26,10 @@ impl SharedDomains {
     /// # Errors
     /// If `count` is 0, or if the kernel refuses the mapping.
     pub fn new(map: BorrowedFd<'_>, count: usize) -> Result<Arc<Self>> {
-        let length = NonZeroUsize::new(count * size_of::<abi::domain_ctx>())
-            .context("a machine has at least one domain")?;
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no memory in
-        // use.
-        let start = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                map,
-                0,
-            )
-        }
-        .context("cannot map the memory of the domains")?;
-        Ok(Arc::new(Self { start: start.cast(), count }))
+        ensure!(count > 0, "a machine has at least one domain");
+        let mapping = Mapping::of_values::<abi::domain_ctx>(map, count, Access::Write)
+            .context("cannot map the memory of the domains")?;
+        Ok(Arc::new(Self(mapping)))
     }
 
     /// The memory of one domain.
@@ -55,17 +37,8 @@ impl SharedDomains {
     /// # Panics
     /// If there is no such domain.
     pub fn domain(self: &Arc<Self>, id: DomainId) -> SharedDomain {
-        assert!(id.index() < self.count, "domain {id} of {}", self.count);
-        // SAFETY: the index is inside the mapping.
-        let ctx = unsafe { self.start.add(id.index()) };
+        let ctx = self.0.value(id.index()).unwrap_or_else(|| panic!("there is no domain {id}"));
         SharedDomain { ctx, _owner: self.clone() }
-    }
-}
-
-impl Drop for SharedDomains {
-    fn drop(&mut self) {
-        // SAFETY: every SharedDomain keeps its owner alive, so nothing refers to the mapping now.
-        let _ = unsafe { munmap(self.start.cast(), self.count * size_of::<abi::domain_ctx>()) };
     }
 }
 
@@ -76,9 +49,9 @@ pub struct SharedDomain {
     _owner: Arc<SharedDomains>,
 }
 
-// SAFETY: as for SharedDomains.
+// SAFETY: the mapping belongs to the process and is only accessed atomically.
 unsafe impl Send for SharedDomain {}
-// SAFETY: as for SharedDomains.
+// SAFETY: as above.
 unsafe impl Sync for SharedDomain {}
 
 /// An atomic view of a field of the shared memory.
