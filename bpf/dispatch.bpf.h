@@ -29,6 +29,7 @@
 #include "safety_net.bpf.h"
 #include "steal.bpf.h"
 #include "throttle.bpf.h"
+#include "wanted.bpf.h"
 #include "yield.bpf.h"
 
 /*

@@ -19,6 +19,7 @@
 #include "idle.bpf.h"
 #include "part.bpf.h"
 #include "stats.bpf.h"
+#include "wanted.bpf.h"
 
 /* From the kernel's headers, which are not part of its type information. */
 #define MAX_RT_PRIO 100
@@ -68,7 +69,7 @@ static bool remains(struct task_struct *p, struct task_ctx *taskc, u32 d, s32 cp
 
 	return cpuc && cpuc->brief == BRIEF_MIN && cpuc->domain == d &&
 	       bpf_cpumask_test_cpu(cpu, p->cpus_ptr) &&
-	       (taskc->rest_ns >= REST_MIN_NS || (taskc->free && !others_wait(cpu, d)));
+	       (taskc->rest_ns >= REST_MIN_NS || (taskc->free && !is_wanted(cpu, cpuc)));
 }
 
 /*

@@ -130,7 +130,7 @@ static void kick_if_idle(s32 cpu)
 }
 
 /*
- * Whether tasks that `cpu` of domain `d` could run wait for a decision, or are ready. Global, so that
+ * Whether tasks of domain `d`, or bound to `cpu`, wait for a decision or are ready. Global, so that
  * the verifier checks it once.
  */
 __weak bool others_wait(u32 cpu, u32 d)

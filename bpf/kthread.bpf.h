@@ -18,6 +18,7 @@
 #include "rest.bpf.h"
 #include "standing.bpf.h"
 #include "unstored.bpf.h"
+#include "wanted.bpf.h"
 #include "yield.bpf.h"
 
 /* For how long a task runs before a thread of the kernel preempts it. */
@@ -76,14 +77,6 @@ static __noinline u64 preempt_flag(struct cpu_ctx *cpuc __arg_nonnull,
 	return flag;
 }
 
-/* Whether no task is ready or waits for the CPU of `cpuc`. */
-static bool is_unwanted(s32 cpu, struct cpu_ctx *cpuc)
-{
-	return !is_awaited(cpu, cpuc) && !may_have_own(cpuc) &&
-	       !scx_bpf_dsq_nr_queued(DSQ_READY | cpuc->domain) &&
-	       part_with_tasks(cpuc->domain, cpu, DSQ_READY) == NO_PART;
-}
-
 /*
  * `p` gives way to a thread of the kernel on `cpu`, and goes on after it: for the rest of its slice,
  * or for a new one if no other task wants the CPU. Answers whether it does.
@@ -94,7 +87,7 @@ static bool remain(struct task_struct *p, struct task_ctx *taskc, s32 cpu, u64 e
 	u64 rest = taskc->rest_ns;
 
 	taskc->rest_ns = 0;
-	if (rest < REST_MIN_NS && taskc->free && cpuc && is_unwanted(cpu, cpuc))
+	if (rest < REST_MIN_NS && taskc->free && cpuc && !is_wanted(cpu, cpuc))
 		rest = slice_ns;
 	if (rest < REST_MIN_NS)
 		return false;

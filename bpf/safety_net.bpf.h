@@ -28,6 +28,7 @@
 #include "rest.bpf.h"
 #include "stats.bpf.h"
 #include "vtime.bpf.h"
+#include "wanted.bpf.h"
 
 /*
  * Whether waiting tasks run without a decision: nothing has been ready for too long, or the thread
@@ -128,25 +129,6 @@ static bool run_unnotified(s32 cpu, struct cpu_ctx *cpuc, struct domain_ctx *dom
 		return false;
 	cpuc->net_next ^= 1;
 	return cpuc->net_next && run_waiting(cpu, d, cpuc->dedicated);
-}
-
-/*
- * Whether a task waits that this CPU may run once it is decided. Ready tasks need no check: the CPU
- * would have run one.
- *
- * Not static, so that the verifier checks it once.
- */
-__weak bool is_awaited(u32 cpu, struct cpu_ctx *cpuc __arg_nonnull)
-{
-	struct domain_ctx *domc = domain_at(cpuc->domain);
-
-	if (scx_bpf_dsq_nr_queued(DSQ_BOUND | cpu) > 0)
-		return true;
-	if (cpuc->dedicated)
-		return false;
-	return scx_bpf_dsq_nr_queued(DSQ_WAITING | cpuc->domain) > 0 ||
-	       (domc && READ_ONCE(domc->parts) &&
-		part_with_tasks(cpuc->domain, cpu, DSQ_WAITING) != NO_PART);
 }
 
 /*

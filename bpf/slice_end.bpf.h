@@ -21,6 +21,7 @@
 #include "domain_thread.bpf.h"
 #include "kthread.bpf.h"
 #include "preempt.bpf.h"
+#include "wanted.bpf.h"
 
 /*
  * Fills `to` for the first task of a queue of ready tasks of domain `d`. Answers whether there is one
@@ -100,7 +101,7 @@ __weak int check_slice(s32 cpu)
 		check_own_cpu(cpuc, domc, cpu, now);
 		return 0;
 	}
-	if (is_unwanted(cpu, cpuc))
+	if (!is_wanted(cpu, cpuc))
 		return 0;
 	ends = READ_ONCE(cpuc->slice_ends_ns);
 	if (ends && !before(now, ends)) {

@@ -11,6 +11,7 @@
 #define MANYLAND_STEAL_BPF_H
 
 #include "decisions.bpf.h"
+#include "wanted.bpf.h"
 
 /* A domain with more tasks in its queues than this for each CPU has more load than one with none. */
 #define CROWDED_PER_CPU 2
