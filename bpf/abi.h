@@ -420,6 +420,14 @@ struct cpu_ctx {
 	u32 short_ns; /* slices that are shorter than this end by its alarm; 0: all end at ticks */
 } __attribute__((aligned(64)));
 
+/*
+ * How many tasks that began to run on a CPU after a wake-up had waited for a time in each bucket.
+ * Written by BPF, under the lock of the CPU's run queue.
+ */
+struct run_delays {
+	u64 counts[LATENCY_BUCKETS];
+} __attribute__((aligned(64)));
+
 /* A cgroup that has the CPU controller. Written by BPF (groups.bpf.h). */
 struct group {
 	u64 id; /* of its cgroup, as in `struct notice`; 0: the slot is free */

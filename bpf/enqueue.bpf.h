@@ -189,6 +189,8 @@ void BPF_STRUCT_OPS(manyland_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	settle_sent(taskc);
 	count_runnable(p, taskc);
+	if (enq_flags & SCX_ENQ_WAKEUP && !taskc->woken_ns)
+		begin_run_delay(taskc);
 	if (enq_flags & SCX_ENQ_REENQ)
 		note_displaced(cpu);
 	held = limit_of(taskc) && is_held(p, taskc);

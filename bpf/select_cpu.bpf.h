@@ -182,8 +182,10 @@ s32 BPF_STRUCT_OPS(manyland_select_cpu, struct task_struct *p, s32 prev_cpu, u64
 		return prev_cpu;
 	if (taskc->is_thread)
 		return select_cpu_for_thread(p, taskc, prev_cpu);
-	if (!(wake_flags & SCX_WAKE_FORK))
+	if (!(wake_flags & SCX_WAKE_FORK)) {
+		begin_run_delay(taskc);
 		note_waker(p, taskc);
+	}
 	taskc->goes_before = GOES_BEFORE_NONE;
 	taskc->by_message = wake_flags & SCX_WAKE_SYNC ? 1 : 0;
 	if (limit_of(taskc) && is_held(p, taskc))

@@ -121,6 +121,7 @@ struct task_ctx {
 	u64 decided_seq; /* the last generation that was decided */
 	u64 asked_seq; /* the last generation that another domain's thread was asked to decide */
 	u64 runnable_ns; /* when the generation `seq` began */
+	u64 woken_ns; /* when it woke up; 0: it has run since, or did not wait for a CPU alone */
 	/*
 	 * CPU time since it joined, except what cost no other task anything, plus what it gave up
 	 * by yielding.
@@ -221,6 +222,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct cpu_ctx);
 } cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct run_delays);
+} run_delays SEC(".maps");
 
 /*
  * The CPUs of a domain that tasks may use, in the form that the kernel's helpers need. The mask

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The counters, and the histogram of how long a task waits until its decision is carried out.
- * src/domains/latency.rs reads the histogram, the statistics read the rest.
+ * The counters, and two histograms: how long tasks wait until their decisions are carried out, and
+ * how long after a wake-up they run. src/domains/latency.rs reads the histograms, the statistics read
+ * the rest.
  *
- * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic. The
- * histogram is written by the one CPU that drains the domain's decisions.
+ * Invariant: a counter only grows. Every CPU may count at any time, so counting is atomic. A
+ * histogram has one writer at a time: the CPU that drains the domain's decisions, or the one that
+ * holds the lock of a run queue. Each CPU has its own histogram of run delays, since every wake-up
+ * ends in it.
  */
 #ifndef MANYLAND_STATS_BPF_H
 #define MANYLAND_STATS_BPF_H
@@ -83,6 +86,32 @@ __weak int note_latency(struct domain_ctx *domc __arg_nonnull, u64 ns)
 
 	if (bucket < LATENCY_BUCKETS)
 		domc->latency[bucket]++;
+	return 0;
+}
+
+/*
+ * For ops.select_cpu and ops.enqueue: the task wakes up now. A new task does not, and neither does
+ * the thread of a domain.
+ */
+static void begin_run_delay(struct task_ctx *taskc)
+{
+	taskc->woken_ns = scx_bpf_now();
+}
+
+/* It runs on `cpu`, or has waited for another reason than that others had the CPUs. */
+static void end_run_delay(struct task_ctx *taskc)
+{
+	taskc->woken_ns = 0;
+}
+
+/* A task that woke up `ns` ago begins to run on `cpu`. Global, so that the verifier checks it once. */
+__weak int note_run_delay(u32 cpu, u64 ns)
+{
+	struct run_delays *delays = bpf_map_lookup_elem(&run_delays, &cpu);
+	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
+
+	if (delays && bucket < LATENCY_BUCKETS)
+		delays->counts[bucket]++;
 	return 0;
 }
 

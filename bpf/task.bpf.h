@@ -85,6 +85,9 @@ void BPF_STRUCT_OPS(manyland_running, struct task_struct *p)
 		begin_thread(taskc, cpuc, scx_bpf_task_cpu(p));
 		return;
 	}
+	if (taskc->woken_ns)
+		note_run_delay(scx_bpf_task_cpu(p), now - taskc->woken_ns);
+	end_run_delay(taskc);
 	domc = domain_at(taskc->notified);
 	taskc->run_kind = is_waiting(taskc)  ? RUN_UNDECIDED :
 			  is_ready(taskc)    ? RUN_DECIDED :
@@ -208,6 +211,7 @@ void BPF_STRUCT_OPS(manyland_disable, struct task_struct *p)
 	settle_unnotified(taskc);
 	settle_sent(taskc);
 	uncount_runnable(taskc);
+	end_run_delay(taskc);
 	return_grant(taskc);
 	taskc->waits_on = 0;
 	taskc->ready_on = 0;

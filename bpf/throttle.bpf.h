@@ -30,6 +30,7 @@
 #include "notify.bpf.h"
 #include "safety_net.bpf.h"
 #include "shares.bpf.h"
+#include "stats.bpf.h"
 #include "unstored.bpf.h"
 
 /* How often a CPU that makes the timer come earlier starts it, at most. */
@@ -240,6 +241,7 @@ __weak int throttle(struct task_struct *p __arg_trusted, struct task_ctx *taskc 
 		taskc->limit_vtime = most;
 	count(&domc->counts.throttled);
 	uncount_runnable(taskc);
+	end_run_delay(taskc);
 	limit->throttled_at_ns = now;
 	if (empty)
 		begin_throttling(empty_limit, now);

@@ -724,3 +724,32 @@ fn idle_cpus_of_all_domains_are_found() {
     let idle = report.idle_beside_waiting_us.unwrap();
     assert!(idle.elsewhere < 300.0, "{idle:?}");
 }
+
+/// What the statistics say of the delays after wake-ups is what the simulator measures itself: of bound tasks and of others,
+/// with a decision and on idle CPUs. Hogs, which do not wake up, are not in it.
+#[test]
+fn run_delays_are_those_of_woken_tasks() {
+    for (hogs, cpus) in [(0, ""), (6, ""), (6, r#", "cpus": [1]"#)] {
+        let hogs = if hogs > 0 {
+            format!(r#""hog": {{"instance": {hogs}, "run": 20000}}, "#)
+        } else {
+            String::new()
+        };
+        let tasks = format!(r#"{hogs}"sleeper": {{"run": 500, "sleep": 7000{cpus}}}"#);
+        let setup = Setup {
+            scheduler: setup(10.0).scheduler.with(|it| it.no_preempt = true),
+            ..setup(10.0)
+        };
+        let report = run("L3Cache:1 Core:2 PU:1", &tasks, &setup);
+        let (measured, counted) =
+            (&group(&report, "sleeper").run_delay_us, &report.domains[0].run_delay_us);
+        for (measured, counted) in [(measured.p50, counted.p50), (measured.p99, counted.p99)] {
+            let counted = counted.unwrap();
+            // A time is rounded up by a quarter at most, and the simulator adds the switch.
+            assert!(
+                (measured * 0.9 - 2.0..measured * 1.3 + 2.0).contains(&counted),
+                "{tasks}: {counted} us are counted, {measured} us measured"
+            );
+        }
+    }
+}

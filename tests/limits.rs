@@ -275,3 +275,15 @@ fn a_policy_sees_the_limits() {
     assert!(limited.iter().all(|seen| *seen == limit), "{limited:?}");
     assert!(throttled(true) > 0 && throttled(true) < limited.len() && throttled(false) == 0);
 }
+
+/// What a limit holds up is not counted as the delay of a wake-up: the CPUs were free.
+#[test]
+fn throttled_time_is_no_run_delay() {
+    let tasks = r#""worker": {"instance": 2, "run": 3000, "sleep": 1000, "taskgroup": "/a"}"#;
+    let report = run(r#""/a": {"cpu.max": "20000 100000"}"#, tasks);
+    assert_uses(usage(&report, "worker"), 20.0, 0.1);
+    assert!(report.domains.iter().any(|domain| domain.counts.throttled > 100), "{report:?}");
+    let delays = report.domains.iter().filter_map(|domain| domain.run_delay_us.p99);
+    let longest = delays.fold(0.0, f64::max);
+    assert!(longest > 0.0 && longest < 1000.0, "{longest} us");
+}

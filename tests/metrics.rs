@@ -96,6 +96,7 @@ fn a_scheduler_is_scraped_from_its_start_to_its_end_and_again() {
             "# UNIT manyland_thread_cpu_seconds seconds\n",
             "\nmanyland_thread_cpu_seconds_total{domain=\"0\"} 0.125\n",
             "\nmanyland_decision_latency_seconds_bucket{le=\"+Inf\",domain=\"0\"} ",
+            "\nmanyland_run_delay_seconds_bucket{le=\"+Inf\",domain=\"0\"} ",
             "policy=\"vruntime\"",
         ] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");

@@ -62,6 +62,35 @@ pub struct Percentiles {
     pub p99: Option<f64>,
 }
 
+/// Something of each [`Kind::Latency`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latencies<T> {
+    /// From the notice of a task to its decision.
+    pub decision_us: T,
+    /// From the wake-up of a task until it runs.
+    pub run_delay_us: T,
+}
+
+impl<T> Latencies<T> {
+    /// What `of` makes of each.
+    pub fn map<'a, U>(&'a self, mut of: impl FnMut(&'a T) -> U) -> Latencies<U> {
+        Latencies { decision_us: of(&self.decision_us), run_delay_us: of(&self.run_delay_us) }
+    }
+
+    /// Each with what is of the same latency in `other`.
+    pub fn zip<'a, U>(&'a self, other: &'a Latencies<U>) -> Latencies<(&'a T, &'a U)> {
+        Latencies {
+            decision_us: (&self.decision_us, &other.decision_us),
+            run_delay_us: (&self.run_delay_us, &other.run_delay_us),
+        }
+    }
+
+    /// All, in the sequence of the statistics.
+    pub fn into_array(self) -> [T; 2] {
+        [self.decision_us, self.run_delay_us]
+    }
+}
+
 /// The value of one of the statistics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {

@@ -1,9 +1,9 @@
-//! The latency of decisions: percentiles of an interval, from the histogram that the kernel's side
-//! fills.
+//! Latencies: percentiles of an interval, from a histogram that the kernel's side fills.
 //!
 //! Invariant: a latency is known to within a quarter, and counts in exactly one interval.
 
 use crate::abi;
+use crate::abi::statistics::Percentiles;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many buckets divide each power of two.
@@ -13,9 +13,19 @@ const PARTS: usize = abi::limits_LATENCY_PARTS as usize;
 pub const BUCKETS: usize = abi::limits_LATENCY_BUCKETS as usize;
 
 /// The counts at one moment.
-#[derive(Clone)]
 pub struct Snapshot {
     counts: Box<[u64]>,
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        Self { counts: self.counts.clone() }
+    }
+
+    /// Without an allocation.
+    fn clone_from(&mut self, source: &Self) {
+        self.counts.copy_from_slice(&source.counts);
+    }
 }
 
 /// The largest value (nanoseconds) that falls into a bucket.
@@ -31,11 +41,22 @@ impl Snapshot {
         Self { counts: vec![0; BUCKETS].into() }
     }
 
+    /// Forgets what was counted.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+    }
+
+    /// Adds the counts of all buckets.
+    pub fn add(&mut self, counts: impl IntoIterator<Item = u64>) {
+        for (to, from) in self.counts.iter_mut().zip(counts) {
+            *to += from;
+        }
+    }
+
     /// Copies the counts of this moment.
     pub fn copy_from(&mut self, counts: &[AtomicU64; BUCKETS]) {
-        for (to, from) in self.counts.iter_mut().zip(counts) {
-            *to = from.load(Ordering::Relaxed);
-        }
+        self.clear();
+        self.add(counts.iter().map(|count| count.load(Ordering::Relaxed)));
     }
 
     /// How many latencies were shorter than `2^power` nanoseconds.
@@ -66,6 +87,15 @@ impl Snapshot {
                 seen >= rank
             })
             .map(upper_bound)
+    }
+
+    /// The percentiles of the statistics, of the latencies counted since `earlier`.
+    pub fn percentiles_since(&self, earlier: &Snapshot) -> Percentiles {
+        let us = |percentile| {
+            let ns = self.percentile_since(earlier, percentile)?;
+            Some((ns as f64 / 100.0).round() / 10.0)
+        };
+        Percentiles { p50: us(50), p99: us(99) }
     }
 }
 

@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::groups::SharedGroups;
 use super::probe;
 use super::rings::{DecisionRing, HEADER, NoticeRing};
+use super::run_delays::RunDelays;
 use super::shared::SharedDomains;
 use super::skeleton::{BpfSkel, BpfSkelBuilder, OpenBpfSkel};
 use crate::abi;
@@ -69,6 +70,7 @@ pub struct Loaded<'obj> {
     skeleton: BpfSkel<'obj>,
     shared: Arc<SharedDomains>,
     groups: Arc<SharedGroups>,
+    run_delays: RunDelays,
     dump: ExitDump,
     /// Inner maps: the outer maps hold them too, but descriptors are needed to map them.
     rings: Vec<(MapHandle, MapHandle)>,
@@ -101,8 +103,10 @@ impl<'obj> Loaded<'obj> {
         let skeleton = open.load().with_context(refusal)?;
         let shared = SharedDomains::new(skeleton.maps.domains.as_fd(), domains.len())?;
         let groups = SharedGroups::new(skeleton.maps.groups.as_fd())?;
+        let run_delays = RunDelays::new(skeleton.maps.run_delays.as_fd(), nr_cpus)?;
         let dump = ExitDump::new(skeleton.maps.exit_dump.as_fd(), pieces(options.exit_dump_len))?;
-        let mut loaded = Self { skeleton, shared, groups, dump, rings: Vec::new(), nr_cpus };
+        let rings = Vec::new();
+        let mut loaded = Self { skeleton, shared, groups, run_delays, dump, rings, nr_cpus };
         loaded.create_rings(domains)?;
         Ok(loaded)
     }
@@ -343,6 +347,11 @@ impl Attached<'_> {
     /// The memory of the domains.
     pub fn shared(&self) -> &Arc<SharedDomains> {
         &self.loaded.shared
+    }
+
+    /// How long tasks waited for a CPU after their wake-ups.
+    pub fn run_delays(&self) -> &RunDelays {
+        &self.loaded.run_delays
     }
 
     /// The descriptor that becomes readable when the scheduler has left.
@@ -594,6 +603,7 @@ fn set_sizes(
     // The last one is that of all domains.
     maps.masks.set_max_entries(count + 1)?;
     maps.cpus.set_max_entries(nr_cpus)?;
+    maps.run_delays.set_max_entries(nr_cpus)?;
     maps.alarms.set_max_entries(nr_cpus + count)?;
     maps.exit_dump.set_max_entries(dump_pieces.max(1))?;
     maps.group_loads.set_max_entries(shards(domains) * abi::limits_GROUPS_MAX)?;

@@ -5,7 +5,7 @@
 //! - [`load`] loads the BPF side for a list of domains with the [`options`] of a run, and attaches
 //!   it.
 //! - [`rings`] are the two queues of a domain, [`shared`] is the memory it shares with BPF,
-//!   [`groups`] that of the cgroups; each is a [`mapping`].
+//!   [`groups`] that of the cgroups, [`run_delays`] that of the CPUs; each is a [`mapping`].
 //! - [`seam`] puts both below a domain thread.
 //! - [`exit`] says why the scheduler was detached, and [`dump`] what the kernel knew then.
 //!
@@ -20,6 +20,7 @@ pub mod mapping;
 pub mod options;
 pub mod probe;
 pub mod rings;
+pub mod run_delays;
 pub mod seam;
 pub mod shared;
 pub mod threads;

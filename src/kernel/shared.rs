@@ -4,7 +4,7 @@
 
 use super::mapping::{Access, Mapping};
 use crate::abi;
-use crate::abi::statistics::{DomainStatistics, Percentiles, statistics};
+use crate::abi::statistics::{DomainStatistics, Latencies, Percentiles, statistics};
 use crate::cpuset::{CpuSet, MAX_CPUS};
 use crate::domains::latency::{BUCKETS, Snapshot};
 use crate::ids::DomainId;
@@ -130,7 +130,7 @@ impl SharedDomain {
     }
 
     /// Copies the counts of decision latencies since attach.
-    pub fn read_latency(&self, snapshot: &mut Snapshot) {
+    pub fn read_decision_latency(&self, snapshot: &mut Snapshot) {
         // SAFETY: the array lies in the mapping, is aligned, and is only accessed atomically; the
         // type of one of its words is that of an AtomicU64.
         let counts: &[AtomicU64; BUCKETS] =
@@ -167,7 +167,7 @@ impl SharedDomain {
         &self,
         then: &abi::domain_counts,
         now: &abi::domain_counts,
-        latency: Percentiles,
+        latencies: &Latencies<Percentiles>,
     ) -> DomainStatistics {
         macro_rules! value {
             (COUNTER $name:ident) => {
@@ -177,7 +177,7 @@ impl SharedDomain {
                 field!(self.$name as AtomicU32).load(Ordering::Relaxed).into()
             };
             (LATENCY $name:ident) => {
-                latency
+                latencies.$name
             };
         }
         macro_rules! all {

@@ -140,7 +140,7 @@ impl Crew {
         let mut socket = StatisticsSocket::open(Path::new(socket::PATH), about(builder, domains));
         let mut printing = Printing::new(options, domains.len())?;
         let pids = self.threads.iter().map(DomainThread::pid).collect();
-        let mut statistics = Statistics::new(&attached, pids)?;
+        let mut statistics = Statistics::new(&attached, domains, pids)?;
         let attached_as = self.announcement(domains, &builder.name);
         notify::ready(&attached_as);
         self.privileges.settle_process(socket.listener())?;

@@ -3,7 +3,7 @@
 //! Invariant: the scheduler and the programs that ask it print the same line.
 
 use super::cgroups::{Cgroup, Cgroups};
-use crate::abi::statistics::{DomainStatistics, ProcessStatistics, STATISTICS};
+use crate::abi::statistics::{DomainStatistics, Percentiles, ProcessStatistics, STATISTICS};
 use crate::ids::DomainId;
 use crate::kernel::options::Format;
 use anyhow::Result;
@@ -100,7 +100,7 @@ impl Writer {
         if self.lines.is_multiple_of(LINES_PER_HEAD) {
             writeln!(
                 text,
-                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15} {:>15}",
                 "domain",
                 "queued",
                 "decided",
@@ -111,15 +111,17 @@ impl Writer {
                 "stolen in/out",
                 "waiting/ready",
                 "activations",
-                "decision us"
+                "decision us",
+                "run delay us"
             )?;
         }
         for domain in &line.domains {
             let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), in_short);
+            let both = |times: Percentiles| format!("{} / {}", us(times.p50), us(times.p99));
             let of = &domain.statistics;
             writeln!(
                 text,
-                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15}",
+                "{:>6} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>13} {:>13} {:>11} {:>15} {:>15}",
                 domain.id.0,
                 of.queued,
                 of.decided,
@@ -130,7 +132,8 @@ impl Writer {
                 format!("{}/{}", of.stolen_in, of.stolen_out),
                 format!("{}/{}", of.waiting, of.ready),
                 of.activations,
-                format!("{} / {}", us(of.decision_us.p50), us(of.decision_us.p99)),
+                both(of.decision_us),
+                both(of.run_delay_us),
             )?;
         }
         let ProcessStatistics { page_faults, rss_kib, patience_us, cgroups, .. } = line.process;

@@ -15,7 +15,7 @@
 
 use super::line::{DomainLine, Line};
 use crate::abi::statistics::{
-    DomainStatistics, Kind, Percentiles, STATISTICS, Scope, Statistic, Value,
+    DomainStatistics, Kind, Latencies, Percentiles, STATISTICS, Scope, Statistic, Value,
 };
 use crate::cpuset::CpuSet;
 use crate::domains::latency::Snapshot;
@@ -35,8 +35,7 @@ const TOTALS: &str = "ManylandTotals";
 const DOMAIN: &str = "ManylandDomain";
 const DOMAIN_TOTALS: &str = "ManylandDomainTotals";
 
-/// The powers of two, in nanoseconds, that the latencies of decisions are counted up to: 1 us to
-/// 2 s.
+/// The powers of two, in nanoseconds, that latencies are counted up to: 1 us to 2 s.
 pub const POWERS: std::ops::RangeInclusive<u32> = 10..=31;
 
 /// What a reader asks for.
@@ -242,18 +241,41 @@ pub struct Reply<'a> {
     pub line: &'a Line,
     /// How long each domain thread ran, in microseconds.
     pub thread_us: &'a [u64],
-    /// The latencies of all decisions, for each domain.
-    pub latencies: Option<&'a [Snapshot]>,
+    /// Their histograms since attach, for each domain.
+    pub latencies: Option<&'a [Latencies<Snapshot>]>,
 }
 
 /// The field of the seconds.
 const SECONDS: &str = "interval_seconds";
 /// The field of a domain thread's run time.
 const THREAD: &str = "thread_us";
-/// The field of the histogram.
-pub const WITHIN: &str = "decisions_within_ns";
-/// The field of its sum.
-const SUM: &str = "decisions_sum_ns";
+
+/// The fields of a histogram.
+#[derive(Clone, Copy)]
+struct TimesFields {
+    /// How many times were below each power of two of nanoseconds, and what is said of them.
+    within: (&'static str, &'static str),
+    /// The sum of all.
+    sum: (&'static str, &'static str),
+}
+
+/// Of each latency.
+const TIMES: Latencies<TimesFields> = Latencies {
+    decision_us: TimesFields {
+        within: ("decisions_within_ns", "decisions whose latency was below so many nanoseconds"),
+        sum: (
+            "decisions_sum_ns",
+            "the sum of these latencies, each rounded up by a quarter at most",
+        ),
+    },
+    run_delay_us: TimesFields {
+        within: (
+            "run_delays_within_ns",
+            "wake-ups after which the task ran within so many nanoseconds",
+        ),
+        sum: ("run_delays_sum_ns", "the sum of these delays, each rounded up by a quarter at most"),
+    },
+};
 
 impl Serialize for Reply<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -283,9 +305,9 @@ impl Serialize for DomainReplies<'_> {
         let Reply { about, line, thread_us, latencies, .. } = self.0;
         serializer.collect_map(line.domains.iter().enumerate().map(|(at, domain)| {
             let cpus = about.cpus.get(at).map_or("", String::as_str);
-            let latency = latencies.and_then(|all| all.get(at));
+            let latencies = latencies.and_then(|all| all.get(at));
             let thread_us = thread_us.get(at).copied().unwrap_or(0);
-            (domain.id, DomainReply { cpus, thread_us, statistics: &domain.statistics, latency })
+            (domain.id, DomainReply { cpus, thread_us, statistics: &domain.statistics, latencies })
         }))
     }
 }
@@ -294,7 +316,7 @@ struct DomainReply<'a> {
     cpus: &'a str,
     thread_us: u64,
     statistics: &'a DomainStatistics,
-    latency: Option<&'a Snapshot>,
+    latencies: Option<&'a Latencies<Snapshot>>,
 }
 
 impl Serialize for DomainReply<'_> {
@@ -318,9 +340,11 @@ impl Serialize for DomainReply<'_> {
             }
         });
         result?;
-        if let Some(latency) = self.latency {
-            map.serialize_entry(SUM, &latency.sum_ns())?;
-            map.serialize_entry(WITHIN, &Within(latency))?;
+        if let Some(latencies) = self.latencies {
+            for (fields, times) in TIMES.zip(latencies).into_array() {
+                map.serialize_entry(fields.sum.0, &times.sum_ns())?;
+                map.serialize_entry(fields.within.0, &Within(times))?;
+            }
         }
         map.end()
     }
@@ -359,10 +383,10 @@ pub fn meta() -> Json {
     domain.insert(THREAD.into(), json!({ "datum": "u64", "desc": desc }));
     let mut domain_totals = domain.clone();
     let within = json!({ "key": "u64", "datum": "u64" });
-    let desc = "decisions whose latency was below so many nanoseconds";
-    let sum = "the sum of these latencies, each rounded up by a quarter at most";
-    domain_totals.insert(SUM.into(), json!({ "datum": "u64", "desc": sum }));
-    domain_totals.insert(WITHIN.into(), json!({ "dict": within, "desc": desc }));
+    for TimesFields { within: (name, desc), sum } in TIMES.into_array() {
+        domain_totals.insert(sum.0.into(), json!({ "datum": "u64", "desc": sum.1 }));
+        domain_totals.insert(name.into(), json!({ "dict": within, "desc": desc }));
+    }
     // `_om_prefix` and `_om_label` are for the OpenMetrics script of the scx project.
     json!({
         TOP: {
@@ -403,6 +427,28 @@ fn fields(scope: Scope) -> Map<String, Json> {
     fields
 }
 
+/// A histogram as a reader gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// How many times were below how many nanoseconds; below [`u64::MAX`] all were.
+    pub within: BTreeMap<u64, u64>,
+    /// The sum of all in nanoseconds, each rounded up by a quarter at most.
+    pub sum_ns: u64,
+}
+
+impl Times {
+    /// Parses its fields; `None` if they are not there.
+    fn parse(from: &mut Map<String, Json>, fields: &TimesFields) -> Option<Times> {
+        let within = serde_json::from_value(from.remove(fields.within.0)?).ok()?;
+        Some(Times { within, sum_ns: from.get(fields.sum.0)?.as_u64()? })
+    }
+
+    /// How many were below a power of two of nanoseconds, or [`u64::MAX`]; 0 if that is not known.
+    pub fn below(&self, ns: u64) -> u64 {
+        self.within.get(&ns).copied().unwrap_or(0)
+    }
+}
+
 /// A reply as a reader gets it.
 #[derive(Debug)]
 pub struct Received {
@@ -416,11 +462,8 @@ pub struct Received {
     pub line: Line,
     /// How long each domain thread ran, in microseconds.
     pub thread_us: Vec<u64>,
-    /// How many decisions were made within how many nanoseconds, for each domain; empty unless the
-    /// totals were asked for.
-    pub within: Vec<BTreeMap<u64, u64>>,
-    /// The sum of these latencies in nanoseconds, each rounded up by a quarter at most.
-    pub sum_ns: Vec<u64>,
+    /// The histograms of each domain; empty unless the totals were asked for.
+    pub times: Vec<Latencies<Times>>,
 }
 
 /// Parses a response line to what it answers.
@@ -464,15 +507,15 @@ impl Received {
         if form.scheduler != "manyland" {
             bail!("{OTHER}");
         }
-        let (mut domains, mut thread_us) = (Vec::new(), Vec::new());
-        let (mut within, mut sum_ns) = (Vec::new(), Vec::new());
+        let (mut domains, mut thread_us, mut times) = (Vec::new(), Vec::new(), Vec::new());
         for (id, mut fields) in form.domains {
             let cpus = fields.get("cpus").and_then(Json::as_str).context(OTHER)?;
             about.cpus.push(cpus.to_owned());
             thread_us.push(fields.get(THREAD).and_then(Json::as_u64).context(OTHER)?);
-            if let Some(counts) = fields.remove(WITHIN) {
-                within.push(serde_json::from_value(counts).context(OTHER)?);
-                sum_ns.push(fields.get(SUM).and_then(Json::as_u64).context(OTHER)?);
+            if fields.contains_key(TIMES.decision_us.within.0) {
+                let mut of = |latency| Times::parse(&mut fields, latency).context(OTHER);
+                let decision_us = of(&TIMES.decision_us)?;
+                times.push(Latencies { decision_us, run_delay_us: of(&TIMES.run_delay_us)? });
             }
             for it in STATISTICS.iter().filter(|it| it.kind == Kind::Latency) {
                 let mut percentile =
@@ -485,7 +528,7 @@ impl Received {
         }
         let line = Line { domains, process, cgroups: None };
         let Form { version, seconds, .. } = form;
-        Ok(Received { version, about, seconds, line, thread_us, within, sum_ns })
+        Ok(Received { version, about, seconds, line, thread_us, times })
     }
 }
 
@@ -533,7 +576,13 @@ mod tests {
         About { policy: "vruntime".to_owned(), domain: "l3".to_owned(), cpus, options: Json::Null }
     }
 
-    fn reply(latencies: Option<&[Snapshot]>) -> String {
+    /// The same histogram for decisions and, with one more time in it, for run delays.
+    fn latencies(bucket: usize, count: u64) -> Latencies<Snapshot> {
+        let [decision_us, run_delay_us] = [count, count + 1].map(|it| snapshot(bucket, it));
+        Latencies { decision_us, run_delay_us }
+    }
+
+    fn reply(latencies: Option<&[Latencies<Snapshot>]>) -> String {
         let mut output = Vec::new();
         let (about, line) = (about(), line());
         let thread_us = &[300, 4];
@@ -661,20 +710,22 @@ mod tests {
         let received = Received::parse(parse_response(&reply(None)).unwrap()).unwrap();
         assert_eq!((received.seconds, &received.about), (2.5, &about()));
         assert_eq!(received.version, env!("CARGO_PKG_VERSION"));
-        assert!(received.within.is_empty() && received.thread_us == [300, 4]);
+        assert!(received.times.is_empty() && received.thread_us == [300, 4]);
         let json = |line: &Line| serde_json::to_value(line).unwrap();
         assert_eq!(json(&received.line), json(&line()), "as --stats-format json prints it");
-        let latencies = [snapshot(40, 7), snapshot(200, 9)];
+        let latencies = [latencies(40, 7), latencies(200, 9)];
         let totals = Received::parse(parse_response(&reply(Some(&latencies))).unwrap()).unwrap();
-        assert_eq!(totals.within.len(), 2);
-        // The bucket 40 ends at 1279 ns.
-        assert_eq!(totals.sum_ns[0], 7 * 1279);
-        let counts = &totals.within[0];
-        assert_eq!(counts.len(), POWERS.count() + 1);
-        // The bucket 40 begins at 2^10 ns.
-        assert_eq!((counts[&1024], counts[&2048], counts[&u64::MAX]), (0, 7, 7));
-        assert_eq!(totals.within[1][&(1 << 31)], 0);
-        assert_eq!(totals.within[1][&u64::MAX], 9);
+        let [first, second] = &totals.times[..] else { panic!("two domains") };
+        for (times, count) in [(&first.decision_us, 7), (&first.run_delay_us, 8)] {
+            // The bucket 40 ends at 1279 ns.
+            assert_eq!(times.sum_ns, count * 1279);
+            assert_eq!(times.within.len(), POWERS.count() + 1);
+            // It begins at 2^10 ns.
+            let below = [1024, 2048, u64::MAX].map(|ns| times.below(ns));
+            assert_eq!(below, [0, count, count]);
+        }
+        assert_eq!(second.decision_us.below(1 << 31), 0);
+        assert_eq!(second.decision_us.below(u64::MAX), 9);
     }
 
     #[test]
@@ -703,7 +754,7 @@ mod tests {
         assert!(names.contains(&"manyland_domain_decided".to_owned()), "{names:?}");
         assert!(names.contains(&"manyland_domain_decision_us_p99".to_owned()), "{names:?}");
         // The structs that are no part of the top are as true.
-        let latencies = [snapshot(40, 7), snapshot(40, 9)];
+        let latencies = [latencies(40, 7), latencies(40, 9)];
         let totals = parse_response(&reply(Some(&latencies))).unwrap();
         follows(meta, &meta[TOTALS], &totals, &mut Vec::new());
     }

@@ -6,8 +6,9 @@
 use super::cgroups::{Busiest, Cgroups};
 use super::line::{self, DomainLine, Line, Writer};
 use crate::abi::domain_counts;
-use crate::abi::statistics::{Percentiles, ProcessStatistics};
+use crate::abi::statistics::{Latencies, ProcessStatistics};
 use crate::alloc::{FaultCounter, ResidentMemory};
+use crate::cpuset::CpuSet;
 use crate::domains::latency::Snapshot;
 use crate::ids::{DomainId, Pid};
 use crate::kernel::groups::Usage;
@@ -15,18 +16,22 @@ use crate::kernel::load::{Attached, GroupCounts};
 use crate::kernel::options::Format;
 use crate::kernel::shared::SharedDomain;
 use crate::printer::Printer;
+use crate::topology::Domains;
 use anyhow::{Context, Result};
 use nix::time::ClockId;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+/// Nothing of each latency.
+const LATENCIES: Latencies<()> = Latencies { decision_us: (), run_delay_us: () };
+
 /// How far a reader has read, so that its next line says what came since.
 #[derive(Clone)]
 pub struct Mark {
     at: Instant,
     counts: Vec<domain_counts>,
-    latency: Vec<Snapshot>,
+    latencies: Vec<Latencies<Snapshot>>,
     thread_us: Vec<u64>,
     page_faults: u64,
     throttles: u64,
@@ -39,7 +44,7 @@ impl Mark {
         Self {
             at: Instant::now(),
             counts: vec![domain_counts::ZERO; domains],
-            latency: vec![Snapshot::empty(); domains],
+            latencies: vec![LATENCIES.map(|()| Snapshot::empty()); domains],
             thread_us: vec![0; domains],
             page_faults: 0,
             throttles: 0,
@@ -48,8 +53,8 @@ impl Mark {
     }
 
     /// The latencies that were read, of each domain.
-    pub fn latencies(&self) -> &[Snapshot] {
-        &self.latency
+    pub fn latencies(&self) -> &[Latencies<Snapshot>] {
+        &self.latencies
     }
 }
 
@@ -57,6 +62,8 @@ impl Mark {
 pub struct Statistics<'a> {
     attached: &'a Attached<'a>,
     domains: Vec<SharedDomain>,
+    /// The CPUs of each.
+    cpus: Vec<CpuSet>,
     threads: Vec<Pid>,
     line: Line,
     /// How long each domain thread ran, in microseconds.
@@ -68,16 +75,17 @@ pub struct Statistics<'a> {
 }
 
 impl<'a> Statistics<'a> {
-    /// Counts from now on, for the domains that these threads serve.
+    /// Counts from now on, for the domains `of` that these threads serve.
     ///
     /// # Errors
     /// If the kernel does not tell how much memory is resident.
-    pub fn new(attached: &'a Attached<'a>, threads: Vec<Pid>) -> Result<Self> {
+    pub fn new(attached: &'a Attached<'a>, of: &Domains, threads: Vec<Pid>) -> Result<Self> {
         let domains = threads.len();
         let shared = |id| attached.shared().domain(DomainId(id as u32));
         Ok(Self {
             attached,
             domains: (0..domains).map(shared).collect(),
+            cpus: of.iter().map(|domain| domain.cpus).collect(),
             threads,
             thread_us: vec![0; domains],
             line: Line {
@@ -96,6 +104,17 @@ impl<'a> Statistics<'a> {
         self.faults.since().total()
     }
 
+    /// Reads the counts of a domain, and how long its thread ran.
+    fn read_domain(&mut self, id: usize) -> Result<()> {
+        let shared = &self.domains[id];
+        self.now.counts[id] = shared.counts();
+        let latencies = &mut self.now.latencies[id];
+        shared.read_decision_latency(&mut latencies.decision_us);
+        self.attached.run_delays().read(&self.cpus[id], &mut latencies.run_delay_us);
+        self.now.thread_us[id] = run_time_us(self.threads[id])?;
+        Ok(())
+    }
+
     fn count_groups(&mut self) -> GroupCounts {
         let groups = self.attached.group_counts();
         self.now.throttles = groups.throttles;
@@ -110,17 +129,13 @@ impl<'a> Statistics<'a> {
     pub fn since(&mut self, then: &Mark) -> Result<(&Line, f64)> {
         self.attached.refresh_gauges()?;
         self.line.domains.clear();
-        for (id, shared) in self.domains.iter().enumerate() {
-            self.now.counts[id] = shared.counts();
-            shared.read_latency(&mut self.now.latency[id]);
-            let us = |percentile| {
-                let ns = self.now.latency[id].percentile_since(&then.latency[id], percentile)?;
-                Some((ns as f64 / 100.0).round() / 10.0)
-            };
-            let latency = Percentiles { p50: us(50), p99: us(99) };
-            let statistics = shared.statistics(&then.counts[id], &self.now.counts[id], latency);
+        for id in 0..self.domains.len() {
+            self.read_domain(id)?;
+            let latencies = self.now.latencies[id].zip(&then.latencies[id]);
+            let latencies = latencies.map(|(now, then)| now.percentiles_since(then));
+            let (then_counts, now_counts) = (&then.counts[id], &self.now.counts[id]);
+            let statistics = self.domains[id].statistics(then_counts, now_counts, &latencies);
             self.line.domains.push(DomainLine { id: DomainId(id as u32), statistics });
-            self.now.thread_us[id] = run_time_us(self.threads[id])?;
             self.thread_us[id] = self.now.thread_us[id] - then.thread_us[id];
         }
         self.now.page_faults = self.page_faults();
@@ -148,7 +163,10 @@ impl<'a> Statistics<'a> {
     pub fn mark(&self, read: &mut Mark) {
         read.at = self.now.at;
         read.counts.copy_from_slice(&self.now.counts);
-        read.latency.clone_from_slice(&self.now.latency);
+        for (read, now) in read.latencies.iter_mut().zip(&self.now.latencies) {
+            read.decision_us.clone_from(&now.decision_us);
+            read.run_delay_us.clone_from(&now.run_delay_us);
+        }
         read.thread_us.copy_from_slice(&self.now.thread_us);
         read.page_faults = self.now.page_faults;
         read.throttles = self.now.throttles;
@@ -160,10 +178,8 @@ impl<'a> Statistics<'a> {
     /// # Errors
     /// If the kernel does not answer, or does not tell how long a thread ran.
     pub fn begin(&mut self, read: &mut Mark, busiest: &mut Busiest) -> Result<()> {
-        for (id, shared) in self.domains.iter().enumerate() {
-            self.now.counts[id] = shared.counts();
-            shared.read_latency(&mut self.now.latency[id]);
-            self.now.thread_us[id] = run_time_us(self.threads[id])?;
+        for id in 0..self.domains.len() {
+            self.read_domain(id)?;
         }
         self.count_groups();
         self.now.page_faults = self.page_faults();

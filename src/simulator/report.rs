@@ -9,7 +9,8 @@ use super::measure::{Moves, Times, jain};
 use super::task::{SimTask, State, THREADS};
 use super::workload::Workload;
 use crate::abi::domain_counts;
-use crate::abi::statistics::STATISTICS;
+use crate::abi::statistics::{Percentiles, STATISTICS};
+use crate::domains::latency::Snapshot;
 use crate::ids::DomainId;
 use crate::topology::Domains;
 use serde::{Serialize, Serializer};
@@ -161,6 +162,8 @@ pub struct DomainReport {
     pub rounds: u64,
     /// From the notice of a task to its carried-out decision.
     pub decision_us: RunDelay,
+    /// From the wake-up of a task until it ran on one of the domain's CPUs, as BPF counts it.
+    pub run_delay_us: Percentiles,
     /// What it counted.
     #[serde(flatten, serialize_with = "by_name")]
     pub counts: domain_counts,
@@ -391,6 +394,7 @@ fn domain_report(machine: &Machine<'_>, domain: &crate::topology::Domain) -> Dom
         thread_busy: measures.thread_ns as f64 / machine.measures.length_ns.max(1) as f64,
         rounds: measures.rounds,
         decision_us: (&measures.decision).into(),
+        run_delay_us: machine.run_delays(&domain.cpus).percentiles_since(&Snapshot::empty()),
         counts: domc.counts,
         tasks: domc.tasks,
     }

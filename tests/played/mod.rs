@@ -1,6 +1,6 @@
 //! A scheduler that a test plays: its statistics socket, without a scheduler.
 
-use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
+use scx_manyland::abi::statistics::{DomainStatistics, Latencies, ProcessStatistics};
 use scx_manyland::domains::latency::{BUCKETS, Snapshot};
 use scx_manyland::ids::{CgroupId, DomainId};
 use scx_manyland::run::cgroups::{Cgroup, Cgroups};
@@ -88,6 +88,7 @@ fn answer(stream: UnixStream, cgroups: &[&str]) {
             cpus: vec!["0-3".to_owned(), "4-7".to_owned()],
             options: serde_json::json!({ "slice_us": 4321 }),
         };
+        let latency = Latencies { decision_us: latency.clone(), run_delay_us: latency };
         let latencies = vec![latency; 2];
         let reply = Reply {
             about: &about,

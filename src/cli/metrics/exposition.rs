@@ -12,6 +12,7 @@ use scx_manyland::abi::statistics::{Kind, STATISTICS, Scope, Statistic, Value};
 use scx_manyland::run::cgroups::Cgroup;
 use scx_manyland::run::client::Received;
 use scx_manyland::run::line::Busy;
+use scx_manyland::run::protocol::Times;
 use std::collections::BTreeMap;
 use std::fmt::{Error, Write};
 
@@ -105,6 +106,23 @@ impl Metrics<'_> {
         self.family(MetricType::Counter, name, help, unit, values)
     }
 
+    fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: &[(L, &Times)],
+    ) -> Result<(), Error> {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (labels, times) in values {
+            let (buckets, count) = buckets(times);
+            let mut one = metric.encode_family(labels)?;
+            let sum = times.sum_ns as f64 / 1e9;
+            one.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
     fn family<L: EncodeLabelSet>(
         &mut self,
         kind: MetricType,
@@ -123,6 +141,17 @@ impl Metrics<'_> {
         }
         Ok(())
     }
+}
+
+/// How many times were below each bound, and how many in all.
+fn buckets(times: &Times) -> (Vec<(f64, u64)>, u64) {
+    let mut below = 0;
+    let buckets = times.within.iter().map(|(&ns, &count)| {
+        let one = count - below;
+        below = count;
+        (if ns == u64::MAX { f64::INFINITY } else { ns as f64 / 1e9 }, one)
+    });
+    (buckets.collect(), below)
 }
 
 /// The labels of a metric without any.
@@ -208,23 +237,13 @@ fn of_domains(metrics: &mut Metrics<'_>, received: &Received) -> Result<(), Erro
     metrics.counter("manyland_thread_cpu", help, seconds, times)?;
     let help = "Latency of decisions, from the notice to the decision, carried out; in the sum \
                 each is rounded up by a quarter at most.";
-    let name = "manyland_decision_latency";
-    let mut metric = metrics.0.encode_descriptor(name, help, seconds, MetricType::Histogram)?;
-    for (at, (within, sum_ns)) in received.within.iter().zip(&received.sum_ns).enumerate() {
-        let mut below = 0;
-        let buckets: Vec<(f64, u64)> = within
-            .iter()
-            .map(|(&ns, &count)| {
-                let one = count - below;
-                below = count;
-                (if ns == u64::MAX { f64::INFINITY } else { ns as f64 / 1e9 }, one)
-            })
-            .collect();
-        let labels = label(at);
-        let mut one = metric.encode_family(&labels)?;
-        one.encode_histogram::<NoLabelSet>(*sum_ns as f64 / 1e9, below, &buckets, None)?;
-    }
-    Ok(())
+    let times = received.times.iter().enumerate();
+    let of: Vec<_> = times.clone().map(|(at, times)| (label(at), &times.decision_us)).collect();
+    metrics.histogram("manyland_decision_latency", help, seconds, &of)?;
+    let help = "Time from the wake-up of a task until it ran; in the sum each is rounded up by a \
+                quarter at most.";
+    let of: Vec<_> = times.map(|(at, times)| (label(at), &times.run_delay_us)).collect();
+    metrics.histogram("manyland_run_delay", help, seconds, &of)
 }
 
 /// A metric of cgroups. `None`: this cgroup has none.

@@ -91,7 +91,9 @@ impl Row {
         let since = |count: u64, earlier: u64| count.saturating_sub(earlier) as f64;
         let decided = since(new.decided, old.decided) + since(new.standing, old.standing);
         let late = since(new.late, old.late);
-        let within = |ns| since(below(now.within.get(at), ns), below(then.within.get(at), ns));
+        let [times, earlier] = [now, then].map(|it| it.times.get(at).map(|it| &it.decision_us));
+        let (times, below) = (times?, |ns| earlier.map_or(0, |it| it.below(ns)));
+        let within = |ns| since(times.below(ns), below(ns));
         let mut lower = 0.0;
         let bars = std::array::from_fn(|bar| {
             let upper = within(BOUNDS_NS.get(bar).copied().unwrap_or(u64::MAX));
@@ -108,7 +110,7 @@ impl Row {
             ready: new.ready,
             decisions: decided / seconds,
             late_percent: (decided + late > 0.0).then(|| 100.0 * late / (decided + late)),
-            p99_us: p99_ns(now.within.get(at)?, within).map(|ns| ns as f64 / 1000.0),
+            p99_us: p99_ns(&times.within, within).map(|ns| ns as f64 / 1000.0),
             bars,
             thread_percent: thread_us / 10_000.0 / seconds,
             stolen_in: since(new.stolen_in, old.stolen_in) / seconds,
@@ -127,10 +129,6 @@ impl Row {
             Key::Stolen => self.stolen_in + self.stolen_out,
         }
     }
-}
-
-fn below(within: Option<&BTreeMap<u64, u64>>, ns: u64) -> u64 {
-    within.and_then(|within| within.get(&ns)).copied().unwrap_or(0)
 }
 
 /// The least bound below which 99 of 100 are.
@@ -284,11 +282,11 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scx_manyland::abi::statistics::{DomainStatistics, ProcessStatistics};
+    use scx_manyland::abi::statistics::{DomainStatistics, Latencies, ProcessStatistics};
     use scx_manyland::ids::{CgroupId, DomainId};
     use scx_manyland::run::cgroups::Cgroups;
     use scx_manyland::run::line::{DomainLine, Line};
-    use scx_manyland::run::protocol::About;
+    use scx_manyland::run::protocol::{About, Times};
 
     /// The totals of two domains after some seconds, of which the second has decided `decided`
     /// times.
@@ -297,9 +295,10 @@ mod tests {
             let statistics = DomainStatistics { decided, late, tasks: 7, ..Default::default() };
             DomainLine { id: DomainId(id), statistics }
         };
-        let within = |count: u64| {
+        let times = |count: u64| {
             let all = (10..=31).map(|power| 1 << power).chain([u64::MAX]);
-            all.map(|ns| (ns, if ns < 1 << 14 { 0 } else { count })).collect()
+            let within = all.map(|ns| (ns, if ns < 1 << 14 { 0 } else { count })).collect();
+            Latencies { decision_us: Times { within, sum_ns: 0 }, ..Latencies::default() }
         };
         let cpus = vec!["0-1".to_owned(), "2-3".to_owned()];
         Received {
@@ -317,8 +316,7 @@ mod tests {
                 cgroups: None,
             },
             thread_us: vec![0, decided * 100],
-            within: vec![within(0), within(decided)],
-            sum_ns: vec![0; 2],
+            times: vec![times(0), times(decided)],
         }
     }
 

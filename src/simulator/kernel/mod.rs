@@ -113,6 +113,7 @@ struct Maps {
     domains: Shared<abi::domain_ctx>,
     neighbours: Shared<abi::neighbours>,
     cpus: Shared<abi::cpu_ctx>,
+    run_delays: Shared<abi::run_delays>,
     masks: Shared<native::domain_mask>,
     preferences: Shared<abi::preference>,
     set_masks: Shared<native::domain_mask>,
@@ -231,6 +232,7 @@ impl Kernel {
                 domains: Shared::zeroed(domains.len()),
                 neighbours: Shared::zeroed(domains.len()),
                 cpus: Shared::zeroed(count),
+                run_delays: Shared::zeroed(count),
                 masks: Shared::zeroed(domains.len() + 1),
                 preferences: Shared::zeroed(steps.max(1)),
                 set_masks: Shared::zeroed(preferences.set_count().max(1)),
@@ -330,6 +332,7 @@ impl Kernel {
             (native::SIM_DOMAINS, maps.domains.map()),
             (native::SIM_NEIGHBOURS, maps.neighbours.map()),
             (native::SIM_CPUS, maps.cpus.map()),
+            (native::SIM_RUN_DELAYS, maps.run_delays.map()),
             (native::SIM_MASKS, maps.masks.map()),
             (native::SIM_PREFERENCES, maps.preferences.map()),
             (native::SIM_SET_MASKS, maps.set_masks.map()),
@@ -510,6 +513,11 @@ impl Kernel {
     pub fn domain(&self, domain: usize) -> &abi::domain_ctx {
         // SAFETY: C writes to the memory only while `self` is borrowed for writing.
         unsafe { self.memory.domain(domain).as_ref() }
+    }
+
+    /// What BPF has counted of a CPU.
+    pub fn run_delays(&self, cpu: CpuId) -> &abi::run_delays {
+        &self.maps.run_delays.0[cpu.index()]
     }
 
     /// A domain thread says whether it is about to sleep.

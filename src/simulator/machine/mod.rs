@@ -38,6 +38,7 @@ use super::{Setup, TaskId};
 use crate::abi;
 use crate::cpuset::CpuSet;
 use crate::domains::board::Board;
+use crate::domains::latency::Snapshot;
 use crate::domains::scheduler::Scheduler;
 use crate::ids::CpuId;
 use crate::policy;
@@ -264,6 +265,13 @@ impl<'a> Machine<'a> {
 
     pub(super) fn domain(&self, domain: usize) -> &abi::domain_ctx {
         self.kernel.domain(domain)
+    }
+
+    /// How long tasks waited after their wake-ups until they ran on these CPUs.
+    pub(super) fn run_delays(&self, cpus: &CpuSet) -> Snapshot {
+        let mut delays = Snapshot::empty();
+        cpus.iter().for_each(|cpu| delays.add(self.kernel.run_delays(cpu).counts));
+        delays
     }
 }
 

@@ -19,6 +19,7 @@ __attribute__((constructor)) static void number_maps(void)
 	NUMBER(domains, SIM_DOMAINS);
 	NUMBER(neighbours_of, SIM_NEIGHBOURS);
 	NUMBER(cpus, SIM_CPUS);
+	NUMBER(run_delays, SIM_RUN_DELAYS);
 	NUMBER(masks, SIM_MASKS);
 	NUMBER(preferences, SIM_PREFERENCES);
 	NUMBER(set_masks, SIM_SET_MASKS);

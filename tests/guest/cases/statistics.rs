@@ -2,7 +2,7 @@
 
 use crate::api::cgroups::Cgroup;
 use crate::api::cpus::Offline;
-use crate::api::load;
+use crate::api::load::{self, Hog};
 use crate::api::scheduler::{self, Program, STATS, Scheduler};
 use crate::api::{cpus, process, sched_ext, wait_until};
 use crate::machine::Machine;
@@ -12,7 +12,10 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use scx_manyland::abi::domain_counts;
-use scx_manyland::run::client::PATH as SOCKET;
+use scx_manyland::cpuset::CpuSet;
+use scx_manyland::ids::CpuId;
+use scx_manyland::run::client::{Client, PATH as SOCKET};
+use scx_manyland::run::protocol::POWERS;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,12 +25,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::thread::sleep;
+use std::sync::mpsc;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 tests! {
     json_lines_are_complete: 90 s on L3X2;
     text_has_a_row_for_each_domain: 60 s on L3X2;
+    the_delay_of_a_wake_up_is_counted: 60 s on L3X2;
     ends_when_nobody_reads: 60 s on L3X2;
     a_reader_that_stops_holds_up_nothing: 240 s on L3X2;
     the_programs_of_scx_are_answered: 90 s on L3X2 ANY_KERNEL;
@@ -42,8 +47,9 @@ tests! {
 const LONG: Duration = Duration::from_secs(60);
 
 /// What each line says of each domain besides the counters.
-const OTHER_KEYS: [&str; 7] =
-    ["id", "tasks", "waiting", "ready", "unnotified", "nr_idle", "decision_us"];
+const OTHER_KEYS: [&str; 6] = ["id", "tasks", "waiting", "ready", "unnotified", "nr_idle"];
+
+const LATENCIES: [&str; 2] = ["decision_us", "run_delay_us"];
 
 /// The names of the counters: the fields of the struct that both sides share.
 fn counters() -> BTreeSet<String> {
@@ -83,6 +89,10 @@ pub fn json_lines_are_complete(_: &Machine) -> Result<()> {
         ensure!((1000..=801_000).contains(&patience_us), "CPUs wait for {patience_us} us");
     }
     ensure!(busy.sum("decided")? > 1000, "too little was decided under load to tell");
+    for id in 0..domains {
+        let delays = busy.lines.iter().map(|line| &line["domains"][id]["run_delay_us"]["p99"]);
+        ensure!(delays.clone().any(Value::is_number), "domain {id}: no run delays under load");
+    }
     ensure!(busy.sum("frequency")? > 0, "no CPU has asked for another frequency");
     let idle = stats.lines.last().context("no lines")?;
     for domain in idle["domains"].as_array().context("no domains")? {
@@ -105,23 +115,65 @@ fn is_complete(line: &Value, domains: usize) -> Result<()> {
     let mut expected = counters();
     ensure!(expected.contains("decided"), "the counters' names cannot be read: {expected:?}");
     expected.extend(OTHER_KEYS.map(str::to_owned));
+    expected.extend(LATENCIES.map(str::to_owned));
     for (id, domain) in listed.iter().enumerate() {
         let keys = domain.as_object().context("a domain is no object")?.keys().cloned();
         ensure!(keys.collect::<BTreeSet<_>>() == expected, "domain {id} has not {expected:?}");
-        for field in expected.iter().filter(|field| *field != "decision_us") {
+        for field in expected.iter().filter(|field| !LATENCIES.contains(&field.as_str())) {
             ensure!(domain[field].is_u64(), "domain {id}: {field} is no number");
         }
         ensure!(domain["id"] == id, "the domains are not in order");
-        for percentile in ["p50", "p99"] {
-            let value = domain["decision_us"].get(percentile);
-            let value = value.with_context(|| format!("decision_us has no {percentile}"))?;
+        for (name, percentile) in LATENCIES.into_iter().flat_map(|it| [(it, "p50"), (it, "p99")]) {
+            let value = domain[name].get(percentile);
+            let value = value.with_context(|| format!("{name} has no {percentile}"))?;
+            let may_be_null = name != "decision_us" || domain["decided"] == 0;
             ensure!(
-                value.is_number() || domain["decided"] == 0,
-                "domain {id} decided, and its {percentile} is {value}"
+                value.is_number() || value.is_null() && may_be_null,
+                "domain {id}: the {percentile} of {name} is {value}"
             );
         }
     }
     Ok(())
+}
+
+/// A task that wakes up while a real-time task has its CPU is counted with all of its delay.
+pub fn the_delay_of_a_wake_up_is_counted(_: &Machine) -> Result<()> {
+    /// The longest bound in the histogram, in nanoseconds.
+    const BOUND_NS: u64 = 1 << *POWERS.end();
+    let held = Duration::from_nanos(BOUND_NS + BOUND_NS / 10);
+    let scheduler = Scheduler::start(&[])?;
+    let cpu = CpuSet::from_iter([CpuId(1)]);
+    let longer = || -> Result<u64> {
+        let client = Client::connect(Path::new(SOCKET))?;
+        let totals = client.context("no scheduler answers")?.totals()?;
+        let delays = &totals.times.first().context("there are no histograms")?.run_delay_us;
+        Ok(delays.below(u64::MAX) - delays.below(BOUND_NS))
+    };
+    let (tell, told) = mpsc::channel();
+    let (wake, woken) = mpsc::channel::<()>();
+    let of_sleeper = cpu;
+    let sleeper = thread::spawn(move || -> Result<()> {
+        process::bind(0, &of_sleeper)?;
+        tell.send(nix::unistd::gettid())?;
+        woken.recv()?;
+        Ok(())
+    });
+    let tid = told.recv()?.as_raw();
+    wait_until("the task sleeps", LONG, || process::state(tid).is_ok_and(|state| state == 'S'))?;
+    let intruder = Hog::on(&cpu, LONG)?;
+    process::choose_real_time(intruder.pid())?;
+    let ran = intruder.run_time()?;
+    wait_until("the real-time task has the CPU", LONG, || {
+        intruder.run_time().is_ok_and(|now| now > ran + Duration::from_millis(50))
+    })?;
+    let before = longer()?;
+    wake.send(())?;
+    sleep(held);
+    drop(intruder);
+    sleeper.join().expect("it does not panic")?;
+    let counted = longer()? - before;
+    ensure!(counted > 0, "no delay of more than {BOUND_NS} ns is counted");
+    scheduler.stop()
 }
 
 /// As text, each domain has a row.
