@@ -4,7 +4,8 @@
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::btf::{Btf, types};
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const SCHED_EXT: &str = "/sys/kernel/sched_ext";
@@ -71,6 +72,25 @@ fn forbids_reading(modes: &str) -> bool {
 /// Whether the kernel was built with PREEMPT_RT.
 pub fn is_preempt_rt() -> bool {
     fs::read_to_string(REALTIME).is_ok_and(|flag| flag.trim() == "1")
+}
+
+/// The kernel's state of sched_ext, as it is at each moment. The file remains open: a path is found
+/// under locks that a task which cannot run may hold.
+#[derive(Debug)]
+pub struct State(Option<File>);
+
+impl State {
+    /// Without sched_ext there is none.
+    pub fn open() -> State {
+        State(File::open(Path::new(SCHED_EXT).join("state")).ok())
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, name: &str) -> bool {
+        let mut text = [0; 32];
+        let read = self.0.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        read.is_some_and(|length| text[..length].trim_ascii() == name.as_bytes())
+    }
 }
 
 /// The name of the sched_ext scheduler that is attached, if any is.

@@ -29,24 +29,35 @@ fn named_in(proc: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<libc::pid_t> {
 
 /// The threads of all processes that can run, or do.
 pub fn runnable() -> Vec<libc::pid_t> {
-    runnable_in(Path::new("/proc"))
+    in_state(Path::new("/proc"), 'R')
 }
 
-fn runnable_in(proc: &Path) -> Vec<libc::pid_t> {
+/// The threads of all processes that wait in the kernel, and that no signal but SIGKILL ends, or none.
+pub fn uninterruptible() -> Vec<libc::pid_t> {
+    in_state(Path::new("/proc"), 'D')
+}
+
+/// Where in the kernel a thread waits: the functions, the innermost first. Empty if it runs, or this
+/// process may not know (CAP_SYS_ADMIN).
+pub fn kernel_stack(thread: libc::pid_t) -> String {
+    fs::read_to_string(format!("/proc/{thread}/stack")).unwrap_or_default()
+}
+
+fn in_state(proc: &Path, state: char) -> Vec<libc::pid_t> {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     entries(proc)
         .flat_map(|process| entries(&process.path().join("task")))
         .filter_map(|thread| {
             let tid = thread.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-            is_runnable(&stat).then_some(tid)
+            is_in_state(&stat, state).then_some(tid)
         })
         .collect()
 }
 
-/// Whether a line of `/proc/PID/stat` says that the thread can run.
-fn is_runnable(stat: &str) -> bool {
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
+/// Whether a line of `/proc/PID/stat` says that the thread is in a state.
+fn is_in_state(stat: &str, state: char) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(state))
 }
 
 /// The name in a line of `/proc/PID/stat`, if that is of a thread of the kernel. Any task may have the
@@ -74,19 +85,20 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_can_run() {
-        assert!(is_runnable("17 (a) S) R 2 0"));
-        assert!(!is_runnable("17 (R) S 2 0") && !is_runnable(""));
+    fn finds_threads_by_their_states() {
+        assert!(is_in_state("17 (a) S) R 2 0", 'R'));
+        assert!(!is_in_state("17 (R) S 2 0", 'R') && !is_in_state("", 'R'));
         let folder = tempfile::tempdir().unwrap();
         for (process, thread, state) in [(3, 3, 'S'), (3, 4, 'R'), (5, 5, 'R'), (6, 6, 'D')] {
             let path = folder.path().join(format!("{process}/task/{thread}"));
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("stat"), format!("{thread} (sh) {state} 1")).unwrap();
         }
-        let mut found = runnable_in(folder.path());
+        let mut found = in_state(folder.path(), 'R');
         found.sort_unstable();
         assert_eq!(found, [4, 5]);
-        assert_eq!(runnable_in(&folder.path().join("none")), [] as [libc::pid_t; 0]);
+        assert_eq!(in_state(folder.path(), 'D'), [6]);
+        assert_eq!(in_state(&folder.path().join("none"), 'R'), [] as [libc::pid_t; 0]);
     }
 
     #[test]

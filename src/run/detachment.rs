@@ -11,34 +11,24 @@
 //!
 //! Invariant: a task has the policy afterwards that it had before.
 
-use crate::kernel::threads;
+use crate::kernel::{probe, threads};
 use crate::run::class_change::{SCHED_EXT, policy_of, set_policy};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// The time between two checks whether the kernel detaches. A detachment that both see lasts longer.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The file remains open: a path is found under locks that a task which cannot run may hold.
-const STATE: &str = "/sys/kernel/sched_ext/state";
-
 /// What was seen of a detachment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Detachment {
-    state: Option<File>,
     was_under_way: bool,
 }
 
 impl Detachment {
-    pub fn none_seen() -> Detachment {
-        Detachment { state: File::open(STATE).ok(), was_under_way: false }
-    }
-
     /// To be called once in an [`INTERVAL`]: if a detachment was under way the last time too, the tasks
     /// that can run are moved.
-    pub fn see(&mut self) {
-        let is_under_way = self.is_under_way();
+    pub fn see(&mut self, state: &probe::State) {
+        let is_under_way = state.is("disabling");
         if is_under_way && self.was_under_way {
             let moved = threads::runnable().into_iter().filter(|&task| move_task(task)).count();
             log::info!(
@@ -46,13 +36,6 @@ impl Detachment {
             );
         }
         self.was_under_way = is_under_way;
-    }
-
-    fn is_under_way(&self) -> bool {
-        const DISABLING: &[u8] = b"disabling";
-        let mut text = [0; DISABLING.len()];
-        let read = self.state.as_ref().map(|file| file.read_exact_at(&mut text, 0));
-        matches!(read, Some(Ok(()))) && text == DISABLING
     }
 }
 
@@ -87,8 +70,8 @@ mod tests {
 
     #[test]
     fn nothing_is_under_way_where_nothing_is_attached() {
-        let mut seen = Detachment::none_seen();
-        seen.see();
+        let mut seen = Detachment::default();
+        seen.see(&probe::State::open());
         assert!(!seen.was_under_way);
     }
 }

@@ -4,8 +4,9 @@
 //!
 //! 1. [`program`] parses a command line with the options of a run.
 //! 2. [`builder`] holds a policy and those options. A program without a command line begins here.
-//! 3. `supervisor` starts a process for each attachment and passes signals on to it. `detachment`
-//!    sees there that tasks which cannot run do not hold up its end. Only a program that schedules
+//! 3. `supervisor` starts a process for each attachment and passes signals on to it. `deadlock` sees there
+//!    that the kernel does not wait for itself when it attaches or detaches, and `detachment`
+//!    that tasks which cannot run do not hold up its end. Only a program that schedules
 //!    and does nothing else uses them.
 //! 4. `session` reads the machine, loads the BPF side and attaches, as often as the machine
 //!    changes, or `evictions` allows after the kernel has ended it. `crew` holds the domain threads of
@@ -30,6 +31,7 @@ mod changes;
 mod class_change;
 pub mod client;
 mod crew;
+mod deadlock;
 mod detachment;
 mod evictions;
 mod haste;

@@ -5,7 +5,8 @@
 //!
 //! 1. It starts another process, which schedules.
 //! 2. It passes signals on to it.
-//! 3. It is a real-time task, and sees that a detachment does not wait for tasks that cannot run.
+//! 3. It is a real-time task, and sees that a detachment does not wait for tasks that cannot run, and
+//!    that neither it nor an attachment waits for a lock whose owner waits for a fork.
 //! 4. It starts the next process when the machine has changed, or the kernel has ended the scheduler.
 //! 5. It removes the statistics socket at the end.
 //!
@@ -14,9 +15,11 @@
 //!
 //! Invariant: the scheduler's process does not outlive this one, however this one ends.
 
+use crate::kernel::probe;
 use crate::logger;
 use crate::run::builder::Builder;
 use crate::run::class_change::{self, RcuThreads};
+use crate::run::deadlock::Deadlock;
 use crate::run::detachment::{self, Detachment};
 use crate::run::evictions::Evictions;
 use crate::run::notify;
@@ -133,7 +136,8 @@ fn schedule(parent: Pid, builder: &Builder, attachment: Attachment) -> Result<En
 /// this process remembers it.
 fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> {
     let mut asked = false;
-    let mut detachment = Detachment::none_seen();
+    let state = probe::State::open();
+    let (mut detachment, mut deadlock) = (Detachment::default(), Deadlock::default());
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("cannot wait for the scheduler")? {
             WaitStatus::Exited(_, MACHINE_CHANGED) if !asked => return Ok(Ended::MachineChanged),
@@ -148,7 +152,10 @@ fn watch(child: Pid, signals: &SigSet, from_child: PipeReader) -> Result<Ended> 
             _ => {}
         }
         match wait(signals, detachment::INTERVAL) {
-            Err(Errno::EAGAIN) => detachment.see(),
+            Err(Errno::EAGAIN) => {
+                detachment.see(&state);
+                deadlock.see(&state);
+            }
             Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
             Ok(signal) => {
                 asked = true;

@@ -28,6 +28,8 @@ pub enum Role {
     RunOn(kinds::RunOnArgs),
     /// Runs a command line as the first process of a namespace
     PidNamespace(confine::PidNamespaceArgs),
+    /// Removes a cgroup at the moment in which a scheduler attaches
+    Remover(confine::RemoverArgs),
     /// A scheduler whose policy asks for something
     Policy(policies::PolicyArgs),
 }
@@ -44,6 +46,7 @@ impl Role {
             Role::Fuzz(args) => ended(args.run()),
             Role::RunOn(args) => ended(args.run()),
             Role::PidNamespace(args) => ended(args.run()),
+            Role::Remover(args) => ended(args.run()),
             Role::Policy(args) => ended(args.run()),
         }
     }

@@ -1,5 +1,7 @@
 //! Where processes may be: cgroups with a set of CPUs, and namespaces of process numbers.
 
+use super::sched_ext;
+use crate::role;
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::mount::{MsFlags, mount};
@@ -9,7 +11,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -38,6 +42,13 @@ impl Cpuset {
         write(&self.path.join("cpuset.cpus.partition"), kind)
     }
 
+    /// A process that removes it a while after the kernel has begun to attach a scheduler.
+    pub fn remover(&self, after: Duration) -> Result<Child> {
+        let after = after.as_millis().to_string();
+        let mut command = role::command("remover");
+        command.arg(&self.path).arg(after).spawn().context("cannot start a remover")
+    }
+
     /// Takes a process in, with all its threads.
     pub fn take_in(&self, pid: i32) -> Result<()> {
         write(&self.path.join("cgroup.procs"), &pid.to_string())
@@ -59,6 +70,28 @@ impl Drop for Cpuset {
             let _ = fs::write(Path::new(ROOT).join("cgroup.procs"), pid);
         }
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// A cgroup, and when it is to be removed.
+#[derive(Args)]
+pub struct RemoverArgs {
+    folder: PathBuf,
+    after_ms: u64,
+}
+
+impl RemoverArgs {
+    /// Waits for a minute at most for a scheduler to attach.
+    pub fn run(self) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        const SOON: Duration = Duration::from_micros(200);
+        let end = Instant::now() + LIMIT;
+        while sched_ext::state() != "enabling" && Instant::now() < end {
+            thread::sleep(SOON);
+        }
+        thread::sleep(Duration::from_millis(self.after_ms));
+        fs::remove_dir(&self.folder)
+            .with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 }
 

@@ -1,13 +1,17 @@
 //! Attaching and leaving, the polite way and the other.
 
+use crate::api::confine::Cpuset;
 use crate::api::load::{self, Hackbench};
 use crate::api::scheduler::Scheduler;
 use crate::api::{cpus, process, sched_ext, wait_until};
+use crate::console;
 use crate::machine::Machine;
 use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::query::ProgInfoIter;
 use nix::sys::signal::Signal;
+use scx_manyland::cpuset::CpuSet;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +27,7 @@ tests! {
     attaches_while_tasks_start: 200 s on L3X1 ANY_KERNEL;
     detaches_while_tasks_start: 300 s on L3X1 ANY_KERNEL;
     detaches_while_readers_wait: 300 s on L3X1 ANY_KERNEL;
+    attaches_while_partitions_are_removed: 200 s on L3X4 ANY_KERNEL;
 }
 
 /// Attaches, serves a load and detaches, twice, so that the second time finds what the first left.
@@ -196,6 +201,42 @@ fn detaches_beside_new_hogs(scheduler: Scheduler, signal: Signal) -> Result<()> 
         hogs.join().expect("it does not panic")?;
         ended
     })
+}
+
+/// Processes remove isolated partitions while it attaches. The kernel then waits for itself, and no process
+/// could start another one any more; the one that holds that up is killed.
+pub fn attaches_while_partitions_are_removed(_: &Machine) -> Result<()> {
+    const ROUNDS: u32 = 3;
+    /// CPUs that remain.
+    const USED: usize = 2;
+    const BETWEEN: Duration = Duration::from_millis(20);
+    // The kernel says so of a partition that it could not dissolve, as the process was killed.
+    console::expect("kernel/cgroup/cpuset.c")?;
+    for round in 0..ROUNDS {
+        let isolated = cpus::online()?.iter().skip(USED).collect::<Vec<_>>();
+        let sets = isolated
+            .iter()
+            .map(|&cpu| {
+                let set = Cpuset::new(&format!("isolated{cpu}"), &CpuSet::from_iter([cpu]))?;
+                set.part("isolated")?;
+                Ok(set)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let removers = (0..).zip(&sets).map(|(at, set)| set.remover(at * BETWEEN));
+        let mut removers = removers.collect::<Result<Vec<_>>>()?;
+        let scheduler = Scheduler::start(&[])?;
+        let mut killed = 0;
+        for remover in &mut removers {
+            wait_until("a remover ends", HELD, || !matches!(remover.try_wait(), Ok(None)))?;
+            killed += u32::from(remover.wait()?.signal().is_some());
+        }
+        println!("round {round}: {killed} processes were killed");
+        let said = scheduler.said();
+        ensure!((killed > 0) == said.contains("is killed"), "{killed} were killed; {said}");
+        load::hackbench(1, 20, HELD)?;
+        scheduler.stop()?;
+    }
+    Ok(())
 }
 
 /// As soon as sched_ext is not in the state `from`, hogs start on each CPU. Beside them it comes to
