@@ -211,7 +211,9 @@ pub fn attaches_while_partitions_are_removed(_: &Machine) -> Result<()> {
     const USED: usize = 2;
     const BETWEEN: Duration = Duration::from_millis(20);
     // The kernel says so of a partition that it could not dissolve, as the process was killed.
-    console::expect("kernel/cgroup/cpuset.c")?;
+    for file in ["kernel/cgroup/cpuset.c", "kernel/sched/isolation.c"] {
+        console::expect(file)?;
+    }
     for round in 0..ROUNDS {
         let isolated = cpus::online()?.iter().skip(USED).collect::<Vec<_>>();
         let sets = isolated
