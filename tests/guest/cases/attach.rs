@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 tests! {
     attaches_and_detaches: 90 s on L3X1 L3X2 L3X4 ANY_KERNEL;
-    attaches_again_under_load: 400 s on L3X2;
+    attaches_again_under_load: 400 s on SLOW;
     goes_first_until_it_attaches: 90 s on L3X1;
     loads_with_little_verification: 60 s on L3X2;
     detaches_when_asked: 60 s on L3X2;
@@ -206,7 +206,7 @@ fn detaches_beside_new_hogs(scheduler: Scheduler, signal: Signal) -> Result<()> 
 /// Processes remove isolated partitions while it attaches. The kernel then waits for itself, and no process
 /// could start another one any more; the one that holds that up is killed.
 pub fn attaches_while_partitions_are_removed(_: &Machine) -> Result<()> {
-    const ROUNDS: u32 = 3;
+    const ROUNDS: u32 = 2;
     /// CPUs that remain.
     const USED: usize = 2;
     const BETWEEN: Duration = Duration::from_millis(20);

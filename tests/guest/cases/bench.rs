@@ -12,8 +12,8 @@ use std::fs;
 use std::time::Duration;
 
 tests! {
-    compares_with_every_workload: 240 s on L3X2;
-    compares_with_others: 240 s on L3X2;
+    compares_with_every_workload: 240 s on SLOW;
+    compares_with_others: 240 s on SLOW;
     leaves_nothing_behind_when_interrupted: 240 s on L3X2;
     refuses_while_a_scheduler_is_attached: 90 s on L3X2;
 }

@@ -16,7 +16,7 @@ tests! {
     groups_have_their_shares: 240 s on L3X2;
     weights_hold_with_any_domains_and_load: 180 s on L3X2;
     the_busiest_are_shown: 120 s on L3X2;
-    no_count_leaks: 400 s on L3X2 ANY_KERNEL;
+    no_count_leaks: 400 s on SLOW ANY_KERNEL;
     thousands_of_groups: 900 s on SLOW;
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 tests! {
     a_lone_hog_runs_on_a_fast_core: 240 s on L3X2;
-    efficiency_draws_a_lone_hog_to_a_slow_core: 240 s on L3X2;
+    efficiency_draws_a_lone_hog_to_a_slow_core: 240 s on SLOW;
     without_preference_a_lone_hog_stays: 60 s on L3X2;
     efficiency_starts_hogs_on_slow_cores: 120 s on L3X2;
     a_waking_task_gets_the_preferred_kind: 240 s on L3X2;

@@ -34,7 +34,7 @@ tests! {
     text_has_a_row_for_each_domain: 60 s on L3X2;
     the_delay_of_a_wake_up_is_counted: 60 s on L3X2;
     ends_when_nobody_reads: 60 s on L3X2;
-    a_reader_that_stops_holds_up_nothing: 240 s on L3X2;
+    a_reader_that_stops_holds_up_nothing: 240 s on SLOW;
     the_programs_of_scx_are_answered: 90 s on L3X2 ANY_KERNEL;
     two_readers_have_their_own_intervals: 90 s on L3X2;
     readers_that_misbehave_are_refused: 120 s on L3X2;
