@@ -37,7 +37,6 @@ const PROGRAMS: [&str; 4] =
 pub struct Image {
     kernel: PathBuf,
     initrd: PathBuf,
-    folder: PathBuf,
 }
 
 impl Image {
@@ -63,7 +62,7 @@ impl Image {
                 .args(programs.collect::<Result<Vec<_>>>()?)
                 .arg("hackbench"),
         )?;
-        Ok(Image { kernel: kernel.into(), initrd, folder: folder.into() })
+        Ok(Image { kernel: kernel.into(), initrd })
     }
 }
 
@@ -141,10 +140,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest and waits until its agent is up.
-    pub fn boot(machine: &Machine, image: &Image, live: bool) -> Result<Guest> {
-        let console_log = image.folder.join(format!("{}.console", machine.name));
-        let errors = image.folder.join(format!("{}.qemu", machine.name));
+    /// Boots a guest and waits until its agent is up. Its console goes to the folder.
+    pub fn boot(machine: &Machine, image: &Image, folder: &Path, live: bool) -> Result<Guest> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let console_log = folder.join(format!("{}.console", machine.name));
+        let errors = folder.join(format!("{}.qemu", machine.name));
         let _ = fs::remove_file(&console_log);
         let monitor = Monitor::new()?;
         // tools/boot dies with the thread that starts it, and QEMU with tools/boot. The two are a

@@ -1,9 +1,10 @@
 //! The host's role: each guest test is a trial, and the trials of one machine share a guest.
 //!
 //! A guest boots when the first of its tests is due, serves until a test of another machine is due,
-//! and is replaced when a test leaves it unwell. One guest runs at a time, for the tests measure
-//! times. A guest that was provably lost by the emulator says nothing about the test, which is run
-//! again in a new one.
+//! and is replaced when a test leaves it unwell. By default one guest runs at a time. With GUESTS=2 there
+//! are two, and each of them serves the next test that is due: a test holds while the host has other
+//! work, so it holds beside the other guest. A guest that was provably lost by the emulator says nothing
+//! about the test, which is run again in a new one.
 
 use crate::boot::{Guest, Image};
 use crate::console;
@@ -11,33 +12,46 @@ use crate::machine::Machine;
 use crate::suite::{self, GuestTest};
 use anyhow::{Context, Result, anyhow, bail};
 use libtest_mimic::{Arguments, Trial};
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+thread_local! {
+    /// The guest of this thread. It dies with the thread that booted it.
+    static HALL: RefCell<Option<Hall>> = const { RefCell::new(None) };
+}
 
 /// Runs the tests that the command line names, and says how they ended.
 pub fn main() -> ExitCode {
     let mut args = Arguments::from_args();
-    // One after the other, and on this thread: a guest dies with the thread that booted it.
-    args.test_threads = Some(1);
+    let guests = match guests() {
+        Ok(guests) => guests,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    args.test_threads = Some(guests);
     let folder = scratch().join(format!("guest-{}", std::process::id()));
-    let hall = Arc::new(Mutex::new(Hall {
+    let house = Arc::new(House {
         folder: folder.clone(),
         live: args.nocapture,
-        image: None,
-        guest: None,
-        failures: Vec::new(),
-        times: Vec::new(),
-    }));
-    let trials = suite::all().into_iter().map(|test| trial(test, Arc::clone(&hall))).collect();
+        image: OnceLock::new(),
+        halls: AtomicUsize::new(0),
+        record: Mutex::default(),
+    });
+    let trials = suite::all().into_iter().map(|test| trial(test, Arc::clone(&house))).collect();
+    let start = Instant::now();
     let conclusion = libtest_mimic::run(&args, trials);
-    let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
-    hall.guest = None;
-    if hall.times.len() > SLOWEST {
-        eprintln!("{}", hall.slowest());
+    HALL.take();
+    let mut record = house.record.lock().unwrap_or_else(PoisonError::into_inner);
+    if record.times.len() > SLOWEST {
+        eprintln!("{}", record.slowest(start.elapsed()));
     }
-    for failure in &hall.failures {
+    for failure in &record.failures {
         eprintln!("{failure}\n");
     }
     if conclusion.has_failed() {
@@ -46,6 +60,13 @@ pub fn main() -> ExitCode {
         let _ = std::fs::remove_dir_all(&folder);
     }
     conclusion.exit_code()
+}
+
+/// How many guests run at a time, by the environment variable GUESTS.
+fn guests() -> Result<usize> {
+    let Some(text) = std::env::var_os("GUESTS") else { return Ok(1) };
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|it| (1..=8).contains(it));
+    number.with_context(|| format!("GUESTS={}: not a number from 1 to 8", text.display()))
 }
 
 /// How many of the slowest tests are named where more than these have run.
@@ -57,25 +78,34 @@ fn scratch() -> PathBuf {
     this.ancestors().nth(2).expect("the file is where cargo has put it").join("tmp")
 }
 
-fn trial(test: GuestTest, hall: Arc<Mutex<Hall>>) -> Trial {
+fn trial(test: GuestTest, house: Arc<House>) -> Trial {
     let slow = test.slow;
     Trial::test(test.name(), move || {
-        let mut hall = hall.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
-        let result = hall.run(&test);
-        hall.times.push((start.elapsed(), test.name()));
-        result.map_err(|e| hall.note_failure(&test.name(), format!("{e:#}")).into())
+        let result = HALL.with_borrow_mut(|hall| {
+            hall.get_or_insert_with(|| Hall::new(Arc::clone(&house))).run(&test)
+        });
+        let mut record = house.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.times.push((start.elapsed(), test.name()));
+        result.map_err(|e| record.note_failure(&test.name(), format!("{e:#}")).into())
     })
     .with_ignored_flag(slow)
 }
 
-/// Where the guests are received: at most one is in at a time.
-struct Hall {
+/// What all halls have in common.
+struct House {
     folder: PathBuf,
     live: bool,
     /// Made once; that it could not be made fails every test.
-    image: Option<Result<Image>>,
-    guest: Option<(&'static Machine, Guest)>,
+    image: OnceLock<Result<Image>>,
+    /// How many halls there are.
+    halls: AtomicUsize,
+    record: Mutex<Record>,
+}
+
+/// How the tests went.
+#[derive(Default)]
+struct Record {
     /// What is said of each failure once more at the end, where the last lines are all that is kept
     /// of a long output.
     failures: Vec<String>,
@@ -83,10 +113,24 @@ struct Hall {
     times: Vec<(Duration, String)>,
 }
 
+/// Where the guests of a thread are received: at most one is in at a time.
+struct Hall {
+    house: Arc<House>,
+    /// Of the consoles of its guests.
+    folder: PathBuf,
+    guest: Option<(&'static Machine, Guest)>,
+}
+
 /// So many guests a test has at most, if the emulator loses them.
 const GUESTS: u32 = 3;
 
 impl Hall {
+    fn new(house: Arc<House>) -> Hall {
+        let number = house.halls.fetch_add(1, Ordering::Relaxed);
+        let folder = house.folder.join(number.to_string());
+        Hall { house, folder, guest: None }
+    }
+
     fn run(&mut self, test: &GuestTest) -> Result<()> {
         match (test.fails_with, self.run_in_guests(test)) {
             (None, result) => result,
@@ -123,13 +167,34 @@ impl Hall {
         outcome.result
     }
 
-    /// The slowest tests, and the time of all.
-    fn slowest(&mut self) -> String {
+    /// The guest that is in, if it is of this machine, or else a new one.
+    fn guest_of(&mut self, machine: &'static Machine) -> Result<&mut Guest> {
+        if self.guest.as_ref().is_some_and(|(is, _)| *is != machine) {
+            self.guest = None;
+        }
+        if self.guest.is_none() {
+            let house = &self.house;
+            let image = house.image.get_or_init(|| Image::make(&house.folder));
+            let image = image.as_ref().map_err(|e| anyhow!("no guest can be had: {e:#}"))?;
+            self.guest = Some((machine, Guest::boot(machine, image, &self.folder, house.live)?));
+        }
+        Ok(&mut self.guest.as_mut().expect("a guest is in").1)
+    }
+}
+
+impl Record {
+    /// The slowest tests, and the time of all, which was `elapsed` in all.
+    fn slowest(&mut self, elapsed: Duration) -> String {
         self.times.sort_unstable_by(|a, b| b.cmp(a));
         let all: Duration = self.times.iter().map(|(time, _)| *time).sum();
         let lines = self.times[..SLOWEST].iter();
         let lines = lines.map(|(time, name)| format!("{:6.1} s  {name}\n", time.as_secs_f64()));
-        format!("the slowest of {:.0} s:\n{}", all.as_secs_f64(), lines.collect::<String>())
+        format!(
+            "the slowest of {:.0} s, in {:.0} s:\n{}",
+            all.as_secs_f64(),
+            elapsed.as_secs_f64(),
+            lines.collect::<String>()
+        )
     }
 
     /// Keeps the gist of why a test failed: what the guest's kernel complains of, or else what was
@@ -148,18 +213,5 @@ impl Hall {
         };
         self.failures.push(format!("{test} failed:\n    {}", gist.join("\n    ")));
         reason
-    }
-
-    /// The guest that is in, if it is of this machine, or else a new one.
-    fn guest_of(&mut self, machine: &'static Machine) -> Result<&mut Guest> {
-        if self.guest.as_ref().is_some_and(|(is, _)| *is != machine) {
-            self.guest = None;
-        }
-        if self.guest.is_none() {
-            let image = self.image.get_or_insert_with(|| Image::make(&self.folder));
-            let image = image.as_ref().map_err(|e| anyhow!("no guest can be had: {e:#}"))?;
-            self.guest = Some((machine, Guest::boot(machine, image, self.live)?));
-        }
-        Ok(&mut self.guest.as_mut().expect("a guest is in").1)
     }
 }
