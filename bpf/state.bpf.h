@@ -121,7 +121,7 @@ struct task_ctx {
 	u64 decided_seq; /* the last generation that was decided */
 	u64 asked_seq; /* the last generation that another domain's thread was asked to decide */
 	u64 runnable_ns; /* when the generation `seq` began */
-	u64 woken_ns; /* when it woke up; 0: it has run since, or did not wait for a CPU alone */
+	u64 woken_ns; /* when it woke up; 0: it has run since, or waits for more than a CPU */
 	/*
 	 * CPU time since it joined, except what cost no other task anything, plus what it gave up
 	 * by yielding.

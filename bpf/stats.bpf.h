@@ -98,7 +98,7 @@ static void begin_run_delay(struct task_ctx *taskc)
 	taskc->woken_ns = scx_bpf_now();
 }
 
-/* It runs on `cpu`, or has waited for another reason than that others had the CPUs. */
+/* It runs, has left, or waits for another reason than that others have the CPUs. */
 static void end_run_delay(struct task_ctx *taskc)
 {
 	taskc->woken_ns = 0;
