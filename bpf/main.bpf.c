@@ -57,6 +57,7 @@ char _license[] SEC("license") = "GPL";
 #include "shares.bpf.h"
 #include "limit.bpf.h"
 #include "vtime.bpf.h"
+#include "wanted.bpf.h"
 #include "idle.bpf.h"
 #include "part.bpf.h"
 #include "crowd.bpf.h"
