@@ -209,10 +209,13 @@ pub fn tasks_that_change_their_class_are_not_awaited(_: &Machine) -> Result<()> 
     const TASKS: usize = 40;
     let scheduler = Scheduler::start(&STATS)?;
     let cpu = CpuSet::from_iter(cpus::online()?.first());
-    let hogs = (0..TASKS).map(|_| Hog::on(&cpu, LONG)).collect::<Result<Vec<_>>>()?;
+    let hogs = (0..TASKS).map(|_| Hog::on(&cpu, 3 * LONG)).collect::<Result<Vec<_>>>()?;
     // Each turn without a decision leaves a notice behind, so the ring fills.
+    const TURNS: Duration = Duration::from_secs(10);
+    let ran = || hogs.iter().map(Hog::run_time).sum::<Result<Duration>>();
     scheduler.send(Signal::SIGSTOP)?;
-    thread::sleep(2 * AWAY);
+    let before = ran()?;
+    wait_until("the hogs have had turns", LONG, || ran().is_ok_and(|now| now > before + TURNS))?;
     for hog in &hogs[..TASKS / 2] {
         kill(Pid::from_raw(hog.pid()), Signal::SIGSTOP)?;
         process::choose_real_time(hog.pid())?;
