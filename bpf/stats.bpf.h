@@ -45,13 +45,16 @@ __weak int note_theft(u32 from, u32 to)
 	return 0;
 }
 
-/* The bucket of a latency: four times the power of two, plus the next two bits. */
+/*
+ * The bucket of a latency: four times the power of two, plus the next two bits. One below 0 is in the
+ * first: the clocks of two CPUs may be a little apart.
+ */
 static u32 latency_bucket(u64 ns)
 {
 	u32 power = 2;
 	u64 rest;
 
-	if (ns < LATENCY_PARTS)
+	if ((s64)ns < LATENCY_PARTS)
 		ns = LATENCY_PARTS;
 	rest = ns >> 2;
 	if (rest >> 32) {
@@ -81,8 +84,7 @@ static u32 latency_bucket(u64 ns)
 
 __weak int note_latency(struct domain_ctx *domc __arg_nonnull, u64 ns)
 {
-	/* The clocks of two CPUs may be a little apart. */
-	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
+	u32 bucket = latency_bucket(ns);
 
 	if (bucket < LATENCY_BUCKETS)
 		domc->latency[bucket]++;
@@ -108,7 +110,7 @@ static void end_run_delay(struct task_ctx *taskc)
 __weak int note_run_delay(u32 cpu, u64 ns)
 {
 	struct run_delays *delays = bpf_map_lookup_elem(&run_delays, &cpu);
-	u32 bucket = latency_bucket((s64)ns < 0 ? 0 : ns);
+	u32 bucket = latency_bucket(ns);
 
 	if (delays && bucket < LATENCY_BUCKETS)
 		delays->counts[bucket]++;

@@ -35,6 +35,12 @@ fn upper_bound(bucket: usize) -> u64 {
     u64::try_from((1u128 << power) + step * (part as u128 + 1) - 1).unwrap_or(u64::MAX)
 }
 
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Snapshot {
     /// Nothing counted.
     pub fn empty() -> Self {

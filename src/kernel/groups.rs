@@ -31,15 +31,9 @@ pub struct Usage {
 }
 
 /// The mapped memory of all groups.
-pub struct SharedGroups {
-    /// The first of them.
-    first: NonNull<abi::group>,
-    _mapping: Mapping,
-}
+pub struct SharedGroups(Mapping);
 
-// SAFETY: the mapping belongs to the process and is only accessed atomically.
-unsafe impl Send for SharedGroups {}
-// SAFETY: as above.
+// SAFETY: the mapping is only accessed atomically.
 unsafe impl Sync for SharedGroups {}
 
 /// Reads a field of a group.
@@ -58,20 +52,23 @@ impl SharedGroups {
     pub fn new(map: BorrowedFd<'_>) -> Result<Arc<Self>> {
         let mapping = Mapping::of_values::<abi::group>(map, COUNT, Access::Read)
             .context("cannot map the memory of the cgroups")?;
-        let first = mapping.value(0).expect("there are groups");
-        Ok(Arc::new(Self { first, _mapping: mapping }))
+        Ok(Arc::new(Self(mapping)))
+    }
+
+    fn first(&self) -> NonNull<abi::group> {
+        self.0.at(0).cast()
     }
 
     /// The group of a slot; `None` if the slot is free, or its group changes at this moment.
     pub fn group(&self, slot: u32) -> Option<Group> {
         // SAFETY: it is the memory of all groups, as long as this is there.
-        unsafe { group(self.first, slot) }
+        unsafe { group(self.first(), slot) }
     }
 
     /// What the group of a slot was due and had; `None` as for [`SharedGroups::group`].
     pub fn usage(&self, slot: u32) -> Option<Usage> {
         // SAFETY: as above.
-        let at = unsafe { group_at(self.first, slot) }?;
+        let at = unsafe { group_at(self.first(), slot) }?;
         let usage = Usage {
             group: self.group(slot)?,
             runnable: read!(at.runnable as AtomicU32),

@@ -262,7 +262,10 @@ struct TimesFields {
 /// Of each latency.
 const TIMES: Latencies<TimesFields> = Latencies {
     decision_us: TimesFields {
-        within: ("decisions_within_ns", "decisions whose latency was below so many nanoseconds"),
+        within: (
+            "decisions_within_ns",
+            "decisions whose latency was below the key, in nanoseconds",
+        ),
         sum: (
             "decisions_sum_ns",
             "the sum of these latencies, each rounded up by a quarter at most",
@@ -271,7 +274,7 @@ const TIMES: Latencies<TimesFields> = Latencies {
     run_delay_us: TimesFields {
         within: (
             "run_delays_within_ns",
-            "wake-ups after which the task ran within so many nanoseconds",
+            "wake-ups after which the task ran within the key, in nanoseconds",
         ),
         sum: ("run_delays_sum_ns", "the sum of these delays, each rounded up by a quarter at most"),
     },

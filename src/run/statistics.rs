@@ -23,9 +23,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Nothing of each latency.
-const LATENCIES: Latencies<()> = Latencies { decision_us: (), run_delay_us: () };
-
 /// How far a reader has read, so that its next line says what came since.
 #[derive(Clone)]
 pub struct Mark {
@@ -44,7 +41,7 @@ impl Mark {
         Self {
             at: Instant::now(),
             counts: vec![domain_counts::ZERO; domains],
-            latencies: vec![LATENCIES.map(|()| Snapshot::empty()); domains],
+            latencies: vec![Latencies::default(); domains],
             thread_us: vec![0; domains],
             page_faults: 0,
             throttles: 0,
