@@ -121,8 +121,8 @@ struct Hall {
     guest: Option<(&'static Machine, Guest)>,
 }
 
-/// So many guests a test has at most, if the emulator loses them.
-const GUESTS: u32 = 3;
+/// In how many guests a test is tried at most, if the emulator loses them.
+const ATTEMPTS: u32 = 3;
 
 impl Hall {
     fn new(house: Arc<House>) -> Hall {
@@ -150,8 +150,8 @@ impl Hall {
                 Err(e) if console::emulator_fault(&format!("{e:#}")) => {}
                 _ => return result,
             }
-            eprintln!("    the emulator has lost guest {guest} of {GUESTS} of this test");
-            if guest == GUESTS {
+            eprintln!("    the emulator has lost guest {guest} of {ATTEMPTS} of this test");
+            if guest == ATTEMPTS {
                 return result.context("the emulator has lost every guest");
             }
             guest += 1;

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -84,11 +84,7 @@ impl RemoverArgs {
     /// Waits for a minute at most for a scheduler to attach.
     pub fn run(self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(60);
-        const SOON: Duration = Duration::from_micros(200);
-        let end = Instant::now() + LIMIT;
-        while sched_ext::state() != "enabling" && Instant::now() < end {
-            thread::sleep(SOON);
-        }
+        sched_ext::watch(|state| state == "enabling", LIMIT);
         thread::sleep(Duration::from_millis(self.after_ms));
         fs::remove_dir(&self.folder)
             .with_context(|| format!("cannot remove {}", self.folder.display()))

@@ -1,7 +1,7 @@
 //! Work for a scheduler: hogs and hackbench. All of it ends by itself, and is killed when its owner
 //! goes.
 
-use super::{cpus, process, wait_until};
+use super::{cpus, process, wait_for_exit};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sched::sched_getcpu;
@@ -106,7 +106,7 @@ impl Hog {
 
     /// Waits for its own end; an error if it was seen on a CPU that it may not use.
     pub fn finish(mut self, limit: Duration) -> Result<()> {
-        wait_until("a hog ends", limit, || !matches!(self.process.try_wait(), Ok(None)))?;
+        wait_for_exit(&mut self.process, limit)?;
         self.stop()
     }
 

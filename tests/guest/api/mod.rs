@@ -14,7 +14,8 @@ pub mod sched_ext;
 pub mod scheduler;
 pub mod storm;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,18 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Waits until a child of this process has ended.
+pub fn wait_for_exit(process: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        ensure!(Instant::now() < deadline, "the process has not ended after {} s", limit.as_secs());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Whether a condition holds at nine in ten of so many looks, 10 ms apart: others may disturb it

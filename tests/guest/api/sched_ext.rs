@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// `disabled`, `enabling`, `enabled` or `disabling`.
 pub fn state() -> String {
@@ -23,6 +24,15 @@ pub fn attachments() -> u64 {
 pub fn wait_for_state(wanted: &str, limit: Duration) -> Result<()> {
     super::wait_until(&format!("sched_ext is {wanted}"), limit, || state() == wanted)
         .with_context(|| format!("sched_ext is {} ({:?})", state(), scheduler()))
+}
+
+/// Watches the state closely until it is one that is wanted, or the limit is over.
+pub fn watch(is_wanted: impl Fn(&str) -> bool, limit: Duration) {
+    const SOON: Duration = Duration::from_micros(100);
+    let end = Instant::now() + limit;
+    while !is_wanted(&state()) && Instant::now() < end {
+        thread::sleep(SOON);
+    }
 }
 
 fn read(file: &str) -> String {

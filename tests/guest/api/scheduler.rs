@@ -1,7 +1,7 @@
 //! The scheduler under test, as a process.
 
 use super::process::{self, Thread};
-use super::{cpus, sched_ext, wait_until};
+use super::{cpus, sched_ext, wait_for_exit, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -399,17 +399,6 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-fn wait_for_exit(process: &mut Child, limit: Duration) -> Result<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = process.try_wait()? {
-            return Ok(status);
-        }
-        ensure!(Instant::now() < deadline, "the process has not ended after {} s", limit.as_secs());
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

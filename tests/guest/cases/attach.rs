@@ -3,7 +3,7 @@
 use crate::api::confine::Cpuset;
 use crate::api::load::{self, Hackbench};
 use crate::api::scheduler::Scheduler;
-use crate::api::{cpus, process, sched_ext, wait_until};
+use crate::api::{cpus, process, sched_ext, wait_for_exit, wait_until};
 use crate::console;
 use crate::machine::Machine;
 use crate::suite::tests;
@@ -229,8 +229,7 @@ pub fn attaches_while_partitions_are_removed(_: &Machine) -> Result<()> {
         let scheduler = Scheduler::start(&[])?;
         let mut killed = 0;
         for remover in &mut removers {
-            wait_until("a remover ends", HELD, || !matches!(remover.try_wait(), Ok(None)))?;
-            killed += u32::from(remover.wait()?.signal().is_some());
+            killed += u32::from(wait_for_exit(remover, HELD)?.signal().is_some());
         }
         println!("round {round}: {killed} processes were killed");
         let said = scheduler.said();
@@ -245,7 +244,6 @@ pub fn attaches_while_partitions_are_removed(_: &Machine) -> Result<()> {
 /// the state `to`.
 fn beside_new_hogs(from: &str, to: &str) -> Result<()> {
     const EACH: usize = 4;
-    const SOON: Duration = Duration::from_micros(100);
     let over = AtomicBool::new(false);
     let hog = &|cpu| {
         process::bind(0, &[cpu].into_iter().collect()).expect("binding to an online CPU");
@@ -257,10 +255,7 @@ fn beside_new_hogs(from: &str, to: &str) -> Result<()> {
     process::become_real_time();
     let cpus = cpus::online()?;
     thread::scope(|scope| {
-        let limit = Instant::now() + HELD;
-        while sched_ext::state() == from && Instant::now() < limit {
-            thread::sleep(SOON);
-        }
+        sched_ext::watch(|state| state != from, HELD);
         for _ in 0..EACH {
             cpus.iter().for_each(|cpu| drop(scope.spawn(move || hog(cpu))));
         }

@@ -8,7 +8,7 @@ use crate::suite::tests;
 use anyhow::{Context, Result, ensure};
 use scx_manyland::cpuset::CpuSet;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 tests! {
     each_policy_decides: 150 s on L3X2;
@@ -53,16 +53,22 @@ pub fn strict_runs_by_decisions_only(_: &Machine) -> Result<()> {
 pub fn decisions_stand_unless_told_not_to(_: &Machine) -> Result<()> {
     let stands = |wakeups: &str| -> Result<(u64, u64)> {
         let scheduler = Scheduler::start(&[&STATS[..], &["--standing", wakeups]].concat())?;
-        load::hackbench(2, 200, LONG)?;
-        let stats = scheduler.await_stats(2)?;
+        let end = Instant::now() + LONG;
+        // How often decisions stand in one run depends on the host: they do for 100 ms at most.
+        let (decided, standing) = loop {
+            load::hackbench(2, 200, LONG)?;
+            let stats = scheduler.await_stats(2)?;
+            let counts = (stats.sum("decided")?, stats.sum("standing")?);
+            if wakeups == "0" || counts.1 > 1000 || Instant::now() > end {
+                break counts;
+            }
+        };
         scheduler.stop()?;
-        let (decided, standing) = (stats.sum("decided")?, stats.sum("standing")?);
         println!("--standing {wakeups}: {decided} decided, {standing} stood");
         Ok((decided, standing))
     };
     let (decided, standing) = stands("7")?;
-    // How often depends on the host: a decision stands for 100 ms at most.
-    ensure!(standing > 0, "under load no decision stood");
+    ensure!(standing > 1000, "under load decisions stood {standing} times");
     ensure!(standing <= 7 * decided, "{decided} decisions stood {standing} times");
     let (decided, standing) = stands("0")?;
     ensure!(decided > 1000, "user space decided {decided} times under load");
